@@ -1,0 +1,3 @@
+"""tinyaif: TinyML workflows of many AI Modules across many small devices, safely (MPAI-AIF)."""
+
+__version__ = "0.1.0"

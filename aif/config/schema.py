@@ -1,0 +1,33 @@
+"""The JSON Schema of each file kind (draft 2020-12), made from the same tables that check the files.
+
+It serves editors: completion, descriptions and first checks. ``aif validate`` checks more.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from aif.config.aim_file import AIMFile
+from aif.config.aiw_file import AIWFile
+from aif.config.fields import Table
+from aif.config.inventory_file import InventoryFile
+
+FILES: Final[dict[str, type[Table]]] = {"aim": AIMFile, "aiw": AIWFile, "inventory": InventoryFile}
+"""The top table of each kind of file."""
+
+TITLES: Final = {"aim": "AIM file", "aiw": "AIW file", "inventory": "inventory file"}
+
+
+def json_schema(kind: str) -> dict[str, object]:
+    """The JSON Schema of ``kind`` (aim, aiw or inventory).
+
+    Raises:
+        KeyError: no such kind.
+    """
+    made = FILES[kind].model_json_schema(by_alias=True, mode="validation")
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"urn:tinyaif:schema:{kind}:1",
+        **made,
+        "title": f"tinyaif {TITLES[kind]}",
+    }

@@ -1,0 +1,279 @@
+"""An AI Module's contract: ports, parameters, implementations and what each of those needs.
+
+The contract is the one owner of these facts; Python classes, C sources and MPAI JSON are checked
+against or generated from it. Figures without a measurement are declared, and reports say so.
+
+Source: MPAI-AIF V2 AIM metadata; the TinyML extension covers bytes, instructions and energy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from aif.errors import UnknownPort
+from aif.model.ports import ChannelSpec, Port, PortRef
+
+type_of_parameter = {"boolean": bool, "integer": int, "number": float, "string": str}
+"""Parameter type names (JSON Schema words) and the Python type of their values."""
+
+ParameterValue = bool | int | float | str | tuple[float, ...]
+
+
+class Profile(StrEnum):
+    """API profile (MPAI-AIF V2)."""
+
+    BASIC = "basic"
+    SECURE = "secure"
+
+
+class Runtime(StrEnum):
+    """Who executes an implementation."""
+
+    PYTHON = "python"
+    TFLITE = "tflite"
+    TFLM = "tflm"
+    FIRMWARE = "firmware"
+
+
+class SecurityNeed(StrEnum):
+    """What an implementation asks of its device: nothing, fresh accepted Evidence, or all services."""
+
+    NONE = "none"
+    ATTESTED = "attested"
+    SECURE = "secure"
+
+
+class StateKind(StrEnum):
+    """Whether an instance can be checkpointed and moved with its state."""
+
+    STATELESS = "stateless"
+    CHECKPOINTABLE = "checkpointable"
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A setting of an AIM. ``kind`` is boolean, integer, number, string or ``number[]``; bounds are inclusive."""
+
+    name: str
+    kind: str
+    default: ParameterValue | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[ParameterValue, ...] = ()
+    description: str = ""
+
+    @property
+    def required(self) -> bool:
+        return self.default is None
+
+    def problem_with(self, value: object) -> str:
+        """Say in words why ``value`` is not acceptable; empty when it is."""
+        if self.kind == "number[]":
+            if not isinstance(value, list | tuple) or not all(_is_number(v) for v in value):
+                return "must be a list of numbers"
+            return next((p for v in value if (p := self._out_of_bounds(float(v)))), "")
+        if self.kind == "number" and _is_number(value):
+            problem = self._out_of_bounds(float(value))  # type: ignore[arg-type]  # _is_number proved it
+        elif self.kind == "integer" and isinstance(value, int) and not isinstance(value, bool):
+            problem = self._out_of_bounds(value)
+        elif self.kind in ("boolean", "string") and isinstance(value, type_of_parameter[self.kind]):
+            problem = ""
+        else:
+            return f"must be {'an' if self.kind == 'integer' else 'a'} {self.kind}"
+        if not problem and self.choices and value not in self.choices:
+            problem = "must be one of " + ", ".join(map(str, self.choices))
+        return problem
+
+    def _out_of_bounds(self, value: float) -> str:
+        if self.minimum is not None and value < self.minimum:
+            return f"must be at least {self.minimum:g}"
+        if self.maximum is not None and value > self.maximum:
+            return f"must be at most {self.maximum:g}"
+        return ""
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """The model of an implementation.
+
+    ``component`` names the Store component that provides it. ``sha256`` (64 hex digits) and ``bytes_``
+    pin one exact blob; when they are None the release named at deployment decides.
+    """
+
+    component: str
+    file: str = ""
+    sha256: str | None = None
+    bytes_: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One measured cost row; ``on`` is a named reference device, ``method`` says how it was obtained."""
+
+    on: str
+    latency_us: float
+    method: str
+    latency_p99_us: float | None = None
+    energy_uj: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StorageNeed:
+    """Bytes on a storage unit; ``kind`` None means any unit."""
+
+    bytes_: int
+    kind: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Requirements:
+    """Hard needs beyond memory and time."""
+
+    sensors: tuple[str, ...] = ()
+    actuators: tuple[str, ...] = ()
+    radios: tuple[str, ...] = ()
+    storage: StorageNeed | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Implementation:
+    """One way to run an AIM. Empty ``arch`` or ``os`` means any.
+
+    ``ram_bytes`` is the peak RAM of one instance with its arena but without port queues;
+    ``arena_bytes`` is the tensor arena inside it; ``flash_bytes`` is code and constants.
+    """
+
+    id: str
+    runtime: Runtime
+    ram_bytes: int
+    entry: str | None = None
+    source: str | None = None
+    model: ModelRef | None = None
+    arch: tuple[str, ...] = ()
+    os: tuple[str, ...] = ()
+    arena_bytes: int = 0
+    flash_bytes: int = 0
+    instructions: int | None = None
+    mac_count: int | None = None
+    measured: tuple[Measurement, ...] = ()
+    requires: Requirements = Requirements()
+    security: SecurityNeed = SecurityNeed.NONE
+    state: StateKind = StateKind.STATELESS
+    state_bytes: int = 0
+
+
+class Join(StrEnum):
+    """How records of several inputs are put together for one invocation.
+
+    ARRIVAL pairs them in order; TIMESTAMP pairs records of the same source time stamp and drops (counts)
+    those whose partner never came; LATEST triggers on the first listed input and takes the newest of the rest.
+    """
+
+    ARRIVAL = "arrival"
+    TIMESTAMP = "timestamp"
+    LATEST = "latest"
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """What starts an invocation: all (or any) of these inputs hold their records; empty = all required."""
+
+    inputs: tuple[str, ...] = ()
+    any_of: bool = False
+    join: Join = Join.ARRIVAL
+
+
+@dataclass(frozen=True, slots=True)
+class SubAIM:
+    """One AIM inside a composition: an id, what it uses (``Name@version``), and its settings."""
+
+    id: str
+    use: str
+    parameters: Mapping[str, ParameterValue] = field(default_factory=dict)
+    placement: PlacementHint | None = None
+    implementation: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlacementHint:
+    """Pins (``device``, ``device_class``, ``site``, ``zone``: hard) and affinity (hard or soft)."""
+
+    device: str | None = None
+    device_class: str | None = None
+    site: str | None = None
+    zone: str | None = None
+    colocate_with: tuple[str, ...] = ()
+    separate_from: tuple[str, ...] = ()
+    strength: str = "soft"
+
+
+@dataclass(frozen=True, slots=True)
+class Composition:
+    """SubAIMs and their Topology; Ports of the enclosing AIM appear as ``aiw.port``."""
+
+    aims: tuple[SubAIM, ...]
+    channels: tuple[ChannelSpec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AIMMetadata:
+    """The contract of one AIM, basic (has implementations) or composite (has a composition)."""
+
+    name: str
+    version: str
+    implementer: str
+    inputs: tuple[Port, ...] = ()
+    outputs: tuple[Port, ...] = ()
+    description: str = ""
+    profile: Profile = Profile.BASIC
+    types: Mapping[str, str] = field(default_factory=dict)
+    parameters: tuple[Parameter, ...] = ()
+    trigger: Trigger = Trigger()
+    period_ms: float | None = None
+    deadline_ms: float | None = None
+    restart_limit: int = 0
+    implementations: tuple[Implementation, ...] = ()
+    composition: Composition | None = None
+    documentation: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def reference(self) -> str:
+        """``Name@version``, as ``use`` spells it."""
+        return f"{self.name}@{self.version}"
+
+    @property
+    def is_source(self) -> bool:
+        return not self.inputs
+
+    def input(self, name: str) -> Port:
+        return _named(self.inputs, name, f"{self.reference} has no input")
+
+    def output(self, name: str) -> Port:
+        return _named(self.outputs, name, f"{self.reference} has no output")
+
+    def implementation(self, implementation_id: str) -> Implementation | None:
+        return next((i for i in self.implementations if i.id == implementation_id), None)
+
+    def required_inputs(self) -> tuple[Port, ...]:
+        return tuple(port for port in self.inputs if not port.optional)
+
+
+def _named(ports: tuple[Port, ...], name: str, missing: str) -> Port:
+    for port in ports:
+        if port.name == name:
+            return port
+    known = ", ".join(port.name for port in ports) or "none"
+    raise UnknownPort(f"{missing} {name!r}", hint=f"it has: {known}")
+
+
+__all__ = [
+    "AIMMetadata", "Composition", "Implementation", "Join", "Measurement", "ModelRef", "Parameter", "ParameterValue",
+    "PlacementHint", "PortRef", "Profile", "Requirements", "Runtime", "SecurityNeed", "StateKind", "StorageNeed",
+    "SubAIM", "Trigger",
+]  # fmt: skip

@@ -1,0 +1,362 @@
+"""Whole-workflow checks: do the AIMs, Ports, Channels and settings of one AIW fit together?
+
+Takes an AIW with its AIM contracts and returns every finding at once. It names things by anchor
+(which channel, which AIM, which setting); ``config`` turns an anchor into file:line:column.
+
+Source: MPAI-AIF V2, Topology and Ports; delays and rates are this project's extension.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+
+from aif.errors import (
+    AIFError,
+    CyclicTopology,
+    ModelError,
+    RecordTypeMismatch,
+    UnconnectedPort,
+    UnknownAIM,
+    UnknownPort,
+)
+from aif.model.aim import AIMMetadata, Profile, SubAIM
+from aif.model.aiw import AIWMetadata
+from aif.model.ports import BOUNDARY, ChannelSpec, Overflow, Port, PortRef
+from aif.model.rates import RateError, derive_rates
+from aif.model.records import compatible
+
+Anchor = tuple[str, ...]
+"""What a finding is about: ("aim", id), ("channel", source, destination), ("parameter", aim, name) and the like.
+
+A fourth part "input" of a channel's anchor means its destination end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing wrong (or doubtful) about a workflow."""
+
+    code: str
+    message: str
+    anchor: Anchor
+    label: str = ""
+    notes: tuple[str, ...] = ()
+    hint: str = ""
+    severity: str = "error"
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """``did you mean …?`` when something close is known, else the list of what is."""
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return "known: " + ", ".join(names) if names else "nothing of that kind is declared"
+
+
+def check_workflow(aiw: AIWMetadata, catalogue: Mapping[str, AIMMetadata]) -> list[Finding]:
+    """Every finding about ``aiw``, given AIM contracts by ``Name@version``."""
+    findings = [*_known_aims(aiw, catalogue)]
+    contracts = {s.id: catalogue[s.use] for s in aiw.composition.aims if s.use in catalogue}
+    findings += _channels(aiw, contracts)
+    findings += _inputs_connected(aiw, contracts)
+    findings += _cycles(aiw.composition.channels)
+    findings += _settings(aiw, contracts)
+    findings += _limits(aiw, contracts)
+    if not any(f.severity == "error" for f in findings):
+        findings += _rates(aiw, contracts)
+    return findings
+
+
+def _known_aims(aiw: AIWMetadata, catalogue: Mapping[str, AIMMetadata]) -> list[Finding]:
+    return [
+        Finding(
+            UnknownAIM.code,
+            f"no AIM library offers {sub.use}",
+            ("use", sub.id),
+            hint=nearest(sub.use, catalogue),
+        )
+        for sub in aiw.composition.aims
+        if sub.use not in catalogue
+    ]
+
+
+def _source_port(aiw: AIWMetadata, contracts: Mapping[str, AIMMetadata], ref: PortRef) -> Port | None:
+    if ref.at_boundary:
+        return next((b.port for b in aiw.inputs if b.port.name == ref.port), None)
+    return _find(contracts[ref.aim].outputs, ref.port) if ref.aim in contracts else None
+
+
+def _destination_port(aiw: AIWMetadata, contracts: Mapping[str, AIMMetadata], ref: PortRef) -> Port | None:
+    if ref.at_boundary:
+        return next((b.port for b in aiw.outputs if b.port.name == ref.port), None)
+    return _find(contracts[ref.aim].inputs, ref.port) if ref.aim in contracts else None
+
+
+def _find(ports: Iterable[Port], name: str) -> Port | None:
+    return next((port for port in ports if port.name == name), None)
+
+
+def _channels(aiw: AIWMetadata, contracts: Mapping[str, AIMMetadata]) -> list[Finding]:
+    findings: list[Finding] = []
+    ids = {sub.id for sub in aiw.composition.aims}
+    writers: defaultdict[PortRef, list[PortRef]] = defaultdict(list)
+    for channel in aiw.composition.channels:
+        anchor = ("channel", str(channel.source), str(channel.destination))
+        ends = []
+        for ref, side, lookup in (
+            (channel.source, "output", _source_port),
+            (channel.destination, "input", _destination_port),
+        ):
+            at_end = (*anchor, "input") if side == "input" else anchor
+            if not ref.at_boundary and ref.aim not in ids:
+                hint = nearest(ref.aim, ids)
+                findings.append(
+                    Finding(UnknownAIM.code, f"this workflow has no AIM {ref.aim!r}", at_end, hint=hint)
+                )
+                continue
+            port = lookup(aiw, contracts, ref)
+            if port is None and (ref.at_boundary or ref.aim in contracts):
+                findings.append(_unknown_port(aiw, contracts, ref, side, at_end))
+            elif port is not None:
+                ends.append(port)
+        if channel.source in writers[channel.destination]:
+            findings.append(Finding(ModelError.code, f"channel {channel} is declared twice", anchor))
+        elif writers[channel.destination]:
+            findings.append(
+                Finding(
+                    "AIF-W0201",
+                    f"two writers on {channel.destination}: {writers[channel.destination][0]} and {channel.source}",
+                    anchor,
+                    notes=("their records are merged in order of arrival",),
+                    severity="warning",
+                )
+            )
+        writers[channel.destination].append(channel.source)
+        if len(ends) == 2:
+            findings += _types(channel, ends[0], ends[1], contracts, anchor)
+    return findings
+
+
+def _unknown_port(
+    aiw: AIWMetadata, contracts: Mapping[str, AIMMetadata], ref: PortRef, side: str, anchor: Anchor
+) -> Finding:
+    if ref.at_boundary:
+        known = [b.port.name for b in (aiw.inputs if side == "output" else aiw.outputs)]
+        owner = f"workflow {aiw.name}"
+    else:
+        contract = contracts[ref.aim]
+        known = [p.name for p in (contract.outputs if side == "output" else contract.inputs)]
+        owner = f"{ref.aim} ({contract.reference})"
+    return Finding(
+        UnknownPort.code, f"{owner} has no {side} port {ref.port!r}", anchor, hint=nearest(ref.port, known)
+    )
+
+
+def _types(
+    channel: ChannelSpec,
+    source: Port,
+    destination: Port,
+    contracts: Mapping[str, AIMMetadata],
+    anchor: Anchor,
+) -> list[Finding]:
+    try:
+        compatible(source.type, destination.type)
+    except AIFError as reason:
+        taker = contracts.get(channel.destination.aim)
+        version = f" ({taker.reference})" if taker else ""
+        return [
+            Finding(
+                RecordTypeMismatch.code,
+                f"record types differ on channel {channel}",
+                anchor,
+                label=f"produces {source.type}" + (f" at {source.rate_hz:g} Hz" if source.rate_hz else ""),
+                notes=(f"{channel.destination}{version} takes {destination.type}", str(reason)),
+                hint="put an AIM that converts between them",
+            )
+        ]
+    if source.payload_bytes > destination.payload_bytes:
+        return [
+            Finding(
+                RecordTypeMismatch.code,
+                f"records on channel {channel} may be larger than its reader takes",
+                anchor,
+                label=f"writes up to {source.payload_bytes:,} B",
+                notes=(f"{channel.destination} takes up to {destination.payload_bytes:,} B (payload_bytes)",),
+                hint=f"raise payload_bytes of the input to {source.payload_bytes}",
+            )
+        ]
+    taker = contracts.get(channel.destination.aim)
+    giver = contracts.get(channel.source.aim)
+    if (
+        taker
+        and giver
+        and giver.is_source
+        and destination.overflow is Overflow.BLOCK
+        and destination.max_age_ms
+    ):
+        return [
+            Finding(
+                "AIF-W0202",
+                f"{channel.destination} blocks when full but is fed by a sensor, which cannot wait",
+                anchor,
+                hint="set overflow: drop_oldest or drop_newest on the input",
+                severity="warning",
+            )
+        ]
+    return []
+
+
+def _inputs_connected(aiw: AIWMetadata, contracts: Mapping[str, AIMMetadata]) -> list[Finding]:
+    fed = {channel.destination for channel in aiw.composition.channels}
+    findings = [
+        Finding(
+            UnconnectedPort.code,
+            f"required input {sub_id}.{port.name} is not connected",
+            ("aim", sub_id),
+            notes=(f"{contract.reference} takes {port.type} there",),
+            hint=f"add to {sub_id}: inputs: {{{port.name}: <aim>.<port>}}",
+        )
+        for sub_id, contract in contracts.items()
+        for port in contract.required_inputs()
+        if PortRef(sub_id, port.name) not in fed
+    ]
+    findings += [
+        Finding(UnconnectedPort.code, f"workflow output {b.port.name} has no source", ("output", b.port.name))
+        for b in aiw.outputs
+        if PortRef(BOUNDARY, b.port.name) not in fed
+    ]
+    return findings
+
+
+def _cycles(channels: Iterable[ChannelSpec]) -> list[Finding]:
+    graph: defaultdict[str, set[str]] = defaultdict(set)
+    by_ends: dict[tuple[str, str], ChannelSpec] = {}
+    for channel in channels:
+        ends = (channel.source.aim, channel.destination.aim)
+        if channel.delay_records == 0 and BOUNDARY not in ends:
+            graph[ends[1]].add(ends[0])
+            by_ends[ends] = channel
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as found:
+        path: list[str] = found.args[1]
+        closing = by_ends[path[0], path[1]]
+        return [
+            Finding(
+                CyclicTopology.code,
+                f"cycle without delay: {' -> '.join(path)}",
+                ("channel", str(closing.source), str(closing.destination)),
+                notes=("every AIM on it would wait for the others forever",),
+                hint="declare a delay on one of its channels: channels: [{output: …, input: …, delay: 1}]",
+            )
+        ]
+    return []
+
+
+def _settings(aiw: AIWMetadata, contracts: Mapping[str, AIMMetadata]) -> list[Finding]:
+    findings: list[Finding] = []
+    ids = {sub.id for sub in aiw.composition.aims}
+    for sub in aiw.composition.aims:
+        hint = sub.placement
+        for other in (*hint.colocate_with, *hint.separate_from) if hint else ():
+            if other not in ids or other == sub.id:
+                message = f"placement of {sub.id} names {other!r}, which is not another AIM of this workflow"
+                findings.append(
+                    Finding(UnknownAIM.code, message, ("placement", sub.id), hint=nearest(other, ids))
+                )
+        if sub.id in contracts:
+            findings += _implementation_and_parameters(sub, contracts[sub.id])
+    if aiw.profile is Profile.SECURE and aiw.trusted_scope == "aiw" and len(ids) > 1:
+        findings.append(
+            Finding(
+                ModelError.code,
+                f"trusted_scope: aiw allows one AIM at the top level, {aiw.name} has {len(ids)}",
+                ("trusted_scope",),
+                hint="wrap them in one composite AIM, or use trusted_scope: aim",
+            )
+        )
+    return findings
+
+
+def _implementation_and_parameters(sub: SubAIM, contract: AIMMetadata) -> list[Finding]:
+    findings: list[Finding] = []
+    if sub.implementation and contract.implementation(sub.implementation) is None:
+        known = [i.id for i in contract.implementations]
+        message = f"{contract.reference} has no implementation {sub.implementation!r}"
+        findings.append(
+            Finding(UnknownAIM.code, message, ("implementation", sub.id), hint=nearest(message, known))
+        )
+    declared = {p.name: p for p in contract.parameters}
+    for name, value in sub.parameters.items():
+        anchor = ("parameter", sub.id, name)
+        if name not in declared:
+            message = f"{contract.reference} has no parameter {name!r}"
+            findings.append(Finding("AIF-E0209", message, anchor, hint=nearest(name, declared)))
+        elif problem := declared[name].problem_with(value):
+            findings.append(
+                Finding("AIF-E0209", f"parameter {name} of {sub.id} {problem}", anchor, label=f"{value!r}")
+            )
+    missing = [p.name for p in contract.parameters if p.required and p.name not in sub.parameters]
+    findings += [
+        Finding(
+            "AIF-E0209", f"{sub.id} lacks the parameter {name!r} of {contract.reference}", ("aim", sub.id)
+        )
+        for name in missing
+    ]
+    return findings
+
+
+def _limits(aiw: AIWMetadata, contracts: Mapping[str, AIMMetadata]) -> list[Finding]:
+    findings: list[Finding] = []
+    ids = {sub.id for sub in aiw.composition.aims}
+    forward: defaultdict[str, set[str]] = defaultdict(set)
+    for channel in aiw.composition.channels:
+        forward[channel.source.aim].add(channel.destination.aim)
+    for limit in aiw.paths:
+        anchor = ("path", limit.id)
+        ends_known = True
+        for ref in (limit.source, limit.destination):
+            lookup = (_source_port(aiw, contracts, ref), _destination_port(aiw, contracts, ref))
+            if lookup == (None, None):
+                ends_known = False
+                if ref.aim in ids and ref.aim not in contracts:
+                    continue  # its AIM is unknown, which is reported there
+                findings.append(
+                    Finding(UnknownPort.code, f"path {limit.id} names unknown port {ref}", anchor)
+                )
+        if ends_known and limit.destination.aim not in _reachable(forward, limit.source.aim):
+            message = f"path {limit.id}: nothing flows from {limit.source} to {limit.destination}"
+            findings.append(Finding(UnconnectedPort.code, message, anchor))
+    findings += [
+        Finding(
+            UnknownAIM.code, f"standby names unknown AIM {aim!r}", ("availability",), hint=nearest(aim, ids)
+        )
+        for aim in aiw.availability.standby
+        if aim not in ids
+    ]
+    return findings
+
+
+def _reachable(forward: Mapping[str, set[str]], start: str) -> set[str]:
+    seen, todo = {start}, [start]
+    while todo:
+        for following in forward.get(todo.pop(), ()):
+            if following not in seen:
+                seen.add(following)
+                todo.append(following)
+    return seen
+
+
+def _rates(aiw: AIWMetadata, contracts: Mapping[str, AIMMetadata]) -> list[Finding]:
+    try:
+        derive_rates(contracts, aiw.composition.channels, {b.port.name: b.port for b in aiw.inputs})
+    except RateError as wrong:
+        return [Finding("AIF-E0210", str(wrong), ("aim", wrong.aim), hint=wrong.hint)]
+    return []
+
+
+__all__ = ["Anchor", "Finding", "check_workflow", "nearest"]

@@ -1,0 +1,83 @@
+"""A Placement: which device runs each AIM with which implementation, why, and how good that is.
+
+``Placement`` is a value that survives a JSON round trip; it is made by the partitioner and turned into
+signed deployment documents by the Controller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from aif.errors import PlacementError
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """One AIM on one device. ``reason`` and ``rejected`` (device -> why it would not fit) explain it."""
+
+    aim: str
+    device: str
+    implementation: str
+    reason: str = ""
+    latency_us: float = 0.0
+    energy_uj: float = 0.0
+    cost_rule: str = ""
+    rejected: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a placement takes of one device: bytes, CPU share 0..1, mean power in mW."""
+
+    device: str
+    ram_bytes: int
+    ram_limit_bytes: int
+    flash_bytes: int
+    flash_limit_bytes: int
+    cpu_share: float
+    cpu_limit: float
+    power_mw: float
+
+
+@dataclass(frozen=True, slots=True)
+class PathLatency:
+    """Planned latency of one path against its deadline (ms)."""
+
+    id: str
+    latency_ms: float
+    deadline_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """A plan for one workflow. ``gap`` = (objective - bound) / objective, 0 when proven optimal."""
+
+    workflow: str
+    workflow_version: str
+    inventory: str
+    inventory_version: int
+    assignments: tuple[Assignment, ...]
+    usage: tuple[Usage, ...] = ()
+    paths: tuple[PathLatency, ...] = ()
+    terms: Mapping[str, float] = field(default_factory=dict)
+    objective: float = 0.0
+    bound: float = 0.0
+    method: str = ""
+    seconds: float = 0.0
+
+    @property
+    def gap(self) -> float:
+        return 0.0 if self.objective <= self.bound else (self.objective - self.bound) / self.objective
+
+    def assignment(self, aim_id: str) -> Assignment:
+        for assignment in self.assignments:
+            if assignment.aim == aim_id:
+                return assignment
+        raise PlacementError(f"the placement of {self.workflow} does not hold AIM {aim_id!r}")
+
+    def device_of(self, aim_id: str) -> str:
+        return self.assignment(aim_id).device
+
+    def on_device(self, device_id: str) -> tuple[Assignment, ...]:
+        return tuple(a for a in self.assignments if a.device == device_id)

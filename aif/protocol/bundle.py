@@ -1,0 +1,152 @@
+"""Many small messages in one frame: the layout of a bundle, and when one is flushed.
+
+    0..1      n        u16, 1 <= n <= 1024
+    2..1+2n   len[i]   u16 each, 0 allowed
+    2+2n..    payload[0] || ... || payload[n-1]
+
+Decides layout and flush policy. Does not seal, and reads no clock: time is an argument.
+
+Invariant: messages leave in the order they were added, each exactly once.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate, pairwise
+
+from aif.errors import LocalProtocolError, RemoteProtocolError
+from aif.protocol.frame import Buffer
+from aif.protocol.numbers import (
+    BUNDLE_DEFAULT_BYTES,
+    BUNDLE_DEFAULT_DELAY_MS,
+    BUNDLE_DEFAULT_MESSAGE_BYTES,
+    BUNDLE_DEFAULT_MESSAGES,
+    BUNDLE_LENGTH_LIMIT,
+    BUNDLE_MAX_MESSAGES,
+    SIGNED_OVERHEAD_BYTES,
+    Cause,
+)
+
+_COUNT_BYTES = 2
+_LENGTH_BYTES = 2
+
+
+@lru_cache(maxsize=BUNDLE_MAX_MESSAGES + 1)
+def _lengths(count: int) -> struct.Struct:
+    return struct.Struct(f">{count}H")
+
+
+def bundle_bytes(payloads: Sequence[Buffer]) -> int:
+    """Plaintext size of a bundle of these payloads."""
+    return _COUNT_BYTES + _LENGTH_BYTES * len(payloads) + sum(map(len, payloads))
+
+
+def encode_bundle(payloads: Sequence[Buffer]) -> bytes:
+    """Plaintext of types 5 and 6.
+
+    Args:
+        payloads: 1..1024 messages of at most 65 535 bytes each.
+    """
+    count = len(payloads)
+    if not 1 <= count <= BUNDLE_MAX_MESSAGES:
+        raise LocalProtocolError(f"a bundle holds 1..{BUNDLE_MAX_MESSAGES} messages, not {count}")
+    sizes = [len(payload) for payload in payloads]
+    if max(sizes) >= BUNDLE_LENGTH_LIMIT:
+        raise LocalProtocolError(f"a bundled message has at most {BUNDLE_LENGTH_LIMIT - 1} bytes")
+    return b"".join((count.to_bytes(2, "big"), _lengths(count).pack(*sizes), *payloads))
+
+
+def decode_bundle(plaintext: bytes) -> list[bytes]:
+    """Payloads in position order.
+
+    Raises:
+        RemoteProtocolError: counter ``bundle.malformed``; the whole frame is dropped.
+    """
+    size = len(plaintext)
+    count = int.from_bytes(plaintext[:_COUNT_BYTES], "big")
+    start = _COUNT_BYTES + _LENGTH_BYTES * count
+    if size < _COUNT_BYTES or not 1 <= count <= BUNDLE_MAX_MESSAGES or start > size:
+        raise _malformed()
+    ends = list(accumulate(_lengths(count).unpack_from(plaintext, _COUNT_BYTES), initial=start))
+    if ends[-1] != size:
+        raise _malformed()
+    return [plaintext[a:b] for a, b in pairwise(ends)]
+
+
+def _malformed() -> RemoteProtocolError:
+    return RemoteProtocolError("bundle is malformed", counter=Cause.BUNDLE_MALFORMED)
+
+
+@dataclass(frozen=True, slots=True)
+class BundlePolicy:
+    """When a channel flushes; ``max_messages=1`` turns bundling off."""
+
+    max_messages: int = BUNDLE_DEFAULT_MESSAGES
+    max_delay_ms: float = BUNDLE_DEFAULT_DELAY_MS
+    max_bytes: int = BUNDLE_DEFAULT_BYTES
+    max_message_bytes: int = BUNDLE_DEFAULT_MESSAGE_BYTES
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.max_messages <= BUNDLE_MAX_MESSAGES:
+            raise LocalProtocolError(f"max_messages {self.max_messages} is outside 1..{BUNDLE_MAX_MESSAGES}")
+        if not 0 <= self.max_message_bytes < BUNDLE_LENGTH_LIMIT:
+            raise LocalProtocolError(
+                f"max_message_bytes {self.max_message_bytes} is outside 0..{BUNDLE_LENGTH_LIMIT - 1}"
+            )
+        if self.max_bytes < 0 or self.max_delay_ms < 0:
+            raise LocalProtocolError("max_bytes and max_delay_ms cannot be negative")
+
+
+class Bundler:
+    """Collects messages of one channel and says which batches leave now.
+
+    A batch is a list of payloads for ``ChannelSender.seal_batch``: one becomes a data frame, several a
+    bundle. A message that finds nothing sent in the last ``max_delay_ms`` leaves at once, so ping-pong
+    traffic pays no timer; a message too large for the policy first flushes what is waiting, so order holds.
+    """
+
+    __slots__ = ("_batch", "_bytes", "_capacity", "_oldest_ms", "_policy", "_sent_ms")
+
+    def __init__(self, policy: BundlePolicy, max_frame_bytes: int) -> None:
+        self._policy = policy
+        self._capacity = min(policy.max_bytes, max_frame_bytes - SIGNED_OVERHEAD_BYTES)
+        self._batch: list[Buffer] = []
+        self._bytes = _COUNT_BYTES
+        self._oldest_ms = 0.0
+        self._sent_ms = float("-inf")
+
+    def add(self, payload: Buffer, now_ms: float) -> list[list[Buffer]]:
+        """Take a message; the batches to send now, oldest first (often none)."""
+        cost = _LENGTH_BYTES + len(payload)
+        policy = self._policy
+        batch = self._batch
+        if not batch and now_ms - self._sent_ms >= policy.max_delay_ms:
+            self._sent_ms = now_ms
+            return [[payload]]
+        if len(payload) > policy.max_message_bytes or _COUNT_BYTES + cost > self._capacity:
+            out = self.flush(now_ms)
+            self._sent_ms = now_ms
+            return [*out, [payload]]
+        out = self.flush(now_ms) if self._bytes + cost > self._capacity else []
+        batch = self._batch
+        if not batch:
+            self._oldest_ms = now_ms
+        batch.append(payload)
+        self._bytes += cost
+        if len(batch) >= policy.max_messages or now_ms - self._oldest_ms >= policy.max_delay_ms:
+            out += self.flush(now_ms)
+        return out
+
+    def due_ms(self) -> float | None:
+        """Time at which ``flush`` must be called, or None while nothing waits."""
+        return self._oldest_ms + self._policy.max_delay_ms if self._batch else None
+
+    def flush(self, now_ms: float) -> list[list[Buffer]]:
+        """Everything that waits: at the due time, at port close, before a watermark and an epoch switch."""
+        if not self._batch:
+            return []
+        out, self._batch, self._bytes, self._sent_ms = [self._batch], [], _COUNT_BYTES, now_ms
+        return out

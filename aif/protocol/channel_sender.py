@@ -1,0 +1,236 @@
+"""The sending end of one channel: payloads in, frames out.
+
+Decides type, counter and signature of every frame. Does not decide when to send (``Bundler``,
+``WatermarkSchedule``) and does no I/O. Not safe for concurrent use.
+
+Invariants: the counter is taken before sealing, so a frame that fails or is never published consumes it and
+no (key, nonce) repeats; an object never starts over: a new epoch, boot or mapping gets a new key and a new
+object; an old frame is never sealed again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import blake2b
+
+from aif.errors import LocalProtocolError
+from aif.protocol.bundle import bundle_bytes, encode_bundle
+from aif.protocol.fragment import encode_fragments
+from aif.protocol.frame import SIGNED_TYPES, Buffer, FrameSealer, digest
+from aif.protocol.numbers import (
+    CONTROL_BODY_BYTES,
+    COUNTER_LIMIT,
+    DEFAULT_MAX_FRAMES,
+    DIGEST_BYTES,
+    FRAGMENT_HEADER_BYTES,
+    HOST_LIMITS,
+    OVERHEAD_BYTES,
+    SIGNED_OVERHEAD_BYTES,
+    WATERMARK_BYTES,
+    AuthMode,
+    Cause,
+    ControlCode,
+    FrameType,
+)
+from aif.protocol.watermark import CHAIN_LABEL, Watermark, chain_start
+
+_MINIMUM_FRAME = SIGNED_OVERHEAD_BYTES + WATERMARK_BYTES + DIGEST_BYTES
+
+
+class ChannelSender:
+    """Seals everything one AIM instance sends on one channel in one epoch."""
+
+    __slots__ = (
+        "_aead",
+        "_bundle",
+        "_chain",
+        "_control",
+        "_counter",
+        "_data",
+        "_first",
+        "_limit",
+        "_max_frame_bytes",
+        "_max_message_bytes",
+        "_max_payload",
+        "_message_id",
+        "_mode",
+        "_overhead",
+        "_sealer",
+        "_watermark",
+        "messages",
+    )
+
+    def __init__(
+        self,
+        channel: bytes,
+        epoch: int,
+        sender: int,
+        key: bytes,
+        mode: AuthMode,
+        *,
+        sign_key: bytes | None = None,
+        max_frames: int = DEFAULT_MAX_FRAMES,
+        max_frame_bytes: int = HOST_LIMITS.max_frame_bytes,
+        max_message_bytes: int = HOST_LIMITS.max_message_bytes,
+    ) -> None:
+        """Bind the sender.
+
+        Args:
+            channel: 16-byte channel id.
+            epoch: 32-bit epoch.
+            sender: index given by the Controller.
+            key: ``sender_key`` of this epoch.
+            mode: the channel's ``auth``.
+            sign_key: 32-byte Ed25519 seed; needed unless the mode is ``aead``.
+            max_frames: of the grant.
+            max_frame_bytes: of the grant, the minimum over the receivers.
+            max_message_bytes: longest message the receivers reassemble.
+        """
+        if mode is not AuthMode.AEAD and sign_key is None:
+            raise LocalProtocolError(f"a sender in {mode} mode needs a frame-sign key")
+        if max_frame_bytes < _MINIMUM_FRAME:
+            raise LocalProtocolError(f"max_frame_bytes {max_frame_bytes} is below {_MINIMUM_FRAME}")
+        self._sealer = FrameSealer(channel, epoch, sender, key, sign_key)
+        self._mode = mode
+        self._aead = mode is AuthMode.AEAD
+        signed = mode is AuthMode.SIGNED
+        self._data = FrameType.DATA_SIGNED if signed else FrameType.DATA
+        self._bundle = FrameType.BUNDLE_SIGNED if signed else FrameType.BUNDLE
+        self._watermark = FrameType.WATERMARK if self._aead else FrameType.WATERMARK_SIGNED
+        self._control = FrameType.CONTROL if self._aead else FrameType.CONTROL_SIGNED
+        self._overhead = SIGNED_OVERHEAD_BYTES if signed else OVERHEAD_BYTES
+        self._limit = min(max_frames, COUNTER_LIMIT)
+        self._max_frame_bytes, self._max_message_bytes = max_frame_bytes, max_message_bytes
+        self._max_payload = max_frame_bytes - self._overhead
+        self._counter = 0
+        self._first = 0
+        self._message_id = 0
+        self._chain = None if mode is not AuthMode.CHECKPOINT else _chain(chain_start(channel, sender, epoch))
+        self.messages = 0
+        """Messages sealed in this epoch."""
+
+    @property
+    def frames(self) -> int:
+        """Frames sealed, of every type; also the next counter."""
+        return self._counter
+
+    @property
+    def open_frames(self) -> int:
+        """Frames since the last watermark."""
+        return self._counter - self._first
+
+    @property
+    def remaining_frames(self) -> int:
+        """Frames the grant still allows."""
+        return self._limit - self._counter
+
+    def seal(self, payload: Buffer) -> bytes:
+        """One message in one frame.
+
+        Raises:
+            LocalProtocolError: the payload needs ``seal_fragments``, or the grant is exhausted.
+        """
+        if len(payload) > self._max_payload:
+            raise LocalProtocolError(
+                f"a payload of {len(payload)} bytes exceeds the {self._max_payload} bytes of a frame",
+                hint="send it with seal_fragments, or raise max_frame_bytes of the receivers",
+            )
+        frame = self._frame(self._data, payload)
+        self.messages += 1
+        return frame
+
+    def seal_bundle(self, payloads: Sequence[Buffer]) -> bytes:
+        """Several messages, in order, in one frame."""
+        plaintext = encode_bundle(payloads)
+        if len(plaintext) > self._max_payload:
+            raise LocalProtocolError(
+                f"a bundle of {len(plaintext)} bytes exceeds the {self._max_payload} bytes of a frame"
+            )
+        frame = self._frame(self._bundle, plaintext)
+        self.messages += len(payloads)
+        return frame
+
+    def seal_fragments(self, message: Buffer) -> list[bytes]:
+        """One message in as many frames as it needs; all of them or, on error, none."""
+        if len(message) > self._max_message_bytes:
+            raise LocalProtocolError(
+                f"a message of {len(message)} bytes exceeds the limit of {self._max_message_bytes} bytes"
+            )
+        chunk = self._max_payload - FRAGMENT_HEADER_BYTES
+        plaintexts = list(encode_fragments(self._message_id, message, chunk))
+        if len(plaintexts) > self.remaining_frames:
+            raise self._exhausted()
+        self._message_id = (self._message_id + 1) & 0xFFFF_FFFF
+        if self._mode is AuthMode.SIGNED:
+            frames = [self._frame(FrameType.FRAGMENT, plaintext) for plaintext in plaintexts[:-1]]
+            frames.append(self._last_fragment(plaintexts[-1], frames))
+        else:
+            frames = [self._frame(FrameType.FRAGMENT, plaintext) for plaintext in plaintexts]
+        self.messages += 1
+        return frames
+
+    def seal_batch(self, payloads: Sequence[Buffer]) -> list[bytes]:
+        """Whatever frames carry these messages best: a batch of the ``Bundler``, or any other sequence."""
+        if len(payloads) > 1 and bundle_bytes(payloads) <= self._max_payload:
+            return [self.seal_bundle(payloads)]
+        frames: list[bytes] = []
+        for payload in payloads:
+            if len(payload) <= self._max_payload:
+                frames.append(self.seal(payload))
+            else:
+                frames += self.seal_fragments(payload)
+        return frames
+
+    def seal_watermark(self, *, final: bool = False) -> bytes:
+        """What has been sent since the last watermark; ``final`` when the sender leaves or the epoch ends."""
+        chain = self._chain.digest() if self._chain is not None else None
+        counter = self._counter
+        mark = Watermark(self._first, counter - self._first, self.messages, final, chain)
+        frame = self._frame(self._watermark, mark.encode(), chained=False)
+        self._first = counter + 1
+        if chain is not None:
+            self._chain = _chain(chain)
+        return frame
+
+    def seal_control(self, code: ControlCode, body: bytes) -> bytes:
+        """A control frame; ``body`` is deterministic CBOR of at most 256 bytes."""
+        if len(body) > CONTROL_BODY_BYTES:
+            raise LocalProtocolError(
+                f"a control body has at most {CONTROL_BODY_BYTES} bytes, not {len(body)}"
+            )
+        return self._frame(self._control, bytes([code]) + body)
+
+    def _frame(self, kind: FrameType, plaintext: Buffer, *, chained: bool = True) -> bytes:
+        counter = self._counter
+        if counter >= self._limit:
+            raise self._exhausted()
+        self._counter = counter + 1  # before sealing: a counter is never handed out twice
+        body = self._sealer.seal(kind, counter, plaintext)
+        if self._aead:
+            return body
+        if self._chain is not None and chained:
+            self._chain.update(digest(body))
+        if not _SIGNS[kind]:
+            return body
+        return body + self._sealer.signature(body)
+
+    def _last_fragment(self, plaintext: bytes, frames: list[bytes]) -> bytes:
+        """Signed over the digests of all fragments, so that one signature covers the whole message."""
+        counter = self._counter
+        self._counter = counter + 1
+        body = self._sealer.seal(FrameType.LAST_FRAGMENT_SIGNED, counter, plaintext)
+        covered = digest(b"".join(digest(frame) for frame in (*frames, body)))
+        return body + self._sealer.signature(body, covered)
+
+    def _exhausted(self) -> LocalProtocolError:
+        return LocalProtocolError(
+            f"{Cause.GRANT_EXHAUSTED}: {self._counter} of {self._limit} frames of this grant are used",
+            hint="ask the Controller for the next epoch before the grant runs out",
+        )
+
+
+_SIGNS = tuple(kind in SIGNED_TYPES for kind in FrameType)
+
+
+def _chain(previous: bytes) -> blake2b:
+    return blake2b(CHAIN_LABEL + previous, digest_size=DIGEST_BYTES)

@@ -1,0 +1,240 @@
+"""What Controller and device say to each other once the device is trusted.
+
+Before trust there is only the signed Hello (and the attestation messages of ``evidence``). After it, both
+directions are ordinary AIF1 channels, one to one, keyed by grants; their payloads are the messages below:
+CBOR ``[kind, body]``. Nothing here is sent in clear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, ClassVar
+
+from aif.errors import RemoteProtocolError
+from aif.protocol import cbor, cose, documents
+from aif.protocol.frame import channel_id
+from aif.protocol.lifecycle import Signal, State
+from aif.protocol.topics import Down, DownTopic, Up, UpTopic
+
+HELLO_AAD = b"AIF-HELLO-1"
+MAX_HELLO_BYTES = 8192
+MAX_MESSAGE_BYTES = 512 * 1024
+CONTROLLER = "controller"
+"""The Controller's name where a device name is expected (senders, receivers, boundary ports)."""
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledRelease:
+    """A model release that rests on a device, and the slot that holds it."""
+
+    component: str
+    counter: int
+    sha256: bytes
+    slot: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """A device's announcement of one boot, signed with its identity key.
+
+    ``session_public`` (X25519) receives grants; ``frame_public`` (Ed25519) signs frames. Both live one boot.
+    """
+
+    device: str
+    boot_id: bytes
+    session_public: bytes
+    frame_public: bytes
+    time_us: int
+    mapping_version: int
+    installed: tuple[InstalledRelease, ...]
+
+
+def sign_hello(hello: Hello, signer: Callable[[bytes], bytes]) -> bytes:
+    return cose.sign1(documents.encode(hello), signer, external_aad=HELLO_AAD, tagged=True)
+
+
+def verify_hello(data: bytes, identity_public: bytes, *, device: str) -> Hello:
+    """Check a Hello against the identity key on file.
+
+    Raises:
+        SignatureInvalid, RemoteProtocolError: not signed by that device, or for another name.
+    """
+    payload = cose.verify1(
+        data, identity_public, external_aad=HELLO_AAD, tagged=True, max_bytes=MAX_HELLO_BYTES
+    )
+    hello = documents.decode(Hello, payload, max_bytes=MAX_HELLO_BYTES)
+    if hello.device != device:
+        raise RemoteProtocolError(f"the hello on {device}'s topic names {hello.device}")
+    if (len(hello.boot_id), len(hello.session_public), len(hello.frame_public)) != (16, 32, 32):
+        raise RemoteProtocolError(f"the hello of {device} holds keys of the wrong length")
+    return hello
+
+
+# --- Controller to device -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """Both ways: I am here, and my wall clock says so."""
+
+    kind: ClassVar[int] = 1
+    time_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Deploy:
+    """A signed deployment document."""
+
+    kind: ClassVar[int] = 2
+    document: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SignalAIMs:
+    """A Signal for one AIM, or for all of a workflow when ``aim`` is empty."""
+
+    kind: ClassVar[int] = 3
+    aiw_id: str
+    aim: str
+    signal: Signal
+
+
+@dataclass(frozen=True, slots=True)
+class Undeploy:
+    """Drop a workflow and everything that was prepared for it."""
+
+    kind: ClassVar[int] = 4
+    aiw_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class BoundaryRecord:
+    """One record at a boundary port: up for outputs, down for inputs. ``record`` is canonically encoded."""
+
+    kind: ClassVar[int] = 5
+    aiw_id: str
+    port: str
+    origin_us: int
+    record: bytes
+
+
+# --- device to Controller -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A long step: what, how far (``done`` of ``total``, in bytes or items)."""
+
+    kind: ClassVar[int] = 16
+    aiw_id: str
+    step: str
+    done: int
+    total: int
+
+
+class Phase(StrEnum):
+    """How far one device is with its part of a workflow."""
+
+    PREPARING = "preparing"
+    PREPARED = "prepared"
+    READY = "ready"
+    RUNNING = "running"
+    PAUSED = "paused"
+    FINISHED = "finished"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a part of a workflow failed on a device: the error's code, words and hint."""
+
+    code: str
+    message: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class AIMReport:
+    """State of one instance; ``detail`` says why, for failures and restarts."""
+
+    state: State
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowStatus:
+    """Everything about one workflow's part on a device; sent at every change and every second.
+
+    Because it is a whole state and not an event, a lost message heals itself.
+    """
+
+    kind: ClassVar[int] = 17
+    aiw_id: str
+    mapping_version: int
+    phase: Phase
+    aims: Mapping[str, AIMReport]
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """Counters and histograms of one workflow on one device (see ``runtime.metrics`` for the names)."""
+
+    kind: ClassVar[int] = 21
+    aiw_id: str
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One structured log line (already redacted)."""
+
+    kind: ClassVar[int] = 22
+    time_us: int
+    level: str
+    event: str
+    facts: Mapping[str, Any]
+
+
+ControlMessage = (
+    Heartbeat | Deploy | SignalAIMs | Undeploy | BoundaryRecord
+    | Progress | WorkflowStatus | Metrics | LogLine
+)  # fmt: skip
+
+_KINDS: dict[int, type[Any]] = {
+    cls.kind: cls
+    for cls in (
+        Heartbeat, Deploy, SignalAIMs, Undeploy, BoundaryRecord,
+        Progress, WorkflowStatus, Metrics, LogLine,
+    )
+}  # fmt: skip
+
+
+def pack(message: ControlMessage) -> bytes:
+    return cbor.encode([message.kind, documents.encode(message)])
+
+
+def unpack(payload: bytes | memoryview) -> ControlMessage:
+    """Read one control message.
+
+    Raises:
+        RemoteProtocolError: unknown kind, wrong fields, or too long.
+    """
+    outer = cbor.decode(bytes(payload), max_bytes=MAX_MESSAGE_BYTES)
+    if not (isinstance(outer, list) and len(outer) == 2 and isinstance(outer[1], bytes)):
+        raise RemoteProtocolError("a control message is [kind, body]")
+    cls = _KINDS.get(outer[0]) if isinstance(outer[0], int) else None
+    if cls is None:
+        raise RemoteProtocolError(f"unknown control message {outer[0]!r}")
+    message: ControlMessage = documents.decode(cls, outer[1], max_bytes=MAX_MESSAGE_BYTES)
+    return message
+
+
+def control_channel(device: str, *, up: bool) -> tuple[bytes, str]:
+    """(channel id, topic) of the sealed control channel from (``up``) or to a device."""
+    topic = str(UpTopic(device, Up.REPORT) if up else DownTopic(device, Down.COMMAND))
+    ends = (f"{device}.control", f"{CONTROLLER}.control")
+    source, destination = ends if up else ends[::-1]
+    return channel_id("aif", "1", source, [destination], data_type="control", topic=topic), topic

@@ -1,0 +1,131 @@
+"""The signed deployment document: everything one device must know to run its part of a workflow.
+
+It names AIM instances, implementations, parameters, model releases with install tickets, and the channels
+that touch this device. The AIM's own contract (ports, types, queues) is not repeated: it is pinned by the
+digest of the AIM's package. A document is signed by the Controller's deployment key (COSE_Sign1,
+external_aad ``AIF-DEPLOY-1``) and carries a mapping version that only grows.
+
+Keys are in no deployment document; they come as grants, after attestation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from aif.errors import RollbackDetected, TrustError
+from aif.model.ports import AuthMode
+from aif.protocol import cose, documents
+
+EXTERNAL_AAD = b"AIF-DEPLOY-1"
+MAX_DOCUMENT_BYTES = 256 * 1024
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRelease:
+    """One release in the Store and this device's permission to install it."""
+
+    component: str
+    path: str
+    counter: int
+    sha256: bytes
+    bytes_: int
+    arena_bytes: int
+    ticket: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DeployedAIM:
+    """One AIM instance. ``package_sha256`` pins contract and code."""
+
+    id: str
+    use: str
+    package_sha256: bytes
+    implementation: str
+    parameters: Mapping[str, bool | int | float | str | tuple[float, ...]]
+    model: ModelRelease | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LocalChannel:
+    """Both ends are on this device; values are handed over without encoding."""
+
+    source: str
+    destination: str
+    delay_records: int
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteChannel:
+    """One sealed channel with an end here. Destinations are ``aim.port`` with the device of each."""
+
+    channel_id: bytes
+    topic: str
+    source: str
+    source_device: str
+    destinations: tuple[str, ...]
+    destination_devices: tuple[str, ...]
+    auth: AuthMode
+    qos: int
+    max_messages: int
+    max_delay_ms: float
+    max_bytes: int
+    delay_records: int
+
+
+@dataclass(frozen=True, slots=True)
+class BoundaryPort:
+    """A port of the workflow itself, joined to an AIM's port on this device; the far end is the Controller."""
+
+    name: str
+    port: str
+    is_output: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """One device's part of one workflow under one mapping version."""
+
+    version: int
+    device: str
+    aiw_id: str
+    workflow: str
+    workflow_version: str
+    mapping_version: int
+    issued_us: int
+    store_url: str
+    aims: tuple[DeployedAIM, ...]
+    local_channels: tuple[LocalChannel, ...]
+    remote_channels: tuple[RemoteChannel, ...]
+    boundary: tuple[BoundaryPort, ...]
+
+
+def sign(deployment: Deployment, signer: Callable[[bytes], bytes]) -> bytes:
+    """The document as COSE_Sign1."""
+    return cose.sign1(documents.encode(deployment), signer, external_aad=EXTERNAL_AAD, tagged=True)
+
+
+def verify(data: bytes, public_key: bytes, *, device: str, mapping_floor: int) -> Deployment:
+    """Check signature, form, recipient and freshness.
+
+    Raises:
+        SignatureInvalid, RemoteProtocolError: not a document of this Controller.
+        TrustError: made for another device, or an unknown version.
+        RollbackDetected: older than the mapping this device already runs.
+    """
+    payload = cose.verify1(
+        data, public_key, external_aad=EXTERNAL_AAD, tagged=True, max_bytes=MAX_DOCUMENT_BYTES
+    )
+    deployment = documents.decode(Deployment, payload, max_bytes=MAX_DOCUMENT_BYTES)
+    if deployment.version != VERSION:
+        raise TrustError(
+            f"deployment document version {deployment.version} is not known; this host speaks {VERSION}"
+        )
+    if deployment.device != device:
+        raise TrustError(f"this deployment document is for {deployment.device}, not for {device}")
+    if deployment.mapping_version < mapping_floor:
+        raise RollbackDetected(
+            f"mapping version {deployment.mapping_version} is older than {mapping_floor}, which this device ran"
+        )
+    return deployment

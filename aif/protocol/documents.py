@@ -1,0 +1,140 @@
+"""Frozen dataclasses as documents on the wire: deterministic CBOR maps with small integer keys.
+
+A field's key is its position in the class (from 0), so fields are only ever appended. ``None`` is left
+out. Decoding is strict: exact types, no unknown keys, bounded texts and lists.
+
+Decides how a value is written; not who signs it (``cose``) nor what it means.
+Source: RFC 8949 section 4.2 for the encoding.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from functools import cache
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from aif.errors import RemoteProtocolError
+from aif.protocol import cbor
+
+MAX_TEXT = 65_536
+"""Characters of one text field."""
+
+MAX_ITEMS = 8_192
+"""Elements of one list or map."""
+
+D = TypeVar("D")
+
+
+def encode(document: object) -> bytes:
+    """Deterministic CBOR of a dataclass instance."""
+    return cbor.encode(_plain(document))
+
+
+def decode(cls: type[D], data: bytes, *, max_bytes: int) -> D:
+    """Read one document.
+
+    Raises:
+        RemoteProtocolError: not deterministic CBOR, or not exactly the fields of ``cls``.
+    """
+    return _build(cls, cbor.decode(data, max_bytes=max_bytes), cls.__name__)
+
+
+def _plain(value: object) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        pairs = ((n, getattr(value, f.name)) for n, f in enumerate(fields(value)))
+        return {n: _plain(v) for n, v in pairs if v is not None}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, tuple | list):
+        return [_plain(v) for v in value]
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    return value
+
+
+@cache
+def _schema(cls: type) -> tuple[tuple[str, Any], ...]:
+    hints = get_type_hints(cls)
+    return tuple((f.name, hints[f.name]) for f in fields(cls))
+
+
+def _build(cls: type[D], plain: object, what: str) -> D:
+    if not isinstance(plain, dict):
+        raise RemoteProtocolError(f"{what} must be a map, not {type(plain).__name__}")
+    schema = _schema(cls)
+    unknown = set(plain) - set(range(len(schema)))
+    if unknown:
+        raise RemoteProtocolError(f"{what} holds unknown fields {sorted(map(str, unknown))}")
+    values = {}
+    for key, (name, hint) in enumerate(schema):
+        if key in plain:
+            values[name] = _value(hint, plain[key], f"{what}.{name}")
+        elif not _optional(hint):
+            raise RemoteProtocolError(f"{what} lacks the field {name}")
+        else:
+            values[name] = None
+    try:
+        return cls(**values)
+    except (ValueError, TypeError) as wrong:
+        raise RemoteProtocolError(f"{what}: {wrong}") from wrong
+
+
+def _optional(hint: Any) -> bool:
+    return type(None) in get_args(hint)
+
+
+def _value(hint: Any, plain: object, what: str) -> Any:
+    origin = get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        return _union(hint, plain, what)
+    if origin is tuple:
+        item_hint = get_args(hint)[0]
+        if not isinstance(plain, list) or len(plain) > MAX_ITEMS:
+            raise RemoteProtocolError(f"{what} must be a list of at most {MAX_ITEMS} items")
+        return tuple(_value(item_hint, v, f"{what}[{n}]") for n, v in enumerate(plain))
+    if origin in (dict, Mapping):
+        return _mapping(hint, plain, what)
+    if hint is Any:
+        return plain
+    if is_dataclass(hint) and isinstance(hint, type):
+        return _build(hint, plain, what)
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        try:
+            return hint(plain)
+        except ValueError:
+            raise RemoteProtocolError(f"{what} is {plain!r}, not a {hint.__name__}") from None
+    return _scalar(hint, plain, what)
+
+
+def _union(hint: Any, plain: object, what: str) -> Any:
+    for option in get_args(hint):
+        if option is type(None):
+            continue
+        try:
+            return _value(option, plain, what)
+        except RemoteProtocolError:
+            continue
+    raise RemoteProtocolError(f"{what} has a value of the wrong type ({type(plain).__name__})")
+
+
+def _mapping(hint: Any, plain: object, what: str) -> dict[Any, Any]:
+    key_hint, value_hint = get_args(hint)
+    if not isinstance(plain, dict) or len(plain) > MAX_ITEMS:
+        raise RemoteProtocolError(f"{what} must be a map of at most {MAX_ITEMS} items")
+    return {_value(key_hint, k, what): _value(value_hint, v, f"{what}[{k!r}]") for k, v in plain.items()}
+
+
+def _scalar(hint: Any, plain: object, what: str) -> Any:
+    if hint is float and type(plain) in (int, float):
+        return float(plain)  # type: ignore[arg-type]  # the line above proved it
+    if type(plain) is not hint:
+        raise RemoteProtocolError(
+            f"{what} must be {getattr(hint, '__name__', hint)}, not {type(plain).__name__}"
+        )
+    if isinstance(plain, str | bytes) and len(plain) > MAX_TEXT * (64 if isinstance(plain, bytes) else 1):
+        raise RemoteProtocolError(f"{what} is too long")
+    return plain

@@ -1,0 +1,429 @@
+"""Enrolment: how a new device and its site come to trust each other with a pairing code.
+
+Decides the pairing code, the life of the secret behind it, and the bytes of request and response. Does not
+decide which devices are known: the registry is an argument. Invariants: both messages carry a MAC under the
+secret and a signature, and both are checked; the response is bound to the request; a secret is used once and
+is gone from every state but CREATED and OPEN.
+
+The secret has 128 random bits, so the MAC over public messages gives a guesser nothing; a short PIN would
+need a password-authenticated key exchange instead, and is not accepted here::
+
+    kE  = BLAKE2b-256(key = secret, "AIF-ENROL-1" || device id)
+    request  = req || BLAKE2b-256(kE, "D" || req) || Ed25519(identity, "AIF-ENROL-D" || req)
+    response = rsp || BLAKE2b-256(kE, "C" || h || rsp) || Ed25519(enrolment key, "AIF-ENROL-C" || h || rsp)
+    with h = BLAKE2b-256(req)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Container
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+from aif.errors import EnrolmentRefused, Expired, LocalProtocolError, RemoteProtocolError, ReplayDetected
+from aif.protocol.cbor import Fields, decode, encode_document
+from aif.protocol.cose import Sign, check_ed25519_key, sign_ed25519, verify_ed25519
+from aif.protocol.limits import (
+    ENROLMENT_MAX_WRONG_MACS,
+    ENROLMENT_SECRET_BYTES,
+    ENROLMENT_WINDOW_S,
+    HASH_BYTES,
+    ID_BYTES,
+    KEY_BYTES,
+    MAX_CERTIFICATE_BYTES,
+    MAX_ENROLMENT_REQUEST_BYTES,
+    MAX_ENROLMENT_RESPONSE_BYTES,
+    MAX_ROOT_METADATA_BYTES,
+    NONCE_BYTES,
+    SIGNATURE_BYTES,
+    UINT63_MAX,
+)
+from aif.protocol.wrap import check_x25519_key
+
+_ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford Base32: no I, L, O, U
+_LOOK_ALIKES: Final = str.maketrans("OIL", "011")
+_SECRET_CHARS, _CHECK_CHARS, _GROUP_CHARS = 26, 2, 4
+_CODE_CHARS: Final = _SECRET_CHARS + _CHECK_CHARS
+_MAX_TYPED_CHARS: Final = 64
+_TRAILER_BYTES: Final = HASH_BYTES + SIGNATURE_BYTES
+
+
+# --- pairing code ---------------------------------------------------------------------------------
+
+
+def pairing_code(secret: bytes, device_id: bytes) -> str:
+    """The secret as a person types it: 26 Crockford Base32 characters and 2 check characters.
+
+    Args:
+        secret: 16 bytes, read as one big-endian number.
+        device_id: 16 bytes; the check characters fail for another device.
+
+    >>> pairing_code(bytes(range(16)), bytes(16))
+    '0004-1061-050R-3GG2-8A1C-60T3-GFRJ'
+    """
+    if len(secret) != ENROLMENT_SECRET_BYTES or len(device_id) != ID_BYTES:
+        raise LocalProtocolError("a pairing code needs a secret and a device id of 16 bytes each")
+    number = int.from_bytes(secret)
+    digits = [number >> 5 * place & 31 for place in reversed(range(_SECRET_CHARS))]
+    text = "".join(_ALPHABET[digit] for digit in digits) + _check_chars(secret, device_id)
+    return "-".join(text[start : start + _GROUP_CHARS] for start in range(0, _CODE_CHARS, _GROUP_CHARS))
+
+
+def read_pairing_code(typed: str, device_id: bytes) -> bytes:
+    """The secret in a code as typed: any case, with or without hyphens and blanks, O for 0, I or L for 1.
+
+    Raises:
+        EnrolmentRefused: wrong length, a character that no code holds, a slip, or another device's code.
+    """
+    text = "".join(typed[:_MAX_TYPED_CHARS].split()).replace("-", "").upper().translate(_LOOK_ALIKES)
+    if len(text) != _CODE_CHARS or len(typed) > _MAX_TYPED_CHARS:
+        raise EnrolmentRefused(
+            f"a pairing code has {_CODE_CHARS} characters, not {len(text)}",
+            hint="type all seven groups of four",
+        )
+    number = 0
+    for place, character in enumerate(text[:_SECRET_CHARS]):
+        if character not in _ALPHABET:
+            raise EnrolmentRefused(f"character {place + 1} of the pairing code is none that codes use")
+        number = number << 5 | _ALPHABET.index(character)
+    if number >> 8 * ENROLMENT_SECRET_BYTES:
+        raise EnrolmentRefused("the pairing code is mistyped", hint="the first character is 0 to 7")
+    secret = number.to_bytes(ENROLMENT_SECRET_BYTES)
+    if text[_SECRET_CHARS:] != _check_chars(secret, device_id):
+        raise EnrolmentRefused(
+            "the pairing code is mistyped or belongs to another device", hint="compare code and device name"
+        )
+    return secret
+
+
+def _check_chars(secret: bytes, device_id: bytes) -> str:
+    digest = hashlib.blake2b(b"AIF-CODE" + device_id + secret, digest_size=HASH_BYTES).digest()
+    bits = int.from_bytes(digest[:2]) >> 6  # the first 10 bits
+    return _ALPHABET[bits >> 5] + _ALPHABET[bits & 31]
+
+
+# --- life of the secret ---------------------------------------------------------------------------
+
+
+class SecretState(StrEnum):
+    """Where an enrolment secret is in its life."""
+
+    CREATED = "created"
+    OPEN = "open"
+    USED = "used"
+    EXPIRED = "expired"
+    BURNED = "burned"
+
+
+class SecretEvent(StrEnum):
+    """What moves it on."""
+
+    WINDOW_OPENED = "window opened"
+    DEVICE_ENROLLED = "device enrolled"
+    WINDOW_CLOSED = "window closed"
+    TOO_MANY_WRONG_MACS = "too many wrong MACs"
+
+
+SECRET_TRANSITIONS: Final = MappingProxyType(
+    {
+        (SecretState.CREATED, SecretEvent.WINDOW_OPENED): SecretState.OPEN,
+        (SecretState.OPEN, SecretEvent.DEVICE_ENROLLED): SecretState.USED,
+        (SecretState.OPEN, SecretEvent.WINDOW_CLOSED): SecretState.EXPIRED,
+        (SecretState.OPEN, SecretEvent.TOO_MANY_WRONG_MACS): SecretState.BURNED,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolmentSecret:
+    """One device's secret at the Controller; every method returns the next value."""
+
+    device_id: bytes
+    secret: bytes | None = field(repr=False)
+    """None once it is used, expired or burned."""
+    state: SecretState = SecretState.CREATED
+    closes_s: int = 0
+    """Unix time at which the window closes; meaningful from OPEN on."""
+    wrong_macs: int = 0
+
+    def open_window(self, now_s: int) -> EnrolmentSecret:
+        """The operator lets the device in, for 15 minutes."""
+        return replace(self._after(SecretEvent.WINDOW_OPENED), closes_s=now_s + ENROLMENT_WINDOW_S)
+
+    def at(self, now_s: int) -> EnrolmentSecret:
+        """The same secret at a later time: expired once the window has closed."""
+        late = self.state is SecretState.OPEN and now_s >= self.closes_s
+        return self._after(SecretEvent.WINDOW_CLOSED) if late else self
+
+    def wrong_mac(self) -> EnrolmentSecret:
+        """A request with a wrong MAC arrived in the open window; the fifth burns the secret."""
+        count = self.wrong_macs + 1
+        if count >= ENROLMENT_MAX_WRONG_MACS:
+            return replace(self._after(SecretEvent.TOO_MANY_WRONG_MACS), wrong_macs=count)
+        if self.state is not SecretState.OPEN:
+            raise LocalProtocolError(f"an enrolment secret that is {self.state} takes no attempts")
+        return replace(self, wrong_macs=count)
+
+    def enrolled(self) -> EnrolmentSecret:
+        """The device was enrolled with it."""
+        return self._after(SecretEvent.DEVICE_ENROLLED)
+
+    def usable(self, now_s: int) -> bytes:
+        """The secret, while its window is open.
+
+        Raises:
+            EnrolmentRefused: no window was opened, or five wrong MACs burned it.
+            Expired: the window has closed.
+            ReplayDetected: it has been used.
+        """
+        match self.at(now_s):
+            case EnrolmentSecret(state=SecretState.OPEN, secret=bytes(secret)):
+                return secret
+            case EnrolmentSecret(state=SecretState.USED):
+                raise ReplayDetected("the pairing code has been used", hint="provision the device again")
+            case EnrolmentSecret(state=SecretState.EXPIRED):
+                raise Expired("the enrolment window has closed", hint="provision the device again")
+            case EnrolmentSecret(state=SecretState.BURNED):
+                raise EnrolmentRefused(
+                    "the pairing code was burned by too many wrong attempts",
+                    hint="provision the device again",
+                )
+        raise EnrolmentRefused("no enrolment window is open for this device", hint="open one with its code")
+
+    def _after(self, event: SecretEvent) -> EnrolmentSecret:
+        following = SECRET_TRANSITIONS.get((self.state, event))
+        if following is None:
+            raise LocalProtocolError(f"an enrolment secret that is {self.state} cannot take: {event}")
+        kept = self.secret if following is SecretState.OPEN else None
+        return replace(self, state=following, secret=kept)
+
+
+# --- messages -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolmentRequest:
+    """What a device says of itself. ``csr`` (DER, PKCS #10) is absent where the broker has no TLS."""
+
+    device_id: bytes
+    sign_pk: bytes
+    kex_pk: bytes
+    nonce: bytes
+    hw_class: bytes
+    csr: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Anchors:
+    """What an enrolled device trusts from then on; the keys are Ed25519."""
+
+    store_root: bytes
+    """TUF root metadata of the Store, as bytes."""
+    grant_pk: bytes
+    ticket_pk: bytes
+    deployment_pk: bytes
+    director_root: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolmentResponse:
+    """What the site answers. ``certificate`` (DER, X.509) is absent where the broker has no TLS."""
+
+    device_id: bytes
+    anchors: Anchors
+    controller_nonce: bytes
+    device_nonce: bytes
+    time_s: int
+    """Authenticated Unix time: the device's first time floor."""
+    certificate: bytes | None = None
+
+
+def build_request(request: EnrolmentRequest, secret: bytes, sign: Sign) -> bytes:
+    """The device's request; ``sign`` is its identity key.
+
+    Raises:
+        LocalProtocolError: a field is out of its range.
+    """
+    document: dict[int, object] = {
+        1: request.device_id,
+        2: request.sign_pk,
+        3: request.kex_pk,
+        4: request.nonce,
+        5: request.hw_class,
+    }
+    if request.csr is not None:
+        document[6] = request.csr
+    body = encode_document(document, _read_request)
+    signature = sign_ed25519(sign, b"AIF-ENROL-D" + body)
+    return body + _mac(secret, request.device_id, b"D" + body) + signature
+
+
+def open_request(data: bytes, secret: bytes, *, device_id: bytes) -> EnrolmentRequest:
+    """The request in ``data``, made by the holder of the secret and of the keys it names.
+
+    Args:
+        data: as received.
+        secret: from ``EnrolmentSecret.usable``.
+        device_id: the device whose secret it is.
+
+    Raises:
+        EnrolmentRefused: wrong MAC (only this is counted by ``EnrolmentSecret.wrong_mac``).
+        RemoteProtocolError: malformed, about another device, or with an unusable exchange key.
+        SignatureInvalid: not signed with the key it names, or that key is unusable.
+    """
+    body, mac, signature = _split(data, MAX_ENROLMENT_REQUEST_BYTES)
+    _check_mac(mac, _mac(secret, device_id, b"D" + body))
+    request = _read_request(body)
+    if request.device_id != device_id:
+        raise RemoteProtocolError("enrolment request: about another device")
+    verify_ed25519(request.sign_pk, b"AIF-ENROL-D" + body, signature)
+    check_x25519_key(request.kex_pk)
+    return request
+
+
+def check_new_device(
+    request: EnrolmentRequest, known_ids: Container[bytes], known_keys: Container[bytes]
+) -> None:
+    """Refuse a device that is enrolled already, and keys that another device has.
+
+    Raises:
+        EnrolmentRefused: id or key are taken.
+    """
+    if request.device_id in known_ids:
+        raise EnrolmentRefused("this device is enrolled already", hint="revoke it or use re-enrolment")
+    if request.sign_pk in known_keys or request.kex_pk in known_keys:
+        raise EnrolmentRefused(
+            "another device is enrolled with the same key",
+            hint="one of them is a copy: provision this one again",
+        )
+
+
+def build_response(response: EnrolmentResponse, request_message: bytes, secret: bytes, sign: Sign) -> bytes:
+    """The site's response to ``request_message``; ``sign`` is the Controller's enrolment key.
+
+    Raises:
+        LocalProtocolError: a field is out of its range.
+    """
+    anchors = response.anchors
+    anchors_document: dict[int, object] = {
+        1: anchors.store_root,
+        3: anchors.grant_pk,
+        4: anchors.ticket_pk,
+        5: anchors.deployment_pk,
+    }
+    if anchors.director_root is not None:
+        anchors_document[2] = anchors.director_root
+    document: dict[int, object] = {
+        1: response.device_id,
+        3: anchors_document,
+        4: response.controller_nonce,
+        5: response.device_nonce,
+        6: response.time_s,
+    }
+    if response.certificate is not None:
+        document[2] = response.certificate
+    body = encode_document(document, _read_response)
+    bound = _request_hash(request_message) + body
+    mac = _mac(secret, response.device_id, b"C" + bound)
+    return body + mac + sign_ed25519(sign, b"AIF-ENROL-C" + bound)
+
+
+def open_response(
+    data: bytes, request_message: bytes, secret: bytes, controller_pk: bytes
+) -> EnrolmentResponse:
+    """The response in ``data``, if this site gave it to this very request.
+
+    Args:
+        data: as received.
+        request_message: this device's own request, as sent.
+        secret: this device's enrolment secret.
+        controller_pk: the Controller's enrolment key, an anchor from provisioning.
+
+    Raises:
+        EnrolmentRefused: wrong MAC.
+        RemoteProtocolError: malformed, or for another device or request.
+        SignatureInvalid: not by that Controller, or an anchor is an unusable key.
+    """
+    request = _read_request(_split(request_message, MAX_ENROLMENT_REQUEST_BYTES)[0])
+    body, mac, signature = _split(data, MAX_ENROLMENT_RESPONSE_BYTES)
+    bound = _request_hash(request_message) + body
+    _check_mac(mac, _mac(secret, request.device_id, b"C" + bound))
+    response = _read_response(body)
+    if response.device_id != request.device_id or response.device_nonce != request.nonce:
+        raise RemoteProtocolError("enrolment response: for another device or request")
+    verify_ed25519(controller_pk, b"AIF-ENROL-C" + bound, signature)
+    for key in (response.anchors.grant_pk, response.anchors.ticket_pk, response.anchors.deployment_pk):
+        check_ed25519_key(key)
+    return response
+
+
+def _split(data: bytes, max_bytes: int) -> tuple[bytes, bytes, bytes]:
+    if not _TRAILER_BYTES < len(data) <= max_bytes:
+        raise RemoteProtocolError(f"enrolment message: {len(data)} B is not the size of one")
+    end = len(data) - _TRAILER_BYTES
+    return data[:end], data[end : end + HASH_BYTES], data[end + HASH_BYTES :]
+
+
+def _request_hash(request_message: bytes) -> bytes:
+    body, _, _ = _split(request_message, MAX_ENROLMENT_REQUEST_BYTES)
+    return hashlib.blake2b(body, digest_size=HASH_BYTES).digest()
+
+
+def _mac(secret: bytes, device_id: bytes, message: bytes) -> bytes:
+    if len(secret) != ENROLMENT_SECRET_BYTES:
+        raise LocalProtocolError(f"an enrolment secret has {ENROLMENT_SECRET_BYTES} bytes")
+    key = hashlib.blake2b(b"AIF-ENROL-1" + device_id, key=secret, digest_size=HASH_BYTES).digest()
+    return hashlib.blake2b(message, key=key, digest_size=HASH_BYTES).digest()
+
+
+def _check_mac(received: bytes, expected: bytes) -> None:
+    if not hmac.compare_digest(received, expected):
+        raise EnrolmentRefused(
+            "the enrolment message was not made with this pairing code", hint="compare the code on both sides"
+        )
+
+
+def _read_request(body: bytes) -> EnrolmentRequest:
+    fields = Fields(decode(body, max_bytes=MAX_ENROLMENT_REQUEST_BYTES), "enrolment request")
+    request = EnrolmentRequest(
+        device_id=fields.bytes(1, "device id", length=ID_BYTES),
+        sign_pk=fields.bytes(2, "identity key", length=KEY_BYTES),
+        kex_pk=fields.bytes(3, "exchange key", length=KEY_BYTES),
+        nonce=fields.bytes(4, "nonce", length=NONCE_BYTES),
+        hw_class=fields.bytes(5, "hw class", length=ID_BYTES),
+        csr=fields.bytes(6, "CSR", max_length=MAX_CERTIFICATE_BYTES) if 6 in fields else None,
+    )
+    fields.done()
+    return request
+
+
+def _read_response(body: bytes) -> EnrolmentResponse:
+    fields = Fields(decode(body, max_bytes=MAX_ENROLMENT_RESPONSE_BYTES), "enrolment response")
+    response = EnrolmentResponse(
+        device_id=fields.bytes(1, "device id", length=ID_BYTES),
+        certificate=fields.bytes(2, "certificate", max_length=MAX_CERTIFICATE_BYTES) if 2 in fields else None,
+        anchors=_read_anchors(fields.map(3, "anchors")),
+        controller_nonce=fields.bytes(4, "controller nonce", length=NONCE_BYTES),
+        device_nonce=fields.bytes(5, "device nonce", length=NONCE_BYTES),
+        time_s=fields.uint(6, "time", maximum=UINT63_MAX),
+    )
+    fields.done()
+    return response
+
+
+def _read_anchors(fields: Fields) -> Anchors:
+    anchors = Anchors(
+        store_root=fields.bytes(1, "Store root", max_length=MAX_ROOT_METADATA_BYTES),
+        director_root=fields.bytes(2, "Director root", max_length=MAX_ROOT_METADATA_BYTES)
+        if 2 in fields
+        else None,
+        grant_pk=fields.bytes(3, "grant key", length=KEY_BYTES),
+        ticket_pk=fields.bytes(4, "ticket key", length=KEY_BYTES),
+        deployment_pk=fields.bytes(5, "deployment key", length=KEY_BYTES),
+    )
+    fields.done()
+    return anchors

@@ -1,0 +1,36 @@
+"""One inter-module message: a 12-byte header and the canonical record, the plaintext of an AIF1 frame.
+
+```
+0..7     origin   u64 big-endian, when the source record was made, microseconds since the Unix epoch
+8..11    age      u32 big-endian, microseconds from then until this hop sent it (saturating)
+12..     record   canonical encoding of the port's record type
+```
+The header is what ``max_age_ms``, joins by time stamp, and latency figures need; an AIM's record need
+not repeat it. Frame headers and this one are big-endian, the record inside is little-endian.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from aif.errors import RemoteProtocolError
+
+HEADER = struct.Struct(">QI")
+MAX_AGE_US = 0xFFFF_FFFF
+
+
+def pack(origin_us: int, now_us: int, record: bytes | memoryview) -> bytes:
+    """Header and record. ``now_us`` is this sender's wall clock."""
+    return HEADER.pack(origin_us, min(max(now_us - origin_us, 0), MAX_AGE_US)) + record
+
+
+def unpack(payload: bytes | memoryview) -> tuple[int, int, memoryview]:
+    """(origin_us, sent_us, record bytes without a copy).
+
+    Raises:
+        RemoteProtocolError: shorter than a header.
+    """
+    if len(payload) < HEADER.size:
+        raise RemoteProtocolError(f"a message of {len(payload)} B is shorter than its header")
+    origin_us, age_us = HEADER.unpack_from(payload)
+    return origin_us, origin_us + age_us, memoryview(payload)[HEADER.size :]

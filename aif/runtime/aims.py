@@ -1,0 +1,128 @@
+"""From a deployed AIM to an object that runs: its context, its model, and models without glue code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from aif.errors import CreationFailed, NotFound
+from aif.model.aim import AIMMetadata, Implementation, ParameterValue
+from aif.protocol.deployment import DeployedAIM
+from aif.runtime.library import AIMLibrary
+from aif.runtime.logbook import LogBook
+from aif.runtime.platform import Engine, Platform
+from aif.sdk import AIM, Model, Sensor
+
+
+class AIMContext:
+    """What an AIM sees of the world (``sdk.Context``)."""
+
+    def __init__(
+        self, owner: str, parameters: Mapping[str, ParameterValue], engine: Engine | None, platform: Platform,
+        sensors: frozenset[str], log: LogBook,
+    ) -> None:  # fmt: skip
+        self.parameters = parameters
+        self._owner, self._engine, self._platform = owner, engine, platform
+        self._sensors, self._log = sensors, log
+
+    @property
+    def model(self) -> Model:
+        if self._engine is None:
+            raise NotFound(f"{self._owner} has no model", hint="name one in its implementation in aim.yaml")
+        return self._engine
+
+    def sensor(self, kind: str) -> Sensor:
+        if kind not in self._sensors:
+            raise NotFound(
+                f"{self._owner} does not require a sensor {kind!r}",
+                hint="add it to requires.sensors in aim.yaml",
+            )
+        return self._platform.sensor(kind)
+
+    def log(self, event: str, **facts: Any) -> None:
+        self._log.info(event, aim=self._owner, **facts)
+
+
+class ModelAIM(AIM):
+    """A model without glue: input ports feed its inputs and output ports get its outputs, in order."""
+
+    def __init__(self, contract: AIMMetadata) -> None:
+        self._inputs = tuple(port.name for port in contract.inputs)
+        self._outputs = tuple(port.name for port in contract.outputs)
+
+    def process(self, **inputs: Any) -> Mapping[str, Any]:
+        results = self.context.model.infer(*(inputs[name] for name in self._inputs))
+        return dict(zip(self._outputs, results, strict=True))
+
+
+class AIMFactory:
+    """Makes AIM objects on one device; opens a fresh engine for every start."""
+
+    def __init__(
+        self, library: AIMLibrary, platform: Platform, log: LogBook, read_model: Callable[[str], bytes]
+    ) -> None:
+        self._library, self._platform, self._log = library, platform, log
+        self._read_model = read_model
+        self._engines: dict[str, Engine] = {}
+
+    def maker(
+        self, owner: str, deployed: DeployedAIM, contract: AIMMetadata, implementation: Implementation
+    ) -> Callable[[], AIM]:
+        """Check that the AIM can be made, and return what makes it.
+
+        The first engine is opened here, so that a model which does not fit is found before anything starts.
+
+        Raises:
+            CreationFailed, ResourceExceeded, EngineError, StoreError: it cannot run on this device.
+        """
+        cls = None
+        if implementation.entry:
+            cls = self._library.load_class(deployed.use, implementation)
+        elif deployed.model is None:
+            raise CreationFailed(
+                f"{deployed.use}/{implementation.id} has neither entry nor model", kind="module"
+            )
+        parameters = _complete(contract, deployed)
+        self._open(owner, deployed, implementation)
+        first = True
+
+        def make() -> AIM:
+            nonlocal first
+            if not first:
+                self._open(owner, deployed, implementation)
+            first = False
+            aim = cls() if cls is not None else ModelAIM(contract)
+            sensors = frozenset(implementation.requires.sensors)
+            aim.context = AIMContext(
+                owner, parameters, self._engines.get(owner), self._platform, sensors, self._log
+            )
+            return aim
+
+        return make
+
+    def _open(self, owner: str, deployed: DeployedAIM, implementation: Implementation) -> None:
+        self.close(owner)
+        if deployed.model is None:
+            return
+        model = self._read_model(deployed.model.component)
+        self._engines[owner] = self._platform.open_engine(
+            owner, implementation, model, deployed.model.sha256, deployed.model.arena_bytes
+        )
+
+    def close(self, owner: str) -> None:
+        engine = self._engines.pop(owner, None)
+        if engine is not None:
+            engine.close()
+
+
+def _complete(contract: AIMMetadata, deployed: DeployedAIM) -> dict[str, ParameterValue]:
+    """Parameters with defaults filled in, checked against the contract."""
+    values: dict[str, ParameterValue] = {}
+    for parameter in contract.parameters:
+        value = deployed.parameters.get(parameter.name, parameter.default)
+        problem = "is required" if value is None else parameter.problem_with(value)
+        if problem:
+            raise CreationFailed(f"parameter {parameter.name} of {deployed.id} {problem}", kind="module")
+        assert value is not None  # noqa: S101  # the line above raised
+        values[parameter.name] = value
+    return values

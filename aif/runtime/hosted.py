@@ -1,0 +1,365 @@
+"""One workflow's part on this device: instances, their ports, and the channels between them.
+
+Built from a verified deployment document and the AIM contracts on this device. Neighbours hand values over
+as they are; what leaves or enters the device is encoded canonically and goes through the Communication
+Service. The end of a stream travels like data: over a final watermark, or directly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from aif.errors import AIFError, CreationFailed, NotConnected, QueueFull, TransportError
+from aif.model.aim import AIMMetadata, Implementation
+from aif.model.codec import Codec, compile_record
+from aif.model.ports import Port, PortRef
+from aif.protocol import message
+from aif.protocol.bundle import BundlePolicy
+from aif.protocol.control import BoundaryRecord
+from aif.protocol.deployment import DeployedAIM, Deployment, RemoteChannel
+from aif.protocol.events import ChannelEvent, ControlReceived, LossReport
+from aif.protocol.lifecycle import ALIVE_STATES, State
+from aif.protocol.numbers import ControlCode
+from aif.runtime.clock import Clock
+from aif.runtime.instance import AIMInstance, StateListener
+from aif.runtime.library import AIMLibrary
+from aif.runtime.logbook import LogBook
+from aif.runtime.metrics import ChannelMetrics
+from aif.runtime.ports import InputPort, Message, OutputPort
+from aif.sdk import AIM
+from aif.trusted.communication import CommunicationService, SealedChannel, SecureReceiver, SecureSender
+
+CHECKED_LOCAL_RECORDS = 3
+"""The first records of a local channel are encoded once and thrown away, so that a wrong type shows there too."""
+
+MakeAIM = Callable[[DeployedAIM, AIMMetadata, Implementation], Callable[[], AIM]]
+
+
+@dataclass(slots=True)
+class RemoteInput:
+    """The receiving end of one sealed channel: decoded records go to these ports."""
+
+    channel: RemoteChannel
+    codec: Codec
+    ports: list[InputPort]
+    metrics: ChannelMetrics
+    ended: bool = False
+
+
+class HostedWorkflow:
+    """Instances and channels of one deployment."""
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        library: AIMLibrary,
+        communication: CommunicationService,
+        *,
+        clock: Clock,
+        log: LogBook,
+        make: MakeAIM,
+        blocks: Callable[[Implementation], bool],
+        on_state: StateListener,
+        on_boundary: Callable[[BoundaryRecord], None],
+    ) -> None:
+        self.deployment = deployment
+        self.instances: dict[str, AIMInstance] = {}
+        self.remote_inputs: dict[bytes, RemoteInput] = {}
+        self.receivers: list[SecureReceiver] = []
+        self._library, self._communication = library, communication
+        self._clock, self._log = clock, log
+        self._on_state, self._on_boundary = on_state, on_boundary
+        self._senders: defaultdict[str, list[SecureSender]] = defaultdict(list)
+        self._readers: defaultdict[str, list[InputPort]] = defaultdict(list)
+        self._boundary_inputs: dict[str, tuple[Codec, list[InputPort]]] = {}
+        self.finished = asyncio.Event()
+        with self._abandon_on_error():
+            for deployed in deployment.aims:
+                self._add_instance(deployed, make, blocks)
+            self._connect_locally()
+            self._connect_remotely()
+            self._connect_boundary()
+
+    @contextmanager
+    def _abandon_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.close_channels()
+            raise
+
+    # --- building ----------------------------------------------------------------------------------
+
+    def _add_instance(
+        self, deployed: DeployedAIM, make: MakeAIM, blocks: Callable[[Implementation], bool]
+    ) -> None:
+        contract = self._library.verified(deployed.use, deployed.package_sha256)
+        implementation = contract.implementation(deployed.implementation)
+        if implementation is None:
+            raise CreationFailed(
+                f"{deployed.use} has no implementation {deployed.implementation}", kind="module"
+            )
+        feeders = self._feeders(deployed.id)
+        self.instances[deployed.id] = AIMInstance(
+            deployed.id,
+            contract,
+            make(deployed, contract, implementation),
+            {
+                port.name: InputPort(port, producers=feeders[port.name], time_us=self._clock.time_us)
+                for port in contract.inputs
+                if feeders[port.name] or not port.optional
+            },
+            {port.name: OutputPort(port) for port in contract.outputs},
+            clock=self._clock,
+            on_state=self._on_state,
+            on_finished=self._instance_finished,
+            blocking=blocks(implementation),
+        )
+
+    def _feeders(self, aim_id: str) -> defaultdict[str, int]:
+        """How many channels end at each input of an AIM."""
+        count: defaultdict[str, int] = defaultdict(int)
+        ends = [c.destination for c in self.deployment.local_channels]
+        ends += [end for c in self.deployment.remote_channels for end in c.destinations]
+        ends += [b.port for b in self.deployment.boundary if not b.is_output]
+        for end in ends:
+            ref = PortRef.parse(end)
+            if ref.aim == aim_id:
+                count[ref.port] += 1
+        return count
+
+    def _output(self, end: str) -> OutputPort:
+        ref = PortRef.parse(end)
+        try:
+            return self.instances[ref.aim].outputs[ref.port]
+        except KeyError:
+            raise CreationFailed(f"the deployment names an unknown output {end}", kind="port") from None
+
+    def _input(self, end: str) -> InputPort:
+        ref = PortRef.parse(end)
+        try:
+            return self.instances[ref.aim].inputs[ref.port]
+        except KeyError:
+            raise CreationFailed(f"the deployment names an unknown input {end}", kind="port") from None
+
+    def _connect_locally(self) -> None:
+        for channel in self.deployment.local_channels:
+            source, destination = self._output(channel.source), self._input(channel.destination)
+            source.connect(_local_delivery(channel.source, source.port, destination))
+            self._readers[PortRef.parse(channel.source).aim].append(destination)
+            _preload(destination, channel.delay_records)
+
+    def _connect_remotely(self) -> None:
+        here = self.deployment.device
+        for channel in self.deployment.remote_channels:
+            sealed = SealedChannel(
+                channel.channel_id, channel.topic, channel.auth, channel.qos,
+                BundlePolicy(channel.max_messages, channel.max_delay_ms, channel.max_bytes),
+            )  # fmt: skip
+            if channel.source_device == here:
+                source = self._output(channel.source)
+                sender = self._communication.open_sender(sealed)
+                self._senders[PortRef.parse(channel.source).aim].append(sender)
+                source.connect(self._remote_delivery(channel.source, source.port, sender))
+            ends = zip(channel.destinations, channel.destination_devices, strict=True)
+            mine = [self._input(end) for end, device in ends if device == here]
+            if mine:
+                self._open_input(channel, sealed, mine)
+
+    def _open_input(self, channel: RemoteChannel, sealed: SealedChannel, ports: list[InputPort]) -> None:
+        port = ports[0].port
+        codec = compile_record(
+            port.type.record, payload_bytes=port.payload_bytes, label=channel.destinations[0]
+        )
+        entry = RemoteInput(channel, codec, ports, ChannelMetrics())
+        self.remote_inputs[channel.channel_id] = entry
+        self.receivers.append(
+            self._communication.open_receiver(
+                sealed,
+                lambda payload: self._arrived(entry, payload),
+                lambda event: self._channel_event(entry, event),
+            )
+        )
+        for port in ports:
+            _preload(port, channel.delay_records)
+
+    def _connect_boundary(self) -> None:
+        for boundary in self.deployment.boundary:
+            if boundary.is_output:
+                source = self._output(boundary.port)
+                source.connect(self._boundary_delivery(boundary.name, boundary.port, source.port))
+            else:
+                port = self._input(boundary.port)
+                codec, ports = self._boundary_inputs.get(
+                    boundary.name, (compile_record(port.port.type.record), [])
+                )
+                self._boundary_inputs[boundary.name] = (codec, [*ports, port])
+
+    # --- records on their way ----------------------------------------------------------------------
+
+    def _remote_delivery(self, end: str, port: Port, sender: SecureSender) -> Callable[[Message], Any]:
+        codec = compile_record(port.type.record, payload_bytes=port.payload_bytes, label=end)
+
+        async def deliver(record: Message) -> None:
+            encoded = codec.encode(record.value)
+            payload = message.pack(record.t_us, self._clock.time_us(), encoded)
+            while True:
+                try:
+                    sender.send(payload)
+                except NotConnected:
+                    # the record waits here, and with it the AIM, until the connection is back
+                    await self._clock.sleep(0.05)
+                except TransportError as full:
+                    raise QueueFull(f"{end}: {full}") from full
+                else:
+                    return
+
+        return deliver
+
+    def _boundary_delivery(self, name: str, end: str, port: Port) -> Callable[[Message], Any]:
+        codec = compile_record(port.type.record, payload_bytes=port.payload_bytes, label=end)
+
+        async def deliver(record: Message) -> None:
+            encoded = codec.encode(record.value)
+            self._on_boundary(BoundaryRecord(self.deployment.aiw_id, name, record.t_us, encoded))
+
+        return deliver
+
+    def _arrived(self, entry: RemoteInput, payload: bytes) -> None:
+        try:
+            origin_us, sent_us, record = message.unpack(payload)
+            value = entry.codec.decode(record)
+        except AIFError as error:
+            entry.metrics.invalid += 1
+            self._log.warning(
+                "record refused", channel=entry.channel.topic, code=error.code, reason=str(error)
+            )
+            return
+        now_us = self._clock.time_us()
+        entry.metrics.records += 1
+        entry.metrics.latency_us.add(max(1, now_us - sent_us))
+        entry.metrics.age_us.add(max(1, now_us - origin_us))
+        for port in entry.ports:
+            port.offer(Message(value, origin_us))
+
+    def _channel_event(self, entry: RemoteInput, event: ChannelEvent) -> None:
+        if isinstance(event, ControlReceived) and event.code is ControlCode.END_OF_STREAM:
+            if not entry.ended:
+                entry.ended = True
+                for port in entry.ports:
+                    port.finish()
+        elif isinstance(event, LossReport):
+            self._log.warning(
+                "records lost", channel=entry.channel.topic, frames=event.frames, messages=event.messages,
+                reason=str(event.reason),
+            )  # fmt: skip
+
+    def boundary_input(self, record: BoundaryRecord) -> None:
+        """A record that the User Agent wrote to an input of the workflow; empty means that no more will come."""
+        entry = self._boundary_inputs.get(record.port)
+        if entry is None:
+            return
+        codec, ports = entry
+        value = codec.decode(record.record)
+        for port in ports:
+            port.offer(Message(value, record.origin_us))
+
+    def _instance_finished(self, instance: AIMInstance) -> None:
+        """Tell the readers of a finished (or failed) instance that nothing more comes."""
+        for port in self._readers[instance.id]:
+            port.finish()
+        for sender in self._senders[instance.id]:
+            try:
+                sender.finish()
+            except TransportError as error:
+                self._log.warning("end of stream not sent", channel=sender.channel.topic, reason=str(error))
+        if all(i.state in (State.STOPPED, State.FAILED) for i in self.instances.values()):
+            self.finished.set()
+
+    # --- life --------------------------------------------------------------------------------------
+
+    @property
+    def keyed(self) -> bool:
+        return all(self._communication.keyed(c.channel_id) for c in self.deployment.remote_channels)
+
+    def start(self) -> None:
+        for instance in self.instances.values():
+            if instance.state is State.IDLE:
+                instance.start()
+
+    def pause(self, aim_id: str = "") -> None:
+        for instance in self._chosen(aim_id):
+            if instance.state in (State.RUNNING, State.DEGRADED):
+                instance.pause()
+
+    def resume(self, aim_id: str = "") -> None:
+        for instance in self._chosen(aim_id):
+            if instance.state is State.PAUSED:
+                instance.resume()
+
+    async def stop(self, aim_id: str = "") -> None:
+        for instance in self._chosen(aim_id):
+            await instance.stop()
+
+    def _chosen(self, aim_id: str) -> list[AIMInstance]:
+        return [i for i in self.instances.values() if not aim_id or i.id == aim_id]
+
+    @property
+    def running(self) -> bool:
+        return any(i.state in ALIVE_STATES for i in self.instances.values())
+
+    def close_channels(self) -> None:
+        for channel in self.deployment.remote_channels:
+            self._communication.close(channel.channel_id)
+
+    def metrics(self) -> Mapping[str, Any]:
+        """Figures for the Controller: plain values with short names."""
+        aims = {}
+        for instance in self.instances.values():
+            m = instance.metrics
+            aims[instance.id] = {
+                "invocations": m.invocations, "emitted": m.emitted, "failures": m.failures,
+                "restarts": m.restarts, "deadlines_missed": m.deadlines_missed,
+                "process_us": m.process_us.plain(), **instance.port_counters(),
+            }  # fmt: skip
+        channels = {
+            f"{entry.channel.source} -> {', '.join(entry.channel.destinations)}": {
+                "records": entry.metrics.records,
+                "invalid": entry.metrics.invalid,
+                "latency_us": entry.metrics.latency_us.plain(),
+                "age_us": entry.metrics.age_us.plain(),
+            }
+            for entry in self.remote_inputs.values()
+        }
+        ids = {c.channel_id for c in self.deployment.remote_channels}
+        seen = self._communication.statistics(ids)
+        messages = {
+            "sealed": seen.sealed_messages, "verified": seen.verified_messages, "rejected": seen.rejected_frames,
+            "lost": seen.lost_messages, "causes": {k: n for k, n in seen.causes.items() if n},
+        }  # fmt: skip
+        return {"aims": aims, "channels": channels, "messages": messages}
+
+
+def _preload(port: InputPort, empty_turns: int) -> None:
+    """The reader of a delayed channel starts with that many empty turns."""
+    for _ in range(empty_turns):
+        port.offer(Message(None, 0))
+
+
+def _local_delivery(end: str, port: Port, destination: InputPort) -> Callable[[Message], Any]:
+    unchecked = CHECKED_LOCAL_RECORDS
+    codec = compile_record(port.type.record, payload_bytes=port.payload_bytes, label=end)
+
+    async def deliver(record: Message) -> None:
+        nonlocal unchecked
+        if unchecked:
+            unchecked -= 1
+            codec.encode(record.value)
+        await destination.put(record)
+
+    return deliver

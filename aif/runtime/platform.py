@@ -1,0 +1,77 @@
+"""What the runtime needs from the machine under it, real or emulated.
+
+``emulator`` implements this for emulated MCUs and for gateways with declared budgets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from aif.model.aim import Implementation
+from aif.model.inventory import Device
+from aif.sdk import Model, Sensor
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What is taken of a device's budgets, in bytes. ``arena_bytes`` is part of ``ram_bytes``."""
+
+    ram_bytes: int
+    ram_limit_bytes: int
+    flash_bytes: int
+    flash_limit_bytes: int
+    arena_bytes: int
+
+
+class Engine(Model, Protocol):
+    """A model loaded for one AIM instance."""
+
+    def close(self) -> None: ...
+
+
+class Platform(Protocol):
+    """One device's budgets, sensors and engines."""
+
+    @property
+    def device(self) -> Device: ...
+
+    def admit(
+        self, owner: str, implementation: Implementation, *, queue_bytes: int, model_bytes: int
+    ) -> None:
+        """Charge one AIM instance to the budgets; all of it, or nothing and an error.
+
+        Raises:
+            ResourceExceeded: RAM, FlashOverflow: flash; the message names needed and available bytes.
+        """
+        ...
+
+    def release(self, owner: str) -> None:
+        """Give back what ``owner`` was charged; unknown owners are ignored."""
+        ...
+
+    def sensor(self, kind: str) -> Sensor:
+        """The sensor of that kind.
+
+        Raises:
+            NotFound: this device has none.
+        """
+        ...
+
+    def open_engine(
+        self, owner: str, implementation: Implementation, model: bytes, sha256: bytes, arena_bytes: int
+    ) -> Engine:
+        """Load a model for one instance; may take a second.
+
+        Raises:
+            LengthOrHashMismatch, ArenaOverflow, EngineError: the model cannot run here.
+        """
+        ...
+
+    def engine_blocks(self, implementation: Implementation) -> bool:
+        """Whether ``infer`` waits for another process, so that it must not run on the event loop."""
+        ...
+
+    def usage(self) -> Usage: ...
+
+    def close(self) -> None: ...

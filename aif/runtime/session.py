@@ -1,0 +1,301 @@
+"""A device's session with its Controller: enrolment once, then one trusted session per boot.
+
+Hello -> challenge -> evidence -> grants for the two control channels -> sealed control messages. Whatever is
+lost on the way is asked for again; when the Controller falls silent the device says Hello anew. Nothing of
+a workflow is decided here: control messages go to ``on_message``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import replace
+
+from nacl.public import PrivateKey
+from nacl.signing import SigningKey
+
+from aif.errors import AIFError, EnrolmentRefused, NotConnected, TransportError, TrustError
+from aif.protocol import control
+from aif.protocol.control import ControlMessage, Heartbeat, Hello, InstalledRelease
+from aif.protocol.enrolment import EnrolmentRequest, build_request, open_response
+from aif.protocol.evidence import Component
+from aif.protocol.grant import open_grant
+from aif.protocol.identifiers import id16
+from aif.protocol.numbers import AuthMode
+from aif.protocol.topics import (
+    Attestation,
+    AttestationTopic,
+    Down,
+    DownTopic,
+    Enrolment,
+    EnrolmentTopic,
+    Up,
+    UpTopic,
+)
+from aif.runtime.clock import Clock
+from aif.runtime.logbook import LogBook
+from aif.transport.base import Received, Transport
+from aif.trusted.attestation import Attester
+from aif.trusted.communication import CommunicationService, SealedChannel
+from aif.trusted.state import DeviceState, StateFile
+
+HELLO_INTERVAL_S = 1.0
+HEARTBEAT_INTERVAL_S = 1.0
+CONTROLLER_SILENCE_S = 6.0
+"""Without a sealed word from the Controller for this long, the device says Hello again."""
+
+POLL_INTERVAL_S = 0.1
+CLOCK_SKEW_WARNING_S = 2.0
+
+
+class DeviceSession:
+    """Everything between one device and its Controller."""
+
+    def __init__(
+        self,
+        state: StateFile[DeviceState],
+        transport: Transport,
+        *,
+        clock: Clock,
+        random: Callable[[int], bytes],
+        log: LogBook,
+        components: Callable[[], Iterable[Component]],
+        on_message: Callable[[ControlMessage], None],
+    ) -> None:
+        self._state, self._transport, self._clock = state, transport, clock
+        self._random, self._log = random, log
+        self._components, self._on_message = components, on_message
+        loaded = state.load()
+        self.device = loaded.device
+        self._session_sk = PrivateKey(random(32))
+        self._frame_key = SigningKey(random(32))
+        self._boot_id = random(16)
+        self._attester = Attester(
+            loaded.identity_seed, loaded.hw_class, bytes(self._session_sk.public_key), random(32)
+        )
+        self._highest_serial = 0
+        self._last_heard_ms = clock.monotonic_ms()
+        self.trusted = asyncio.Event()
+        self._enrolment_answer: asyncio.Queue[bytes] = asyncio.Queue(8)
+        loop = asyncio.get_running_loop()
+        self.communication = CommunicationService(
+            publish=self._publish,
+            now_ms=clock.monotonic_ms,
+            call_later=lambda delay_ms, function: void(loop.call_later(delay_ms / 1000.0, function)),
+        )
+        up_id, up_topic = control.control_channel(self.device, up=True)
+        down_id, self._down_topic = control.control_channel(self.device, up=False)
+        self._up = self.communication.open_sender(SealedChannel(up_id, up_topic, AuthMode.AEAD, qos=1))
+        self._down = self.communication.open_receiver(
+            SealedChannel(down_id, self._down_topic, AuthMode.AEAD, qos=1), self._control_payload, void
+        )
+
+    # --- life --------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Keep the session alive until cancelled."""
+        if not self._state.load().enrolled:
+            await self._enrol()
+        subscriptions = [
+            await self._transport.subscribe(
+                str(AttestationTopic(self.device, Attestation.REQUEST)), self._attestation_request, qos=1
+            ),
+            await self._transport.subscribe(str(DownTopic(self.device, Down.GRANT)), self._grant, qos=1),
+            await self._transport.subscribe(self._down_topic, self._control_frame, qos=1),
+        ]
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._keep_trusted())
+                tasks.create_task(self._poll())
+        finally:
+            for subscription in subscriptions:
+                with suppress(TransportError):
+                    await subscription.aclose()
+
+    def send(self, message: ControlMessage) -> None:
+        """Seal one control message; without a session or a connection it is dropped (states are repeated)."""
+        if not self._up.keyed:
+            return
+        try:
+            self._up.send(control.pack(message))
+        except TransportError as error:
+            if not isinstance(error, NotConnected):
+                self._log.warning("control message dropped", reason=str(error))
+
+    async def _keep_trusted(self) -> None:
+        while True:
+            silent_s = (self._clock.monotonic_ms() - self._last_heard_ms) / 1000.0
+            if self.trusted.is_set() and silent_s > CONTROLLER_SILENCE_S:
+                self._log.warning(
+                    "the Controller is silent; asking for a new session", seconds=round(silent_s, 1)
+                )
+                self.trusted.clear()
+            if self.trusted.is_set():
+                self.send(Heartbeat(self._clock.time_us()))
+                await self._clock.sleep(HEARTBEAT_INTERVAL_S)
+            else:
+                self._say_hello()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(HELLO_INTERVAL_S):
+                        await self.trusted.wait()
+
+    async def _poll(self) -> None:
+        while True:
+            with suppress(TransportError):
+                self.communication.poll()
+            await self._clock.sleep(POLL_INTERVAL_S)
+
+    def _publish(self, topic: str, payload: bytes, qos: int) -> None:
+        self._transport.send(topic, payload, qos=qos)
+
+    # --- enrolment ---------------------------------------------------------------------------------
+
+    async def _enrol(self) -> None:
+        """Ask until the site answers.
+
+        Raises:
+            EnrolmentRefused: the device was never provisioned, or has used its secret.
+        """
+        state = self._state.load()
+        if state.secret is None:
+            raise EnrolmentRefused(
+                f"{self.device} has no enrolment secret", hint="provision it with `aif device add`"
+            )
+        topic = EnrolmentTopic(self.device, Enrolment.RESPONSE)
+        subscription = await self._transport.subscribe(str(topic), self._enrolment_response, qos=1)
+        identity = SigningKey(state.identity_seed)
+        request = build_request(
+            EnrolmentRequest(
+                id16("device", self.device),
+                bytes(identity.verify_key),
+                bytes(PrivateKey(state.exchange_secret).public_key),
+                self._random(32),
+                id16("hwclass", state.hw_class),
+            ),
+            state.secret,
+            lambda message: identity.sign(message).signature,
+        )
+        self._log.info("enrolling")
+        while not self._state.load().enrolled:
+            with suppress(TransportError):
+                self._publish(str(EnrolmentTopic(self.device, Enrolment.REQUEST)), request, 1)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(HELLO_INTERVAL_S):
+                    self._accept_enrolment(await self._enrolment_answer.get(), request, state.secret)
+        await subscription.aclose()
+        self._log.info("enrolled")
+
+    def _accept_enrolment(self, answer: bytes, request: bytes, secret: bytes) -> None:
+        state = self._state.load()
+        try:
+            response = open_response(answer, request, secret, state.controller_pk)
+        except AIFError as error:
+            self._log.warning("enrolment answer refused", code=error.code, reason=str(error))
+            return
+        anchors = response.anchors
+        self._state.update(
+            lambda current: replace(
+                current,
+                secret=None,
+                store_root=anchors.store_root,
+                grant_pk=anchors.grant_pk,
+                ticket_pk=anchors.ticket_pk,
+                deployment_pk=anchors.deployment_pk,
+                time_floor_s=response.time_s,
+            )
+        )
+
+    def _enrolment_response(self, received: Received) -> None:
+        with suppress(asyncio.QueueFull):
+            self._enrolment_answer.put_nowait(received.payload)
+
+    # --- trust -------------------------------------------------------------------------------------
+
+    def _say_hello(self) -> None:
+        state = self._state.load()
+        identity = SigningKey(state.identity_seed)
+        installed = tuple(InstalledRelease(m.component, m.counter, m.sha256, m.slot) for m in state.installed)
+        hello = Hello(
+            self.device,
+            self._boot_id,
+            bytes(self._session_sk.public_key),
+            bytes(self._frame_key.verify_key),
+            self._clock.time_us(),
+            state.mapping_floor,
+            installed,
+        )
+        message = control.sign_hello(hello, lambda m: identity.sign(m).signature)
+        with suppress(TransportError):
+            self._publish(str(UpTopic(self.device, Up.HELLO)), message, 1)
+
+    def _attestation_request(self, received: Received) -> None:
+        state = self._state.load()
+        try:
+            evidence = self._attester.evidence(
+                received.payload,
+                components=self._components(),
+                mapping_version=state.mapping_floor,
+                generation=state.generation,
+            )
+            self._publish(str(AttestationTopic(self.device, Attestation.EVIDENCE)), evidence, 1)
+        except AIFError as error:
+            self._log.warning("attestation request not answered", code=error.code, reason=str(error))
+
+    def _grant(self, received: Received) -> None:
+        state = self._state.load()
+        if state.grant_pk is None:
+            return
+        try:
+            grant = open_grant(
+                received.payload,
+                bytes(self._session_sk),
+                state.grant_pk,
+                now_s=self._clock.time_us() // 1_000_000,
+                highest_serial=self._highest_serial,
+                mapping_version=0,
+            )
+            self.communication.apply_grant(grant, bytes(self._frame_key))
+        except (AIFError, TrustError) as error:
+            self._log.warning("grant refused", code=error.code, reason=str(error), hint=error.hint)
+            return
+        self._highest_serial = grant.serial
+        if not self.trusted.is_set() and self._up.keyed and self._down.keyed:
+            self._last_heard_ms = self._clock.monotonic_ms()
+            self.trusted.set()
+            self._log.info("session with the Controller is trusted")
+            self.send(Heartbeat(self._clock.time_us()))
+
+    # --- control messages --------------------------------------------------------------------------
+
+    def _control_frame(self, received: Received) -> None:
+        self._down.receive(received.payload, retained=received.retained)
+
+    def _control_payload(self, payload: bytes) -> None:
+        self._last_heard_ms = self._clock.monotonic_ms()
+        try:
+            message = control.unpack(payload)
+        except AIFError as error:
+            self._log.warning("control message refused", code=error.code, reason=str(error))
+            return
+        if isinstance(message, Heartbeat):
+            self._take_time(message.time_us)
+        else:
+            self._on_message(message)
+
+    def _take_time(self, time_us: int) -> None:
+        """The Controller's time is the site's: it is the floor, and a large difference is worth a word."""
+        state = self._state.load()
+        skew_s = (self._clock.time_us() - time_us) / 1e6
+        if abs(skew_s) > CLOCK_SKEW_WARNING_S:
+            self._log.warning(
+                "this device's clock differs from the Controller's",
+                skew_s=round(skew_s, 1),
+                hint="set the clock; ages, deadlines and grants depend on it",
+            )
+        if time_us // 1_000_000 > state.time_floor_s + 60:
+            self._state.update(lambda current: replace(current, time_floor_s=time_us // 1_000_000))
+
+
+def void(_: object) -> None:
+    """Ignore a result."""

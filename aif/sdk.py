@@ -1,0 +1,145 @@
+"""Everything the author of an AIM needs, in one import.
+
+An AIM is a folder with ``aim.yaml`` (the contract: ports, types, parameters, needs) and a class that does
+the work. Most AIMs only define ``process``: its arguments are the input ports by name, its result is a
+mapping from output ports to records. The class is checked against the contract when it is loaded.
+
+    class Doubler(AIM):
+        def process(self, number):
+            return {"twice": 2 * number}
+
+An AIM never sees the transport, a key, or the name of a device.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from aif.errors import AIFError, CreationFailed, EndOfData
+from aif.model.aim import AIMMetadata, ParameterValue
+
+Records = Mapping[str, Any]
+"""What an invocation gives: records by output port name. A port that is left out emits nothing."""
+
+
+class Model(Protocol):
+    """The AIM's model, loaded in whatever engine its implementation names."""
+
+    def infer(self, *inputs: Any) -> tuple[Any, ...]:
+        """Run once. Inputs and outputs are arrays in the model's own shapes and integer types."""
+        ...
+
+    def reset(self) -> None:
+        """Forget the state of a streaming model."""
+        ...
+
+
+class Sensor(Protocol):
+    """A sensor of the device, real or emulated."""
+
+    async def read(self) -> SensorReading:
+        """The next reading, when it is due.
+
+        Raises:
+            EndOfData: a recording that does not repeat has ended.
+        """
+        ...
+
+
+class SensorReading(Protocol):
+    """One reading: values, the sensor's own time stamp, and what an annotated recording says about it."""
+
+    values: Any
+    t_us: int
+    annotation: Mapping[str, Any]
+
+
+class Context(Protocol):
+    """What surrounds a running AIM."""
+
+    parameters: Mapping[str, ParameterValue]
+
+    @property
+    def model(self) -> Model:
+        """The model of this implementation."""
+        ...
+
+    def sensor(self, kind: str) -> Sensor:
+        """A sensor that the contract requires."""
+        ...
+
+    def log(self, event: str, **facts: Any) -> None:
+        """Write one structured line to the device's log."""
+        ...
+
+
+class AIM:
+    """Base class of AI Modules. Subclasses define ``process`` (plain, async, or a generator of records)."""
+
+    context: Context
+
+    def setup(self) -> None:
+        """Called once before the first invocation; may be async."""
+
+    def process(self, **inputs: Any) -> Any:
+        """One invocation; keyword arguments are records by input port name.
+
+        Returns:
+            Records, None, an iterator of Records, or an awaitable of those.
+        """
+        raise NotImplementedError(f"{type(self).__name__} defines no process()")
+
+    def close(self) -> None:
+        """Called once after the last invocation; may be async."""
+
+    def checkpoint(self) -> bytes:
+        """State to move with this instance (only for ``state: checkpointable``)."""
+        return b""
+
+    def restore(self, state: bytes) -> None:
+        """Take up a checkpoint."""
+
+
+def check_class(cls: object, contract: AIMMetadata) -> None:
+    """See that a class can serve a contract: it is an AIM and ``process`` takes exactly the input ports.
+
+    Raises:
+        CreationFailed: it cannot; the message says what differs.
+    """
+    if not (inspect.isclass(cls) and issubclass(cls, AIM)):
+        raise CreationFailed(f"{cls!r} is not a subclass of aif.sdk.AIM", kind="module")
+    if cls.process is AIM.process:
+        raise CreationFailed(f"{cls.__name__} defines no process()", kind="module")
+    parameters = list(inspect.signature(cls.process).parameters.values())[1:]
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return
+    taken = {p.name for p in parameters}
+    optional = {p.name for p in parameters if p.default is not p.empty}
+    declared = {port.name for port in contract.inputs}
+    if taken - declared or declared - taken:
+        raise CreationFailed(
+            f"{cls.__name__}.process takes ({', '.join(sorted(taken))}) but {contract.reference} declares the "
+            f"inputs ({', '.join(sorted(declared))})",
+            kind="module",
+            hint="name the arguments of process() like the inputs in aim.yaml",
+        )
+    for port in contract.inputs:
+        if port.optional and port.name not in optional:
+            raise CreationFailed(
+                f"{cls.__name__}.process needs a default for the optional input {port.name}", kind="module"
+            )
+
+
+__all__ = [
+    "AIM",
+    "AIFError",
+    "Context",
+    "EndOfData",
+    "Model",
+    "Records",
+    "Sensor",
+    "SensorReading",
+    "check_class",
+]

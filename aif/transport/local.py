@@ -1,0 +1,185 @@
+"""Calls between processes of one user on one machine: JSON lines over a Unix socket.
+
+How a User Agent (the ``aif`` command) talks to the Controller. The socket lies in the Controller's state
+folder and only its owner may open it; nothing listens on the network. A call gets one result, or a stream
+of items until either side ends it. Errors travel with their code, so the caller sees the same screen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from aif.errors import AIFError, NotConnected, TransportError
+
+MAX_LINE_BYTES = 4 * 1024 * 1024
+MAX_SOCKET_PATH_BYTES = 107
+"""``sun_path`` of Linux holds 108 bytes including the terminator (unix(7))."""
+
+Handler = Callable[[str, Mapping[str, Any]], Awaitable[Any]]
+"""``await handler(call, arguments)`` gives a JSON value or an async iterator of JSON values."""
+
+
+class RemoteError(AIFError):
+    """An error that the other process reported; it prints as it would have there."""
+
+    def __init__(self, body: Mapping[str, Any]) -> None:
+        super().__init__(str(body.get("message", "unknown error")), hint=str(body.get("hint", "")))
+        self.remote_code = str(body.get("code", AIFError.code))
+        self.exit_code = int(body.get("exit_code", 1))  # type: ignore[misc]  # the family's code of the other process
+        self._text = str(body.get("diagnostics", ""))
+
+    def diagnostics(self) -> str:
+        return self._text or super().diagnostics()
+
+
+def _error_body(error: AIFError) -> dict[str, Any]:
+    return {
+        "code": error.code,
+        "exit_code": error.exit_code,
+        "message": str(error),
+        "hint": error.hint,
+        "diagnostics": error.diagnostics(),
+    }
+
+
+class LocalServer:
+    """Serves calls on a Unix socket until closed."""
+
+    def __init__(self, path: Path, handler: Handler) -> None:
+        self.path, self._handler = path, handler
+        self._server: asyncio.Server | None = None
+        self._connections: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            TransportError: the path is too long for a socket, or another process listens there.
+        """
+        if len(os.fsencode(self.path)) > MAX_SOCKET_PATH_BYTES:
+            raise TransportError(
+                f"{self.path} is too long for a Unix socket", hint="use a shorter --home, such as ~/.aif"
+            )
+        if self.path.exists():
+            with suppress(OSError):
+                _, writer = await asyncio.open_unix_connection(self.path)
+                writer.close()
+                raise TransportError(
+                    f"another Controller already serves {self.path}", hint="stop it, or use another --home"
+                )
+            self.path.unlink()
+        previous = os.umask(0o177)
+        try:
+            self._server = await asyncio.start_unix_server(self._accept, self.path, limit=MAX_LINE_BYTES)
+        finally:
+            os.umask(previous)
+
+    async def aclose(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            for task in list(self._connections):
+                task.cancel()
+            await asyncio.gather(*self._connections, return_exceptions=True)
+            self._server = None
+        self.path.unlink(missing_ok=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  # asyncio runs this in a task
+        self._connections.add(task)
+        try:
+            await self._serve(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass  # the caller left; its call ends with it
+        finally:
+            self._connections.discard(task)
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            line = await reader.readline()
+            if not line:
+                return
+            request = json.loads(line)
+            call, arguments = str(request["call"]), dict(request.get("arguments", {}))
+        except (ValueError, KeyError, TypeError):
+            await _send(writer, {"error": _error_body(TransportError("a call is one JSON line"))})
+            return
+        gone = asyncio.create_task(reader.read(1))
+        work = asyncio.create_task(self._answer(call, arguments, writer))
+        try:
+            await asyncio.wait({gone, work}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (gone, work):
+                task.cancel()
+            await asyncio.gather(gone, work, return_exceptions=True)
+
+    async def _answer(self, call: str, arguments: Mapping[str, Any], writer: asyncio.StreamWriter) -> None:
+        try:
+            result = await self._handler(call, arguments)
+            if isinstance(result, AsyncIterator):
+                async for item in result:
+                    await _send(writer, {"item": item})
+                await _send(writer, {"end": True})
+            else:
+                await _send(writer, {"result": result})
+        except AIFError as error:
+            await _send(writer, {"error": _error_body(error)})
+
+
+async def _send(writer: asyncio.StreamWriter, body: Mapping[str, Any]) -> None:
+    writer.write(json.dumps(body, separators=(",", ":")).encode() + b"\n")
+    await writer.drain()
+
+
+async def _open(path: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    try:
+        return await asyncio.open_unix_connection(path, limit=MAX_LINE_BYTES)
+    except OSError as error:
+        raise NotConnected(
+            f"no Controller answers at {path}", hint="start one with `aif controller`, or give its --home"
+        ) from error
+
+
+async def _receive(reader: asyncio.StreamReader) -> dict[str, Any]:
+    line = await reader.readline()
+    if not line:
+        raise NotConnected("the Controller closed the connection", hint="see its log")
+    body: dict[str, Any] = json.loads(line)
+    if "error" in body:
+        raise RemoteError(body["error"])
+    return body
+
+
+async def call(path: Path, name: str, **arguments: Any) -> Any:
+    """One call, one result.
+
+    Raises:
+        NotConnected: nobody serves ``path``.
+        RemoteError: the call failed there.
+    """
+    reader, writer = await _open(path)
+    try:
+        await _send(writer, {"call": name, "arguments": arguments})
+        return (await _receive(reader)).get("result")
+    finally:
+        writer.close()
+
+
+async def stream(path: Path, name: str, **arguments: Any) -> AsyncIterator[Any]:
+    """One call, many items; ends when the server ends it or the caller stops iterating."""
+    reader, writer = await _open(path)
+    try:
+        await _send(writer, {"call": name, "arguments": arguments})
+        while "item" in (body := await _receive(reader)):
+            yield body["item"]
+    finally:
+        writer.close()

@@ -1,0 +1,169 @@
+"""What a device and a site must remember across restarts: identities, anchors, floors, the registry.
+
+Each is one document in one private file (mode 0600), replaced atomically: after a crash there is the old
+state or the new one. Keys are in clear inside the file: there is no hardware root on these hosts.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from nacl.signing import SigningKey
+
+from aif.errors import NotFound, ProtocolError, TrustError
+from aif.protocol import documents
+from aif.protocol.enrolment import SecretState
+
+MAX_STATE_BYTES = 4 * 1024 * 1024
+
+S = TypeVar("S")
+
+
+class StateFile(Generic[S]):
+    """One document on disk."""
+
+    def __init__(self, path: Path, kind: type[S]) -> None:
+        self.path, self._kind = path, kind
+
+    def exists(self) -> bool:
+        return self.path.exists()
+
+    def load(self) -> S:
+        """Read it.
+
+        Raises:
+            NotFound: there is none.
+            TrustError: damaged, or readable by others.
+        """
+        try:
+            with self.path.open("rb") as file:
+                if os.fstat(file.fileno()).st_mode & 0o077:
+                    raise TrustError(f"{self.path} is open to other users", hint=f"chmod 600 {self.path}")
+                data = file.read(MAX_STATE_BYTES + 1)
+        except FileNotFoundError:
+            raise NotFound(f"there is no {self.path}") from None
+        try:
+            return documents.decode(self._kind, data, max_bytes=MAX_STATE_BYTES)
+        except ProtocolError as error:
+            raise TrustError(
+                f"{self.path} is damaged: {error}", hint="restore it, or provision anew"
+            ) from error
+
+    def save(self, state: S) -> None:
+        """Replace it: the old document or the new one, never a mix."""
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_atomically(self.path, documents.encode(state))
+
+    def update(self, change: Callable[[S], S]) -> S:
+        """Read, change and replace, with other processes locked out. Returns the new state."""
+        lock = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            changed = change(self.load())
+            self.save(changed)
+            return changed
+        finally:
+            os.close(lock)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a file's content; readers see the old or the new bytes, also after a crash."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink()
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledModel:
+    """A release that was verified and rests in a slot of this device."""
+
+    component: str
+    counter: int
+    sha256: bytes
+    bytes_: int
+    slot: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceState:
+    """A device's own memory. Anchors are None until it is enrolled; ``secret`` is None from then on."""
+
+    device: str
+    hw_class: str
+    identity_seed: bytes = field(repr=False)
+    exchange_secret: bytes = field(repr=False)
+    controller_pk: bytes
+    secret: bytes | None = field(repr=False)
+    store_root: bytes | None = None
+    grant_pk: bytes | None = None
+    ticket_pk: bytes | None = None
+    deployment_pk: bytes | None = None
+    time_floor_s: int = 0
+    mapping_floor: int = 0
+    generation: int = 0
+    store_floors: str = ""
+    installed: tuple[InstalledModel, ...] = ()
+
+    @property
+    def enrolled(self) -> bool:
+        return self.deployment_pk is not None
+
+    @property
+    def identity_pk(self) -> bytes:
+        return bytes(SigningKey(self.identity_seed).verify_key)
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRecord:
+    """The site's row about one device."""
+
+    device: str
+    hw_class: str
+    identity_pk: bytes
+    exchange_pk: bytes
+    secret: bytes | None = field(repr=False)
+    secret_state: SecretState
+    window_closes_s: int = 0
+    wrong_macs: int = 0
+    enrolled_s: int | None = None
+    revoked: bool = False
+    last_generation: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SiteState:
+    """The Controller's memory: its keys by purpose, the registry, and the counters that only grow."""
+
+    site: str
+    enrolment_seed: bytes = field(repr=False)
+    grant_seed: bytes = field(repr=False)
+    ticket_seed: bytes = field(repr=False)
+    deployment_seed: bytes = field(repr=False)
+    result_seed: bytes = field(repr=False)
+    devices: tuple[DeviceRecord, ...] = ()
+    mapping_version: int = 0
+
+    @classmethod
+    def create(cls, site: str, random: Callable[[int], bytes]) -> SiteState:
+        return cls(site, random(32), random(32), random(32), random(32), random(32))
+
+    def device(self, name: str) -> DeviceRecord | None:
+        return next((record for record in self.devices if record.device == name), None)

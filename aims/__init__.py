@@ -1,0 +1,1 @@
+"""The AIM library: one folder per AI Module."""

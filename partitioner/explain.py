@@ -1,0 +1,266 @@
+"""Why no placement exists, in sentences, and which single changes would make one possible.
+
+First what can be seen without a solver: AIMs that no device may run, or that no device could hold even alone.
+Only then a proven conflict: a core of named limits, shrunk as long as the rest still conflicts. Every
+suggested change was proven to help by finding a placement with it. The proofs come from a ``Prover``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from itertools import chain, islice
+from typing import Protocol
+
+from aif.errors import Infeasible
+from aif.model.aim import PlacementHint
+from aif.model.aiw import LeafAIM, Workflow
+from aif.model.inventory import Device
+from partitioner.evaluate import evaluate
+from partitioner.filters import pins
+from partitioner.parts import Candidate, Item, Limit, PlacementProblem
+from partitioner.problem import build_problem
+from partitioner.sentences import CAPACITIES, amount, device_of, refused, relation, what
+
+MAX_SUGGESTIONS = 4
+
+
+class Prover(Protocol):
+    """What an explanation needs to have proven."""
+
+    def core(self, active: Collection[Limit] | None = None) -> frozenset[Limit] | None:
+        """Limits that cannot all hold, out of ``active``; None when not proven."""
+
+    def shortfall(self, limit: Limit) -> int | None:
+        """How much more of ``limit`` alone makes a placement possible; None when it does not help."""
+
+    def feasible(self, problem: PlacementProblem) -> bool:
+        """Whether a placement of another problem was found."""
+
+
+def explain(problem: PlacementProblem, prover: Prover) -> Infeasible:
+    """The error to raise for an impossible problem."""
+    stuck = [item for item in problem.items if not item.candidates]
+    if stuck:
+        sentences = [_nowhere(problem, item) for item in stuck]
+        concerned, limits = stuck, []
+    else:
+        oversized = [item for item in problem.items if not _fits_alone(problem, item)]
+        if oversized:
+            sentences = [_too_large(problem, item) for item in oversized]
+            concerned, limits = oversized, _limits_alone(problem, oversized)
+        else:
+            core = _shrunk(prover)
+            names = {limit.subject for limit in core if limit.kind == "placed"}
+            concerned = [item for item in problem.items if item.key in names]
+            limits = sorted(limit for limit in core if limit.kind != "placed")
+            sentences = [_where(problem, item) for item in concerned]
+            sentences += [_limit_sentence(problem, limit, concerned) for limit in limits]
+    suggestions = list(islice(_suggestions(problem, prover, concerned, limits), MAX_SUGGESTIONS))
+    hint = " · ".join(suggestions)
+    if len(suggestions) > 1:
+        hint = f"any one of these makes it possible: {hint}"
+    elif suggestions:
+        hint = f"this makes it possible: {hint}"
+    if not sentences:
+        sentences = ["the needs of all AIMs together conflict; the conflict was not narrowed in time"]
+    return Infeasible(sentences, hint=hint)
+
+
+def _shrunk(prover: Prover) -> frozenset[Limit]:
+    """A core from which no member can be left out (as far as time allows), proven again on its own."""
+    core = prover.core()
+    if core is None:
+        return frozenset()
+    for limit in sorted(core):
+        if limit in core:
+            smaller = prover.core(core - {limit})
+            core = core if smaller is None else smaller
+    return core
+
+
+# --- sentences ---
+
+
+def _name(item: Item) -> str:
+    return item.key if item.leaf is None else f"{item.key} ({item.leaf.metadata.reference})"
+
+
+def _nowhere(problem: PlacementProblem, item: Item) -> str:
+    if not problem.inventory.devices:
+        return f"{_name(item)} can run nowhere: inventory {problem.inventory.name} has no devices"
+    by_text: dict[str, list[str]] = {}
+    for device in problem.inventory.devices:
+        by_text.setdefault(refused(item, device.id), []).append(device.id)
+    reasons = "; ".join(f"{', '.join(devices)}: {text}" for text, devices in by_text.items())
+    return f"{_name(item)} can run nowhere: {reasons}"
+
+
+def _where(problem: PlacementProblem, item: Item) -> str:
+    if len(item.devices) == len(problem.inventory.devices):
+        return f"{_name(item)} must run on one of {', '.join(item.devices)}"
+    others = [d.id for d in problem.inventory.devices if d.id not in item.devices]
+    reasons = "; ".join(f"{device}: {refused(item, device)}" for device in others)
+    return f"{_name(item)} can run only on {', '.join(item.devices)} ({reasons})"
+
+
+def _fits_alone(problem: PlacementProblem, item: Item) -> bool:
+    return any(not _alone(problem, item, c) for c in item.candidates)
+
+
+def _alone(problem: PlacementProblem, item: Item, candidate: Candidate) -> tuple[Limit, ...]:
+    """Limits that one AIM breaks on an otherwise empty inventory."""
+    return evaluate(problem, {problem.items.index(item): candidate}).broken
+
+
+def _too_large(problem: PlacementProblem, item: Item) -> str:
+    clauses = []
+    for candidate in item.candidates:
+        used = evaluate(problem, {problem.items.index(item): candidate}).used
+        limit = _alone(problem, item, candidate)[0]
+        device = _device(problem, limit)
+        most = problem.limits[limit]
+        lacking = amount(limit, used[limit] - most, device)
+        place = f"{candidate.device}/{candidate.implementation}"
+        clauses.append(
+            f"{place} needs {amount(limit, used[limit], device)} {what(limit)}, "
+            f"{amount(limit, most, device)} there, {lacking} missing"
+        )
+    others = [d.id for d in problem.inventory.devices if d.id not in item.devices]
+    clauses += [f"{device}: {refused(item, device)}" for device in others]
+    return f"{_name(item)} fits nowhere even alone: {'; '.join(clauses)}"
+
+
+def _limit_sentence(problem: PlacementProblem, limit: Limit, concerned: list[Item]) -> str:
+    most = problem.limits.get(limit)
+    if most is None or limit.kind not in CAPACITIES:
+        return relation(limit)
+    device = _device(problem, limit)
+    if limit.kind == "deadline":
+        return f"path {limit.subject} must take at most {amount(limit, most)}"
+    if limit.kind == "link":
+        return f"link {limit.subject} may carry {amount(limit, most)}"
+    needs = []
+    for item in concerned:
+        here = [c for c in item.candidates if c.device == device_of(limit)]
+        amounts = [sum(value for name, value in c.demand if name == limit) for c in here]
+        least = min(amounts, default=0)
+        if least:
+            needs.append(f"{item.key} needs {amount(limit, least, device)}")
+    text = f"{device_of(limit)} has {amount(limit, most, device)} {what(limit)}"
+    runtimes = [
+        f"the {runtime} runtime takes {amount(limit, dict(demand)[limit], device)}"
+        for (there, runtime), demand in problem.runtime_demand.items()
+        if there == device_of(limit)
+        and dict(demand).get(limit)
+        and any(c.runtime == runtime and c.device == there for i in concerned for c in i.candidates)
+    ]
+    return ", ".join([text, *runtimes, *needs])
+
+
+def _device(problem: PlacementProblem, limit: Limit) -> Device | None:
+    return next((d for d in problem.inventory.devices if d.id == device_of(limit)), None)
+
+
+# --- what would help ---
+
+
+def _limits_alone(problem: PlacementProblem, items: list[Item]) -> list[Limit]:
+    found = (limit for item in items for c in item.candidates for limit in _alone(problem, item, c))
+    return list(dict.fromkeys(found))
+
+
+def _suggestions(
+    problem: PlacementProblem, prover: Prover, concerned: list[Item], limits: list[Limit]
+) -> Iterator[str]:
+    """Single changes, each proven to make a placement possible."""
+    for limit in limits:
+        if limit.kind in CAPACITIES:
+            missing = prover.shortfall(limit)
+            if missing:
+                yield _more(problem, limit, missing)
+    freed = (change for item in concerned for change in _freed(problem, item))
+    for text, changed in chain(_unpaired(problem, limits), freed, _equipped(problem, concerned)):
+        if prover.feasible(changed):
+            yield text
+
+
+def _unpaired(problem: PlacementProblem, limits: list[Limit]) -> Iterator[tuple[str, PlacementProblem]]:
+    """The same problem without one hard affinity."""
+    for affinity in problem.affinities:
+        if affinity.hard and problem.affinity_limit(affinity) in limits:
+            rest = tuple(a for a in problem.affinities if a is not affinity)
+            text = f"drop the rule that {relation(problem.affinity_limit(affinity))}"
+            yield text, replace(problem, affinities=rest)
+
+
+def _more(problem: PlacementProblem, limit: Limit, missing: int) -> str:
+    if limit.kind == "deadline":
+        return f"deadline of path {limit.subject} {amount(limit, problem.limits[limit] + missing)}"
+    if limit.kind == "link":
+        share = problem.policy.link_share or 1.0
+        return f"+{amount(limit, int(missing / share) + 1)} on link {limit.subject}"
+    return f"+{amount(limit, missing, _device(problem, limit))} {what(limit)} on {device_of(limit)}"
+
+
+def _freed(problem: PlacementProblem, item: Item) -> Iterator[tuple[str, PlacementProblem]]:
+    """The same problem without one pin of one AIM."""
+    leaf = item.leaf
+    if leaf is None:
+        return
+    hint = leaf.placement
+    for kind, value in pins(hint):
+        if hint is not None:
+            yield (
+                f"free {item.key} from {kind} {value}",
+                _with_leaf(problem, item, replace(leaf, placement=_without(hint, kind))),
+            )
+    if leaf.implementation is not None:
+        text = f"allow {item.key} implementations other than {leaf.implementation}"
+        yield text, _with_leaf(problem, item, replace(leaf, implementation=None))
+
+
+def _without(hint: PlacementHint, kind: str) -> PlacementHint:
+    match kind:
+        case "device":
+            return replace(hint, device=None)
+        case "class":
+            return replace(hint, device_class=None)
+        case "site":
+            return replace(hint, site=None)
+        case _:
+            return replace(hint, zone=None)
+
+
+def _with_leaf(problem: PlacementProblem, item: Item, leaf: LeafAIM) -> PlacementProblem:
+    workflows = list(problem.workflows)
+    old: Workflow = workflows[item.workflow]
+    workflows[item.workflow] = replace(old, aims=tuple(leaf if a.id == leaf.id else a for a in old.aims))
+    return build_problem(workflows, problem.inventory, problem.policy, releases=problem.releases)
+
+
+def _equipped(problem: PlacementProblem, concerned: list[Item]) -> Iterator[tuple[str, PlacementProblem]]:
+    """The same problem with one device attested, or given one runtime."""
+    refusals = [r for item in concerned for r in item.refusals]
+    roots = sorted(problem.policy.trusted_roots)
+    for device_id in dict.fromkeys(r.device for r in refusals if r.kind == "security"):
+        if roots:
+            device = problem.inventory.device(device_id)
+            yield f"attest {device_id}", _with_device(problem, replace(device, attestation=roots[0]))
+    wanted = {
+        (r.device, code.runtime): None
+        for item in concerned
+        if item.leaf is not None
+        for r in item.refusals
+        if r.kind == "runtime" and (code := item.leaf.metadata.implementation(r.implementation)) is not None
+    }
+    for device_id, runtime in wanted:
+        device = problem.inventory.device(device_id)
+        richer = replace(device, runtimes=device.runtimes | {runtime})
+        yield f"runtime {runtime} on {device_id}", _with_device(problem, richer)
+
+
+def _with_device(problem: PlacementProblem, device: Device) -> PlacementProblem:
+    devices = tuple(device if d.id == device.id else d for d in problem.inventory.devices)
+    inventory = replace(problem.inventory, devices=devices)
+    return build_problem(problem.workflows, inventory, problem.policy, releases=problem.releases)

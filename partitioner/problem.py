@@ -1,0 +1,338 @@
+"""Workflows and an inventory become a placement problem: candidates, shared limits, prices and latencies.
+
+Decides what may be chosen and what each choice takes (``parts``); it chooses nothing. Whatever one AIM
+alone makes impossible is refused here with a sentence; whatever AIMs share becomes a named limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from graphlib import CycleError
+
+from aif.errors import CyclicTopology, ModelError
+from aif.model.aim import Implementation, Runtime
+from aif.model.aiw import BoundaryPort, LeafAIM, Objectives, Workflow
+from aif.model.inventory import Device, Inventory
+from aif.model.ports import BOUNDARY, ChannelSpec, PortRef
+from aif.model.rates import derive_rates, invocation_rates
+from partitioner.costs import (
+    IN_FLASH,
+    ModelHome,
+    flash_is_limited,
+    invocation_cost,
+    model_facts,
+    model_home,
+    whole,
+)
+from partitioner.filters import (
+    Refusal,
+    binding_refusal,
+    device_refusals,
+    implementation_refusals,
+    parts_of,
+    rate_refusal,
+)
+from partitioner.parts import Affinity, Candidate, Demand, Flow, Item, Limit, PlacementProblem, PricedCrossing
+from partitioner.paths import Graph, Path, workflow_paths
+from partitioner.policy import (
+    LATENCY_SCALE_US,
+    POWER_SCALE_MW,
+    TRAFFIC_SCALE_BYTES_PER_S,
+    ModelFacts,
+    PlanPolicy,
+)
+from partitioner.routes import LOCAL, all_routes, crossing
+
+MAX_OBJECTIVE_WEIGHT = 1e4
+
+
+def build_problem(
+    workflows: Sequence[Workflow],
+    inventory: Inventory,
+    policy: PlanPolicy,
+    *,
+    releases: Mapping[str, ModelFacts] | None = None,
+) -> PlacementProblem:
+    """State the problem of placing ``workflows`` on ``inventory``.
+
+    AIM keys are the AIM ids, prefixed with ``workflow/`` when there are several workflows; a boundary Port
+    bound to a sensor or actuator is placed too, under ``aiw.port``.
+
+    Args:
+        workflows: expanded workflows that passed the whole-workflow checks; names differ.
+        inventory: devices and links.
+        policy: overheads, shares and trust.
+        releases: size and arena of the models that would be installed, by Store component.
+
+    Raises:
+        ModelError: the values contradict each other (unknown broker, rates, negative weights, paths).
+    """
+    _check(workflows, inventory, policy)
+    return _Builder(tuple(workflows), inventory, policy, dict(releases or {})).build()
+
+
+def _check(workflows: Sequence[Workflow], inventory: Inventory, policy: PlanPolicy) -> None:
+    if policy.broker_device is not None:
+        inventory.device(policy.broker_device)
+    if len({workflow.name for workflow in workflows}) != len(workflows):
+        raise ModelError("two workflows to be placed have the same name")
+    if len({device.id for device in inventory.devices}) != len(inventory.devices):
+        raise ModelError(f"inventory {inventory.name} holds a device id twice")
+    if len({link.id for link in inventory.links}) != len(inventory.links):
+        raise ModelError(f"inventory {inventory.name} holds a link id twice")
+    for workflow in workflows:
+        for name in ("latency", "energy", "traffic", "balance", "exposure"):
+            weight = getattr(workflow.metadata.objectives, name)
+            if not 0 <= weight <= MAX_OBJECTIVE_WEIGHT:
+                raise ModelError(
+                    f"{workflow.name}: objective {name} has weight {weight:g}, "
+                    f"allowed are 0..{MAX_OBJECTIVE_WEIGHT:g}"
+                )
+
+
+class _Builder:
+    """Collects the problem's parts workflow by workflow."""
+
+    def __init__(
+        self,
+        workflows: tuple[Workflow, ...],
+        inventory: Inventory,
+        policy: PlanPolicy,
+        releases: Mapping[str, ModelFacts],
+    ) -> None:
+        self.workflows, self.inventory, self.policy, self.releases = workflows, inventory, policy, releases
+        self.routes = all_routes(inventory, policy)
+        self.items: list[Item] = []
+        self.flows: list[Flow] = []
+        self.paths: list[Path] = []
+        self.affinities: list[Affinity] = []
+
+    def build(self) -> PlacementProblem:
+        for number, workflow in enumerate(self.workflows):
+            self._add(number, workflow)
+        return PlacementProblem(
+            workflows=self.workflows,
+            inventory=self.inventory,
+            policy=self.policy,
+            releases=self.releases,
+            items=tuple(self.items),
+            flows=tuple(self.flows),
+            paths=tuple(self.paths),
+            affinities=tuple(self.affinities),
+            limits=dict(self._limits()),
+            runtime_demand=dict(self._runtime_demands()),
+            single_core=frozenset(d.id for d in self.inventory.devices if d.cores == 1),
+            balance_weight=max((w.metadata.objectives.balance for w in self.workflows), default=0.0),
+        )
+
+    def _add(self, number: int, workflow: Workflow) -> None:
+        contracts = {leaf.id: leaf.metadata for leaf in workflow.aims}
+        inputs = {bound.port.name: bound.port for bound in workflow.metadata.inputs}
+        try:
+            rates = derive_rates(contracts, workflow.channels, inputs)
+        except CycleError as wrong:
+            raise CyclicTopology(f"{workflow.name} has a cycle without a declared delay") from wrong
+        per_second = invocation_rates(contracts, workflow.channels, rates)
+        prefix = "" if len(self.workflows) == 1 else f"{workflow.name}/"
+        positions: dict[str, int] = {}
+        for bound in (*workflow.metadata.inputs, *workflow.metadata.outputs):
+            if bound.bind is not None:
+                positions[f"{BOUNDARY}.{bound.port.name}"] = len(self.items)
+                self.items.append(self._boundary_item(number, prefix, bound))
+        for leaf in workflow.aims:
+            positions[leaf.id] = len(self.items)
+            self.items.append(self._aim_item(number, prefix, leaf, per_second[leaf.id]))
+        graph = self._flows_of(number, workflow, positions, rates)
+        self.paths += workflow_paths(graph, workflow.metadata.objectives.latency / LATENCY_SCALE_US)
+        self._affinities_of(workflow, positions)
+
+    def _boundary_item(self, number: int, prefix: str, bound: BoundaryPort) -> Item:
+        binding = bound.bind
+        if binding is None:
+            raise ModelError(f"boundary port {bound.port.name} is not bound")
+        candidates, refusals = [], []
+        for device in self.inventory.devices:
+            refusal = binding_refusal(binding, device)
+            if refusal is not None:
+                refusals.append(refusal)
+                continue
+            limit = Limit(binding.kind, f"{device.id} {binding.name}")
+            candidates.append(Candidate(device.id, "", None, ((limit, 1),)))
+        return Item(f"{prefix}{BOUNDARY}.{bound.port.name}", number, None, tuple(candidates), tuple(refusals))
+
+    def _aim_item(self, number: int, prefix: str, leaf: LeafAIM, rate_hz: float) -> Item:
+        candidates: list[Candidate] = []
+        refusals: list[Refusal] = []
+        weights = self.workflows[number].metadata.objectives
+        for device in self.inventory.devices:
+            pinned_away = list(device_refusals(leaf, device))
+            refusals += pinned_away
+            for implementation in leaf.metadata.implementations:
+                found = list(implementation_refusals(leaf, implementation, device, self.policy))
+                if not found and not pinned_away:
+                    made = self._candidate(leaf, implementation, device, rate_hz, weights)
+                    if isinstance(made, Candidate):
+                        candidates.append(made)
+                    else:
+                        found.append(made)
+                refusals += found
+        return Item(prefix + leaf.id, number, leaf, tuple(candidates), tuple(refusals))
+
+    def _candidate(
+        self, leaf: LeafAIM, code: Implementation, device: Device, rate_hz: float, weights: Objectives
+    ) -> Candidate | Refusal:
+        facts = model_facts(code, self.releases)
+        home = model_home(code, facts.bytes_, device, self.policy)
+        if isinstance(home, str):
+            return Refusal(device.id, code.id, "storage", home)
+        cost = invocation_cost(code, device, self.inventory)
+        if cost is None:
+            text = "has no known latency: nothing measured on its board, no speed that fits the figures"
+            return Refusal(device.id, code.id, "latency", text)
+        deadline_ms = leaf.metadata.deadline_ms
+        if deadline_ms is not None and cost.tail_us > deadline_ms * 1000.0:
+            text = f"takes {cost.tail_us:,} us per invocation, its deadline is {deadline_ms * 1000.0:,.0f} us"
+            return Refusal(device.id, code.id, "invocation deadline", text)
+        slow = rate_refusal(code, device, rate_hz)
+        if slow is not None:
+            return slow
+        queues = sum(port.queue_depth * port.payload_bytes for port in leaf.metadata.inputs)
+        arena = code.arena_bytes if facts.arena_bytes is None else facts.arena_bytes
+        ram_bytes = code.ram_bytes - code.arena_bytes + arena + queues
+        cpu_us_per_s = whole(rate_hz * cost.latency_us)
+        power_mw = rate_hz * cost.energy_uj / 1000.0
+        on_battery = power_mw if device.energy.source == "battery" else 0.0
+        return Candidate(
+            device=device.id,
+            implementation=code.id,
+            runtime=code.runtime,
+            demand=self._demand(code, device, home, ram_bytes=ram_bytes, cpu_us_per_s=cpu_us_per_s),
+            latency_us=cost.latency_us,
+            tail_us=cost.tail_us,
+            energy_uj=cost.energy_uj,
+            power_mw=power_mw,
+            rule=cost.rule,
+            terms=(("energy", weights.energy * on_battery / POWER_SCALE_MW),),
+        )
+
+    @staticmethod
+    def _demand(
+        code: Implementation, device: Device, home: ModelHome, *, ram_bytes: int, cpu_us_per_s: int
+    ) -> Demand:
+        """What the AIM draws on its device's RAM, processor, flash, storage unit, sensors and actuators."""
+        demand = [
+            (Limit("ram", device.id), ram_bytes + home.staging_bytes),
+            (Limit("cpu", device.id), cpu_us_per_s),
+        ]
+        if flash_is_limited(device):
+            in_flash = home.bytes_ if home.unit == IN_FLASH else 0
+            demand.append((Limit("flash", device.id), code.flash_bytes + in_flash))
+        if home.unit is not None and home.unit != IN_FLASH:
+            demand.append((_storage_limit(device, home.unit), home.bytes_))
+        demand += [(Limit("sensor", f"{device.id} {kind}"), 1) for kind in code.requires.sensors]
+        demand += [(Limit("actuator", f"{device.id} {kind}"), 1) for kind in code.requires.actuators]
+        return tuple(demand)
+
+    def _flows_of(
+        self,
+        number: int,
+        workflow: Workflow,
+        positions: Mapping[str, int],
+        rates: Mapping[PortRef, float],
+    ) -> Graph:
+        numbered: dict[int, ChannelSpec] = {}
+        graph = Graph(workflow, number, positions, numbered)
+        for channel in workflow.channels:
+            source, destination = graph.item(channel.source), graph.item(channel.destination)
+            if source is None or destination is None:
+                continue  # the user's end of an unbound boundary Port is wherever the User Agent is
+            numbered[len(self.flows)] = channel
+            crossings = dict(self._crossings(workflow, channel, source, destination, rates[channel.source]))
+            self.flows.append(Flow(channel, number, source, destination, crossings))
+        return graph
+
+    def _crossings(
+        self, workflow: Workflow, channel: ChannelSpec, source: int, destination: int, rate_hz: float
+    ) -> Iterator[tuple[tuple[str, str], PricedCrossing]]:
+        payload_bytes = _payload_bytes(workflow, channel)
+        wire_bytes = self.policy.channel_ram_bytes + payload_bytes + self.policy.frame_overhead_bytes
+        devices = {device.id: device for device in self.inventory.devices}
+        weights = workflow.metadata.objectives
+        for a in self.items[source].devices:
+            for b in self.items[destination].devices:
+                if a == b:
+                    yield (a, b), PricedCrossing(LOCAL, (), ())
+                    continue
+                route = self.routes.get((a, b))
+                if route is None:
+                    continue
+                cost = crossing(route, payload_bytes, rate_hz, self.inventory, self.policy)
+                demand = [(Limit("ram", a), wire_bytes), (Limit("ram", b), wire_bytes)]
+                demand += [(Limit("link", link), bps) for link, bps in cost.link_bps]
+                battery_mw = sum(mw for d, mw in cost.radio_mw if devices[d].energy.source == "battery")
+                leaving = rate_hz if devices[a].zone != devices[b].zone else 0.0
+                terms = (
+                    ("energy", weights.energy * battery_mw / POWER_SCALE_MW),
+                    ("traffic", weights.traffic * cost.traffic_bytes_per_s / TRAFFIC_SCALE_BYTES_PER_S),
+                    ("exposure", weights.exposure * leaving),
+                )
+                yield (a, b), PricedCrossing(cost, tuple(demand), terms)
+
+    def _affinities_of(self, workflow: Workflow, positions: Mapping[str, int]) -> None:
+        for leaf in workflow.aims:
+            hint = leaf.placement
+            if hint is None:
+                continue
+            for together, others in ((True, hint.colocate_with), (False, hint.separate_from)):
+                for other in others:
+                    named = [i for i in positions if i == other or i.startswith(f"{other}.")]
+                    if not named or other == leaf.id:
+                        raise ModelError(f"placement of {leaf.id} in {workflow.name} names {other!r}")
+                    for partner in named:
+                        pair = (positions[leaf.id], positions[partner])
+                        self.affinities.append(Affinity(*pair, together, hint.strength == "hard"))
+
+    def _limits(self) -> Iterator[tuple[Limit, int]]:
+        for device in self.inventory.devices:
+            yield Limit("ram", device.id), max(0, device.ram_bytes - self.policy.reserve_ram_bytes)
+            yield Limit("cpu", device.id), int(device.cpu_limit * device.cores * 1e6 + 1e-6)
+            if flash_is_limited(device):
+                yield Limit("flash", device.id), device.flash_bytes
+            for position, unit in enumerate(device.storage):
+                yield _storage_limit(device, position), unit.bytes_
+            for kind, parts in (("sensor", device.sensors), ("actuator", device.actuators)):
+                for name in sorted({part.kind for part in parts}):
+                    yield Limit(kind, f"{device.id} {name}"), parts_of(parts, name)
+        for link in self.inventory.links:
+            yield Limit("link", link.id), int(self.policy.link_share * link.bandwidth_bps + 1e-6)
+        for number, workflow in enumerate(self.workflows):
+            prefix = "" if len(self.workflows) == 1 else f"{workflow.name}/"
+            for path in self.paths:
+                if path.workflow == number and path.deadline_us is not None:
+                    yield Limit("deadline", prefix + path.id), path.deadline_us
+
+    def _runtime_demands(self) -> Iterator[tuple[tuple[str, Runtime], Demand]]:
+        for device in self.inventory.devices:
+            for runtime in sorted(device.runtimes):
+                cost = self.policy.runtime_cost(runtime)
+                demand = [(Limit("ram", device.id), cost.ram_bytes)]
+                if flash_is_limited(device):
+                    demand.append((Limit("flash", device.id), cost.flash_bytes))
+                yield (device.id, runtime), tuple(demand)
+
+
+def _storage_limit(device: Device, position: int) -> Limit:
+    return Limit("storage", f"{device.id} {device.storage[position].kind}#{position}")
+
+
+def _payload_bytes(workflow: Workflow, channel: ChannelSpec) -> int:
+    """Largest record of a Channel, as its writer declares it."""
+    if channel.source.at_boundary:
+        for bound in workflow.metadata.inputs:
+            if bound.port.name == channel.source.port:
+                return bound.port.payload_bytes
+        raise ModelError(f"{workflow.name} has no input port {channel.source.port!r}")
+    return workflow.port(channel.source, output=True).payload_bytes
+
+
+__all__ = ["MAX_OBJECTIVE_WEIGHT", "ModelFacts", "PlacementProblem", "PlanPolicy", "build_problem"]

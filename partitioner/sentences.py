@@ -1,0 +1,83 @@
+"""How limits, amounts and refusals are put in words: the same in plans, rejections and explanations."""
+
+from __future__ import annotations
+
+from aif.model.inventory import Device
+from partitioner.filters import Refusal
+from partitioner.parts import Item, Limit
+
+WORDS = {
+    "ram": "RAM",
+    "flash": "flash",
+    "cpu": "CPU",
+    "storage": "storage",
+    "sensor": "sensor",
+    "actuator": "actuator",
+    "link": "bandwidth",
+    "deadline": "latency",
+}
+CAPACITIES = frozenset(WORDS)
+"""Limits with an amount; the others are yes or no."""
+
+
+def amount(limit: Limit, value: int, device: Device | None = None) -> str:
+    """A value of a limit with its unit; processor time as a share of all cores of ``device``."""
+    match limit.kind:
+        case "ram" | "flash" | "storage":
+            return f"{value:,} B"
+        case "cpu":
+            return f"{value / 1e4 / (device.cores if device else 1):.3g} %"
+        case "link":
+            return f"{value / 1000:,.1f} kbit/s"
+        case "deadline":
+            return f"{value / 1000:,.1f} ms"
+        case _:
+            return str(value)
+
+
+def device_of(limit: Limit) -> str:
+    """The device that a limit belongs to; empty for links, paths and pairs."""
+    return limit.subject.split(" ")[0] if limit.kind not in ("link", "deadline") else ""
+
+
+def what(limit: Limit) -> str:
+    """Name of what is short: ``RAM``, ``storage (spiffs)``, ``imu sensor``."""
+    detail = limit.subject.partition(" ")[2]
+    if limit.kind in ("sensor", "actuator"):
+        return f"{detail} {limit.kind}"
+    if limit.kind == "storage":
+        return f"storage ({detail.partition('#')[0]})"
+    return WORDS.get(limit.kind, limit.kind)
+
+
+def relation(limit: Limit) -> str:
+    """What a pair or a Channel demands."""
+    first, _, second = limit.subject.partition(" ")
+    match limit.kind:
+        case "colocate":
+            return f"{first} and {second} must share a device"
+        case "separate":
+            return f"{first} and {second} must be on different devices"
+        case _:
+            return f"channel {limit.subject} needs a route between its devices"
+
+
+def refused(item: Item, device: str) -> str:
+    """Why no implementation of an AIM may run on a device, one clause per different reason."""
+    here = [r for r in item.refusals if r.device == device]
+    whole_device = [r for r in here if not r.implementation]
+    if whole_device:
+        return _joined(whole_device)
+    if len({r.implementation for r in here}) == 1:
+        return _joined(here)
+    by_text: dict[str, list[str]] = {}
+    for code in dict.fromkeys(r.implementation for r in here):
+        text = _joined([r for r in here if r.implementation == code])
+        by_text.setdefault(text, []).append(code)
+    if len(by_text) == 1:
+        return next(iter(by_text))
+    return "; ".join(f"{', '.join(codes)}: {text}" for text, codes in by_text.items())
+
+
+def _joined(refusals: list[Refusal]) -> str:
+    return " and ".join(dict.fromkeys(r.text for r in refusals)) or "offers no implementation"

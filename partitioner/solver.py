@@ -1,0 +1,394 @@
+"""The exact solver: a placement problem as a CP-SAT model. The only file that imports ortools.
+
+One literal per candidate; one per Channel and pair of devices (both ends there). Pair literals are right for
+any routes, also where these form no tree, and their number (Channels x devices^2) stays in the thousands for
+the sizes this solver is meant for, up to some tens of AIMs and devices. Larger problems need the star
+form, one literal per Channel and device, which is exact only where routes form a tree.
+
+Every price, load and delay is >= 0, so a pair literal only has to be forced upwards. A plan not proven
+optimal when time runs out comes with its proven bound. Without time limits and with one worker, the same
+problem and seed give the same plan.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from ortools.sat.python import cp_model
+
+from aif.errors import PlacementError, SolverTimeout
+from aif.model.placement import Placement
+from partitioner.evaluate import Choice, evaluate
+from partitioner.explain import explain
+from partitioner.greedy import first_plan
+from partitioner.parts import OBJECTIVE_SCALE, Flow, Item, Limit, PlacementProblem, price
+from partitioner.paths import Path
+from partitioner.reasons import describe
+
+DEFAULT_TIME_LIMIT_S = 10.0
+DEFAULT_WORKERS = 2
+MAX_TIME_US = 10**10
+"""Bound of every finish time, about 2.8 hours."""
+
+
+def plan(
+    problem: PlacementProblem,
+    *,
+    time_limit_s: float = DEFAULT_TIME_LIMIT_S,
+    seed: int = 0,
+    workers: int = DEFAULT_WORKERS,
+) -> Placement:
+    """The best placement found within the limit, with its proven bound and the reasons for each AIM.
+
+    Args:
+        problem: what to place where.
+        time_limit_s: for the search; explanations of an impossible problem have a budget of their own.
+        seed: of the solver's random choices.
+        workers: search threads.
+
+    Raises:
+        Infeasible: no placement exists; says which needs conflict and what would help.
+        SolverTimeout: nothing was found and nothing proven in time.
+    """
+    started = time.perf_counter()
+    greedy = first_plan(problem)
+    model = _Model(problem)
+    model.minimise_cost()
+    if greedy is not None:
+        model.hint(greedy)
+    solver = _solver(time_limit_s, seed, workers)
+    status = model.solve(solver)
+    if status == cp_model.INFEASIBLE:
+        if greedy is not None:
+            raise PlacementError("the solver denies a plan that exists", hint="please report this workflow")
+        raise explain(problem, CoreFinder(problem, seed=seed))
+    choice, method = greedy, "greedy"
+    if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+        choice, method = model.choice(solver), "CP-SAT"
+    if choice is None:
+        raise SolverTimeout(
+            f"no placement found in {time_limit_s:g} s and none ruled out",
+            hint="give more time: --time-limit",
+        )
+    bound = max(0.0, solver.best_objective_bound) / OBJECTIVE_SCALE
+    if status == cp_model.OPTIMAL:
+        bound = evaluate(problem, choice).objective / OBJECTIVE_SCALE
+    return describe(problem, choice, bound=bound, method=method, seconds=time.perf_counter() - started)
+
+
+class CoreFinder:
+    """Questions about impossible problems, answered by proofs; implements ``explain.Prover``.
+
+    Presolve is off and one worker is used: with presolve the solver may name every assumption, or literals
+    that are none.
+    """
+
+    def __init__(self, problem: PlacementProblem, *, seed: int = 0, step_s: float = 2.0) -> None:
+        self.problem, self.seed, self.step_s = problem, seed, step_s
+
+    def core(self, active: Collection[Limit] | None = None) -> frozenset[Limit] | None:
+        """Limits that cannot all hold, chosen among ``active`` (None: all); None when that is not proven."""
+        model = _Model(self.problem, assume=True, active=active)
+        solver = self._careful()
+        if model.solve(solver) != cp_model.INFEASIBLE:
+            return None
+        named = solver.sufficient_assumptions_for_infeasibility()
+        return frozenset(model.assumed[index] for index in named)
+
+    def shortfall(self, limit: Limit) -> int | None:
+        """By how much ``limit`` alone would have to grow for a placement; None when that is no help."""
+        model = _Model(self.problem, relaxed=limit)
+        if model.slack is None:
+            return None
+        model.model.minimize(model.slack)
+        solver = self._careful()
+        if model.solve(solver) not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+            return None
+        return int(solver.value(model.slack))
+
+    def feasible(self, problem: PlacementProblem) -> bool:
+        """Whether a placement of another (repaired) problem was found."""
+        found = _Model(problem).solve(self._careful())
+        return found in (cp_model.OPTIMAL, cp_model.FEASIBLE)
+
+    def _careful(self) -> cp_model.CpSolver:
+        solver = _solver(self.step_s, self.seed, 1)
+        solver.parameters.cp_model_presolve = False
+        return solver
+
+
+def _solver(time_limit_s: float, seed: int, workers: int) -> cp_model.CpSolver:
+    solver = cp_model.CpSolver()
+    solver.parameters.max_time_in_seconds = time_limit_s
+    solver.parameters.random_seed = seed
+    solver.parameters.num_workers = workers
+    solver.parameters.linearization_level = 2
+    return solver
+
+
+def _total(parts: Iterable[cp_model.LinearExpr]) -> cp_model.LinearExpr:
+    """Sum of expressions."""
+    return cp_model.LinearExpr.sum(list(parts))
+
+
+@dataclass
+class _PathVariables:
+    """Finish time of each AIM on one path, and the latency of the whole."""
+
+    finish: dict[int, cp_model.IntVar] = field(default_factory=dict)
+    latency: cp_model.IntVar | None = None
+
+
+class _Model:
+    """The CP-SAT model. ``assume``: each named limit is an assumption; ``relaxed``: one gets a slack."""
+
+    def __init__(
+        self,
+        problem: PlacementProblem,
+        *,
+        assume: bool = False,
+        active: Collection[Limit] | None = None,
+        relaxed: Limit | None = None,
+    ) -> None:
+        self.problem, self.model = problem, cp_model.CpModel()
+        self.assume, self.active, self.relaxed = assume, active, relaxed
+        self.assumed: dict[int, Limit] = {}
+        self.literals: dict[Limit, cp_model.IntVar] = {}
+        self.slack: cp_model.IntVar | None = None
+        self.zero = self.model.new_constant(0)
+        self.pick = [[self.model.new_bool_var("") for _ in item.candidates] for item in problem.items]
+        self.at = [self._by_device(n, item) for n, item in enumerate(problem.items)]
+        self.loads: defaultdict[Limit, list[cp_model.LinearExpr]] = defaultdict(list)
+        self.cost: list[cp_model.LinearExpr] = []
+        self._place()
+        self.pairs = [self._pair(flow) for flow in problem.flows]
+        self._affinities()
+        self.waits = self._waits()
+        self.paths = [self._path(path) for path in problem.paths]
+        for limit, load in self.loads.items():
+            self._at_most(limit, load, problem.limits[limit])
+        if assume:
+            self.model.add_assumptions([self.literals[limit] for limit in self.literals])
+
+    # --- solving ---
+
+    def minimise_cost(self) -> None:
+        """Add the objective: prices of candidates and crossings, path latencies, balance, soft affinity."""
+        for item, picks in zip(self.problem.items, self.pick, strict=True):
+            self.cost += [price(c.terms) * x for c, x in zip(item.candidates, picks, strict=True)]
+        for flow, pairs in zip(self.problem.flows, self.pairs, strict=True):
+            self.cost += [price(flow.crossings[ends].terms) * y for ends, y in pairs.items()]
+        for path, variables in zip(self.problem.paths, self.paths, strict=True):
+            if variables.latency is not None:
+                self.cost.append(round(OBJECTIVE_SCALE * path.weight) * variables.latency)
+        self._balance()
+        self.model.minimize(_total(self.cost))
+
+    def hint(self, choice: Choice) -> None:
+        for number, item in enumerate(self.problem.items):
+            for candidate, x in zip(item.candidates, self.pick[number], strict=True):
+                self.model.add_hint(x, candidate == choice[number])
+
+    def solve(self, solver: cp_model.CpSolver) -> int:
+        """Solve after checking the model itself.
+
+        Raises:
+            PlacementError: a figure is too large for the solver's integers.
+        """
+        wrong = self.model.validate()
+        if wrong:
+            raise PlacementError(
+                f"the placement model is not valid: {wrong.splitlines()[0]}",
+                hint="a figure in the workflow or the inventory is out of all proportion",
+            )
+        return int(solver.solve(self.model))
+
+    def choice(self, solver: cp_model.CpSolver) -> Choice:
+        chosen = {}
+        for number, item in enumerate(self.problem.items):
+            for candidate, x in zip(item.candidates, self.pick[number], strict=True):
+                if solver.boolean_value(x):
+                    chosen[number] = candidate
+        return chosen
+
+    # --- named limits ---
+
+    def _enforced_by(self, limit: Limit) -> list[cp_model.IntVar] | None:
+        """Literals that switch ``limit`` on; None when it is not part of this model at all."""
+        if not self.assume:
+            return []
+        if self.active is not None and limit not in self.active:
+            return None
+        if limit not in self.literals:
+            literal = self.model.new_bool_var("")
+            self.literals[limit], self.assumed[literal.index] = literal, limit
+        return [self.literals[limit]]
+
+    def _at_most(self, limit: Limit, load: Iterable[cp_model.LinearExpr], most: int) -> None:
+        literals = self._enforced_by(limit)
+        if literals is None:
+            return
+        total = _total(load)
+        if limit == self.relaxed:
+            self.slack = self.model.new_int_var(0, 2**45, "")
+            self.model.add(total <= most + self.slack)
+        else:
+            self.model.add(total <= most).only_enforce_if(literals)
+
+    # --- placement ---
+
+    def _by_device(self, number: int, item: Item) -> dict[str, cp_model.LinearExpr]:
+        """1 where the AIM is on a device, whichever implementation it uses there."""
+        there: defaultdict[str, list[cp_model.IntVar]] = defaultdict(list)
+        for candidate, x in zip(item.candidates, self.pick[number], strict=True):
+            there[candidate.device].append(x)
+        return {device: _total(literals) for device, literals in there.items()}
+
+    def _place(self) -> None:
+        runtimes: dict[tuple[str, str], cp_model.IntVar] = {}
+        for item, picks in zip(self.problem.items, self.pick, strict=True):
+            self.model.add_at_most_one(picks)
+            literals = self._enforced_by(Limit("placed", item.key))
+            if literals is not None:
+                self.model.add_bool_or(picks).only_enforce_if(literals)
+            for candidate, x in zip(item.candidates, picks, strict=True):
+                for limit, amount in candidate.demand:
+                    self.loads[limit].append(amount * x)
+                if candidate.runtime is None:
+                    continue
+                key = (candidate.device, candidate.runtime)
+                if key not in runtimes:
+                    runtimes[key] = self.model.new_bool_var("")
+                    for limit, amount in self.problem.runtime_demand[key]:
+                        self.loads[limit].append(amount * runtimes[key])
+                self.model.add_implication(x, runtimes[key])
+
+    def _pair(self, flow: Flow) -> dict[tuple[str, str], cp_model.IntVar]:
+        """A literal per pair of different devices that the Channel may join; other pairs are forbidden."""
+        source, destination = self.at[flow.source], self.at[flow.destination]
+        pairs: dict[tuple[str, str], cp_model.IntVar] = {}
+        unreachable = self._enforced_by(self.problem.reach_limit(flow))
+        for a, at_a in source.items():
+            for b, at_b in destination.items():
+                crossed = flow.crossings.get((a, b))
+                if crossed is None:
+                    if unreachable is not None:
+                        self.model.add(at_a + at_b <= 1).only_enforce_if(unreachable)
+                    continue
+                if a == b:
+                    continue
+                pairs[a, b] = self.model.new_bool_var("")
+                self.model.add(pairs[a, b] >= at_a + at_b - 1)
+                for limit, amount in crossed.demand:
+                    self.loads[limit].append(amount * pairs[a, b])
+        if not self.assume:
+            self._tighten(flow, pairs)
+        return pairs
+
+    def _tighten(self, flow: Flow, pairs: Mapping[tuple[str, str], cp_model.IntVar]) -> None:
+        """The Channel leaves its writer's device or its reader is there too: tightens the linear bound."""
+        destination = self.at[flow.destination]
+        for a, at_a in self.at[flow.source].items():
+            leaving = _total(y for (first, _), y in pairs.items() if first == a)
+            self.model.add(leaving + destination.get(a, self.zero) >= at_a)
+
+    def _affinities(self) -> None:
+        for affinity in self.problem.affinities:
+            first, second = self.at[affinity.first], self.at[affinity.second]
+            literals = self._enforced_by(self.problem.affinity_limit(affinity)) if affinity.hard else None
+            broken = None if affinity.hard else self.model.new_bool_var("")
+            for device in first.keys() | second.keys():
+                here, there = first.get(device, self.zero), second.get(device, self.zero)
+                if affinity.hard and literals is not None:
+                    row = (here == there) if affinity.together else (here + there <= 1)
+                    self.model.add(row).only_enforce_if(literals)
+                elif broken is not None:
+                    self.model.add(broken >= (here - there if affinity.together else here + there - 1))
+            if broken is not None:
+                self.cost.append(price((("affinity", self.problem.policy.affinity_penalty),)) * broken)
+
+    # --- time ---
+
+    def _waits(self) -> dict[int, cp_model.IntVar]:
+        """Wait of each AIM on a path for the longest other invocation on a single-core device."""
+        timed = {end for path in self.problem.paths for end in self._timed(path)}
+        waits: dict[int, cp_model.IntVar] = {}
+        for number in sorted(timed):
+            item = self.problem.items[number]
+            shared = [device for device in item.devices if device in self.problem.single_core]
+            if item.leaf is None or not shared:
+                continue
+            waits[number] = self.model.new_int_var(0, MAX_TIME_US, "")
+            for other, rival in enumerate(self.problem.items):
+                if other == number:
+                    continue
+                for candidate, x in zip(rival.candidates, self.pick[other], strict=True):
+                    if candidate.device in shared and candidate.tail_us:
+                        here = self.at[number][candidate.device]
+                        self.model.add(waits[number] >= candidate.tail_us * (x + here - 1))
+        return waits
+
+    def _timed(self, path: Path) -> set[int]:
+        reached = {self.problem.flows[arc].destination for arc in path.arcs}
+        return (reached | set(path.entries)) - {path.origin}
+
+    def _path(self, path: Path) -> _PathVariables:
+        """Finish times along the arcs; the latency is at least each way's end."""
+        variables = _PathVariables()
+        limit = self.problem.path_limit(path)
+        if path.deadline_us is None and path.weight == 0:
+            return variables
+        if path.origin is not None:
+            variables.finish[path.origin] = self.zero
+        for number in sorted(self._timed(path)):
+            variables.finish[number] = self.model.new_int_var(0, MAX_TIME_US, "")
+            self.model.add(variables.finish[number] >= self._run(number, tail=path.tail))
+        for arc in path.arcs:
+            flow = self.problem.flows[arc]
+            arrival = variables.finish[flow.source] + self._delay(arc)
+            run = self._run(flow.destination, tail=path.tail)
+            self.model.add(variables.finish[flow.destination] >= arrival + run)
+        variables.latency = self.model.new_int_var(0, MAX_TIME_US, "")
+        for delivery in path.deliveries:
+            source = self.problem.flows[delivery].source
+            self.model.add(variables.latency >= variables.finish[source] + self._delay(delivery))
+        for number in path.finals:
+            self.model.add(variables.latency >= variables.finish[number])
+        if path.deadline_us is not None:
+            self.loads[limit].append(variables.latency)
+        return variables
+
+    def _run(self, number: int, *, tail: bool) -> cp_model.LinearExpr:
+        item = self.problem.items[number]
+        ran = [
+            (candidate.tail_us if tail else candidate.latency_us) * x
+            for candidate, x in zip(item.candidates, self.pick[number], strict=True)
+        ]
+        return _total([*ran, self.waits.get(number, self.zero)])
+
+    def _delay(self, flow: int) -> cp_model.LinearExpr:
+        crossings = self.problem.flows[flow].crossings
+        return _total(crossings[ends].crossing.delay_us * y for ends, y in self.pairs[flow].items())
+
+    def _balance(self) -> None:
+        """Highest share of RAM or processor, in millionths."""
+        weight = round(OBJECTIVE_SCALE * self.problem.balance_weight / 1e6)
+        if not weight:
+            return
+        highest = self.model.new_int_var(0, 10**9, "")
+        for device in self.problem.inventory.devices:
+            for kind, whole in (("ram", device.ram_bytes), ("cpu", 1_000_000 * device.cores)):
+                load = self.loads.get(Limit(kind, device.id))
+                if load and whole:
+                    # keep 10^6 * load and whole * share within the solver's integers
+                    shrink = math.gcd(1_000_000, whole)
+                    total = _total(load)
+                    self.model.add((whole // shrink) * highest >= (1_000_000 // shrink) * total)
+        self.cost.append(weight * highest)
+
+
+__all__ = ["DEFAULT_TIME_LIMIT_S", "DEFAULT_WORKERS", "CoreFinder", "plan"]

@@ -1,0 +1,156 @@
+"""The broker process: ready, alone on loopback, without secrets, and gone with its parent."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+import aif
+from aif.errors import BrokerRefused, LocalProtocolError
+from aif.transport.embedded_broker import PORT_TAKEN, EmbeddedBroker
+
+pytestmark = pytest.mark.integration
+
+PATIENCE_S = 20.0
+
+WITH_PACKAGE = {**os.environ, "PYTHONPATH": str(Path(aif.__file__).resolve().parents[1])}
+
+PARENT = """
+import asyncio, sys
+from pathlib import Path
+from aif.transport.embedded_broker import EmbeddedBroker
+
+async def main() -> None:
+    broker = EmbeddedBroker(Path(sys.argv[1]))
+    await broker.start()
+    print(broker.pid, flush=True)
+    await broker.wait()
+
+asyncio.run(main())
+"""
+
+
+def ended(descriptor: int) -> bool:
+    """Whether the process behind a pidfd ends in time."""
+    ready, _, _ = select.select([descriptor], [], [], PATIENCE_S)
+    return descriptor in ready
+
+
+async def test_serves_on_loopback_only(tmp_path: Path) -> None:
+    async with EmbeddedBroker(tmp_path / "log") as broker:
+        sockets = {os.readlink(f"/proc/{broker.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{broker.pid}/fd")}
+        listening = set()
+        for table in ("tcp", "tcp6"):
+            for line in Path(f"/proc/{broker.pid}/net/{table}").read_text().splitlines()[1:]:
+                columns = line.split()
+                if columns[3] == "0A" and f"socket:[{columns[9]}]" in sockets:
+                    listening.add(columns[1])
+        assert listening == {f"0100007F:{broker.address.port:04X}"}
+        assert (tmp_path / "log").stat().st_mode & 0o777 == 0o600
+
+
+async def test_inherits_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIF_TEST_SECRET", "hunter2")
+    async with EmbeddedBroker(tmp_path / "log") as broker:
+        environment = Path(f"/proc/{broker.pid}/environ").read_bytes()
+        assert b"PATH=" in environment
+        assert b"hunter2" not in environment
+
+
+async def test_port_is_taken(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        broker = EmbeddedBroker(tmp_path / "log", port=port)
+        with pytest.raises(BrokerRefused) as caught:
+            await broker.start()
+    assert str(caught.value) == f"cannot start a broker on 127.0.0.1:{port}: another process listens there"
+    assert caught.value.hint == "end that process, choose another port, or use it as the broker"
+    await broker.start()  # the port is free now
+    await broker.stop()
+
+
+async def test_a_port_that_is_lost_between_choice_and_use() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        child = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "aif.transport.embedded_broker"),
+            *("--port", str(other.getsockname()[1]), "--parent", str(os.getpid())),
+            stdin=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=WITH_PACKAGE,
+        )
+        _, said = await child.communicate()
+    assert b"Address already in use" in said
+    assert child.returncode == PORT_TAKEN
+
+
+async def test_another_broker_on_the_port_is_not_taken_for_ours(tmp_path: Path) -> None:
+    async with EmbeddedBroker(tmp_path / "first") as first:
+        with pytest.raises(BrokerRefused, match="another process listens there"):
+            await EmbeddedBroker(tmp_path / "second", port=first.address.port).start()
+
+
+async def test_too_slow_is_an_error_and_leaves_no_process(tmp_path: Path) -> None:
+    broker = EmbeddedBroker(tmp_path / "log", start_timeout_s=0.001)
+    with pytest.raises(BrokerRefused, match=r"did not answer within 0\.001 s"):
+        await broker.start()
+    with pytest.raises(LocalProtocolError, match="the broker is not running"):
+        _ = broker.pid
+
+
+async def test_stops_once_and_twice(tmp_path: Path) -> None:
+    broker = EmbeddedBroker(tmp_path / "log")
+    with pytest.raises(LocalProtocolError, match="has not been started"):
+        _ = broker.address
+    await broker.start()
+    with pytest.raises(LocalProtocolError, match="runs already"):
+        await broker.start()
+    descriptor = os.pidfd_open(broker.pid)
+    await broker.stop()
+    assert ended(descriptor)
+    os.close(descriptor)
+    await broker.stop()
+
+
+async def test_a_hung_process_is_killed(tmp_path: Path) -> None:
+    async with EmbeddedBroker(tmp_path / "log") as broker:
+        os.kill(broker.pid, signal.SIGSTOP)
+
+
+async def test_its_death_is_noticed(tmp_path: Path) -> None:
+    async with EmbeddedBroker(tmp_path / "log") as broker:
+        os.kill(broker.pid, signal.SIGKILL)
+        async with asyncio.timeout(PATIENCE_S):
+            assert await broker.wait() == -signal.SIGKILL
+
+
+async def test_dies_with_its_parent(tmp_path: Path) -> None:
+    parent = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", PARENT, str(tmp_path / "log")),
+        stdout=asyncio.subprocess.PIPE,
+        env=WITH_PACKAGE,
+    )
+    assert parent.stdout is not None
+    async with asyncio.timeout(PATIENCE_S):
+        broker_id = int(await parent.stdout.readline())
+    descriptor = os.pidfd_open(broker_id)
+    parent.kill()
+    await parent.wait()
+    assert ended(descriptor)
+    os.close(descriptor)
+
+
+@pytest.mark.parametrize("port", [-1, 65_536])
+def test_port_has_bounds(tmp_path: Path, port: int) -> None:
+    with pytest.raises(LocalProtocolError, match=f"port {port} is not between 0 and 65535"):
+        EmbeddedBroker(tmp_path / "log", port=port)
