@@ -14,7 +14,7 @@ An AIM never sees the transport, a key, or the name of a device.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any, Protocol
 
 from aif.errors import AIFError, CreationFailed, EndOfData
@@ -80,7 +80,7 @@ class AIM:
 
     context: Context
 
-    def setup(self) -> None:
+    def setup(self) -> Awaitable[None] | None:
         """Called once before the first invocation; may be async."""
 
     def process(self, **inputs: Any) -> Any:
@@ -91,7 +91,7 @@ class AIM:
         """
         raise NotImplementedError(f"{type(self).__name__} defines no process()")
 
-    def close(self) -> None:
+    def close(self) -> Awaitable[None] | None:
         """Called once after the last invocation; may be async."""
 
     def checkpoint(self) -> bytes:

@@ -31,8 +31,8 @@ class Prover(Protocol):
     def core(self, active: Collection[Limit] | None = None) -> frozenset[Limit] | None:
         """Limits that cannot all hold, out of ``active``; None when not proven."""
 
-    def shortfall(self, limit: Limit) -> int | None:
-        """How much more of ``limit`` alone makes a placement possible; None when it does not help."""
+    def shortfall(self, limit: Limit, active: Collection[Limit] | None = None) -> int | None:
+        """How much more of ``limit`` makes ``active`` (None: all) possible; None when it does not help."""
 
     def feasible(self, problem: PlacementProblem) -> bool:
         """Whether a placement of another problem was found."""
@@ -54,8 +54,10 @@ def explain(problem: PlacementProblem, prover: Prover) -> Infeasible:
             names = {limit.subject for limit in core if limit.kind == "placed"}
             concerned = [item for item in problem.items if item.key in names]
             limits = sorted(limit for limit in core if limit.kind != "placed")
-            sentences = [_where(problem, item) for item in concerned]
-            sentences += [_limit_sentence(problem, limit, concerned) for limit in limits]
+            sentences = _places(problem, concerned)
+            for limit in limits:
+                missing = prover.shortfall(limit, core) if limit.kind in CAPACITIES else None
+                sentences.append(_limit_sentence(problem, limit, concerned, missing))
     suggestions = list(islice(_suggestions(problem, prover, concerned, limits), MAX_SUGGESTIONS))
     hint = " · ".join(suggestions)
     if len(suggestions) > 1:
@@ -89,19 +91,31 @@ def _name(item: Item) -> str:
 def _nowhere(problem: PlacementProblem, item: Item) -> str:
     if not problem.inventory.devices:
         return f"{_name(item)} can run nowhere: inventory {problem.inventory.name} has no devices"
-    by_text: dict[str, list[str]] = {}
-    for device in problem.inventory.devices:
-        by_text.setdefault(refused(item, device.id), []).append(device.id)
-    reasons = "; ".join(f"{', '.join(devices)}: {text}" for text, devices in by_text.items())
+    reasons = _elsewhere(item, [d.id for d in problem.inventory.devices])
     return f"{_name(item)} can run nowhere: {reasons}"
 
 
-def _where(problem: PlacementProblem, item: Item) -> str:
-    if len(item.devices) == len(problem.inventory.devices):
-        return f"{_name(item)} must run on one of {', '.join(item.devices)}"
-    others = [d.id for d in problem.inventory.devices if d.id not in item.devices]
-    reasons = "; ".join(f"{device}: {refused(item, device)}" for device in others)
-    return f"{_name(item)} can run only on {', '.join(item.devices)} ({reasons})"
+def _places(problem: PlacementProblem, items: list[Item]) -> list[str]:
+    """Where the AIMs of a conflict may run: one sentence each, but one for all that may run anywhere."""
+    sentences, anywhere = [], []
+    for item in items:
+        if len(item.devices) == len(problem.inventory.devices):
+            anywhere.append(_name(item))
+        else:
+            reasons = _elsewhere(item, [d.id for d in problem.inventory.devices])
+            sentences.append(f"{_name(item)} can run only on {', '.join(item.devices)} ({reasons})")
+    if anywhere:
+        sentences.append(f"{', '.join(anywhere)} must run too, on any device")
+    return sentences
+
+
+def _elsewhere(item: Item, devices: list[str]) -> str:
+    """Why not on those of ``devices`` that the AIM may not run on; equal answers together."""
+    by_text: dict[str, list[str]] = {}
+    for device in devices:
+        if device not in item.devices:
+            by_text.setdefault(refused(item, device), []).append(device)
+    return "; ".join(f"{', '.join(there)}: {text}" for text, there in by_text.items())
 
 
 def _fits_alone(problem: PlacementProblem, item: Item) -> bool:
@@ -126,21 +140,25 @@ def _too_large(problem: PlacementProblem, item: Item) -> str:
             f"{place} needs {amount(limit, used[limit], device)} {what(limit)}, "
             f"{amount(limit, most, device)} there, {lacking} missing"
         )
-    others = [d.id for d in problem.inventory.devices if d.id not in item.devices]
-    clauses += [f"{device}: {refused(item, device)}" for device in others]
+    elsewhere = _elsewhere(item, [d.id for d in problem.inventory.devices])
+    clauses += [elsewhere] if elsewhere else []
     return f"{_name(item)} fits nowhere even alone: {'; '.join(clauses)}"
 
 
-def _limit_sentence(problem: PlacementProblem, limit: Limit, concerned: list[Item]) -> str:
+def _limit_sentence(
+    problem: PlacementProblem, limit: Limit, concerned: list[Item], missing: int | None
+) -> str:
     most = problem.limits.get(limit)
     if most is None or limit.kind not in CAPACITIES:
         return relation(limit)
     device = _device(problem, limit)
     if limit.kind == "deadline":
-        return f"path {limit.subject} must take at most {amount(limit, most)}"
+        fastest = f", the fastest takes {amount(limit, most + missing)}" if missing else ""
+        return f"path {limit.subject} must take at most {amount(limit, most)}{fastest}"
     if limit.kind == "link":
-        return f"link {limit.subject} may carry {amount(limit, most)}"
-    needs = []
+        crossing = f", at least {amount(limit, most + missing)} would cross it" if missing else ""
+        return f"link {limit.subject} may carry {amount(limit, most)}{crossing}"
+    needs: list[str] = []
     for item in concerned:
         here = [c for c in item.candidates if c.device == device_of(limit)]
         amounts = [sum(value for name, value in c.demand if name == limit) for c in here]
@@ -155,7 +173,8 @@ def _limit_sentence(problem: PlacementProblem, limit: Limit, concerned: list[Ite
         and dict(demand).get(limit)
         and any(c.runtime == runtime and c.device == there for i in concerned for c in i.candidates)
     ]
-    return ", ".join([text, *runtimes, *needs])
+    lacking = [f"at least {amount(limit, missing, device)} missing"] if missing else []
+    return ", ".join([text, *runtimes, *needs, *lacking])
 
 
 def _device(problem: PlacementProblem, limit: Limit) -> Device | None:

@@ -16,6 +16,9 @@ from partitioner.sentences import CAPACITIES, amount, device_of, refused, relati
 SAME_COST = 5e-4
 """Alternatives whose objective differs by less than this share are called equal."""
 
+MANIFOLD = 400.0
+"""Increases from here (in %) are given as multiples."""
+
 
 def describe(
     problem: PlacementProblem, choice: Choice, *, bound: float, method: str, seconds: float
@@ -98,6 +101,8 @@ def _increase(plan: int, other: int) -> str:
     if plan == 0:
         return f"costs +{other / OBJECTIVE_SCALE:.3g}"
     share = 100.0 * (other - plan) / plan
+    if share >= MANIFOLD:
+        return f"costs {other / plan:,.0f} times as much"
     return f"costs {share:+.0f} %" if abs(share) >= 10 else f"costs {share:+.2g} %"
 
 

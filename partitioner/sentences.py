@@ -63,21 +63,23 @@ def relation(limit: Limit) -> str:
 
 
 def refused(item: Item, device: str) -> str:
-    """Why no implementation of an AIM may run on a device, one clause per different reason."""
+    """Why an AIM may not run on a device: what the implementations nearest to fitting lack."""
     here = [r for r in item.refusals if r.device == device]
     whole_device = [r for r in here if not r.implementation]
-    if whole_device:
+    if whole_device or not here:
         return _joined(whole_device)
-    if len({r.implementation for r in here}) == 1:
-        return _joined(here)
+    codes: dict[str, list[Refusal]] = {}
+    for refusal in here:
+        codes.setdefault(refusal.implementation, []).append(refusal)
+    nearest = min(len(refusals) for refusals in codes.values())
     by_text: dict[str, list[str]] = {}
-    for code in dict.fromkeys(r.implementation for r in here):
-        text = _joined([r for r in here if r.implementation == code])
-        by_text.setdefault(text, []).append(code)
+    for code, refusals in codes.items():
+        if len(refusals) == nearest:
+            by_text.setdefault(_joined(refusals), []).append(code)
     if len(by_text) == 1:
         return next(iter(by_text))
-    return "; ".join(f"{', '.join(codes)}: {text}" for text, codes in by_text.items())
+    return "; ".join(f"{', '.join(names)}: {text}" for text, names in by_text.items())
 
 
 def _joined(refusals: list[Refusal]) -> str:
-    return " and ".join(dict.fromkeys(r.text for r in refusals)) or "offers no implementation"
+    return " and ".join(dict.fromkeys(r.text for r in refusals)) or "no implementation"

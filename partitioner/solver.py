@@ -99,9 +99,9 @@ class CoreFinder:
         named = solver.sufficient_assumptions_for_infeasibility()
         return frozenset(model.assumed[index] for index in named)
 
-    def shortfall(self, limit: Limit) -> int | None:
-        """By how much ``limit`` alone would have to grow for a placement; None when that is no help."""
-        model = _Model(self.problem, relaxed=limit)
+    def shortfall(self, limit: Limit, active: Collection[Limit] | None = None) -> int | None:
+        """By how much ``limit`` has to grow for ``active`` (None: all) to hold; None when that is no help."""
+        model = _Model(self.problem, active=active, relaxed=limit)
         if model.slack is None:
             return None
         model.model.minimize(model.slack)
@@ -144,7 +144,10 @@ class _PathVariables:
 
 
 class _Model:
-    """The CP-SAT model. ``assume``: each named limit is an assumption; ``relaxed``: one gets a slack."""
+    """The CP-SAT model.
+
+    ``active`` keeps only these named limits, ``assume`` makes each an assumption, ``relaxed`` gets a slack.
+    """
 
     def __init__(
         self,
@@ -219,10 +222,10 @@ class _Model:
 
     def _enforced_by(self, limit: Limit) -> list[cp_model.IntVar] | None:
         """Literals that switch ``limit`` on; None when it is not part of this model at all."""
-        if not self.assume:
-            return []
         if self.active is not None and limit not in self.active:
             return None
+        if not self.assume:
+            return []
         if limit not in self.literals:
             literal = self.model.new_bool_var("")
             self.literals[limit], self.assumed[literal.index] = literal, limit
@@ -285,7 +288,7 @@ class _Model:
                 self.model.add(pairs[a, b] >= at_a + at_b - 1)
                 for limit, amount in crossed.demand:
                     self.loads[limit].append(amount * pairs[a, b])
-        if not self.assume:
+        if not self.assume and self.active is None:
             self._tighten(flow, pairs)
         return pairs
 

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tuf.api import exceptions as tuf_errors
+from tuf.api.metadata import Targets
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
 from aif.errors import (
@@ -35,6 +36,7 @@ from aif.errors import (
 from store.fetcher import Fetcher, HTTPFetcher
 from store.files import FileLayer, exclusive_lock, remove_leftovers
 from store.floors import Floors
+from store.keys import is_publisher
 from store.limits import (
     MAX_BLOB_BYTES,
     MAX_DELEGATIONS,
@@ -117,6 +119,38 @@ class StoreClient:
         """
         with self._locked():
             return self._find(path)
+
+    def releases(self) -> list[Release]:
+        """Everything the store lists, withdrawn releases included; loads the metadata of every publisher.
+
+        Raises:
+            AIFError: as ``refresh``.
+        """
+        with self._locked():
+            view = self._refresh()
+            with self._translated():
+                return view.everything()
+
+    def newest(self, vendor: str, component: str) -> Release:
+        """The release of a component with the highest counter that was not withdrawn.
+
+        Raises:
+            NotFound: the vendor has published none.
+            AIFError: as ``refresh``.
+        """
+        with self._locked():
+            view = self._view
+            if view is None or view.expires() <= self._now():
+                view = self._refresh()
+            with self._translated():
+                listed = view.everything()
+        found = [r for r in listed if (r.vendor, r.component, r.yanked) == (vendor, component, "")]
+        if not found:
+            raise NotFound(
+                f"the store at {self.base_url} has no release of {vendor}/{component}",
+                hint="publish one with `aif store publish`",
+            )
+        return max(found, key=lambda release: release.counter)
 
     def _refresh(self) -> _Updater:
         with self._translated():
@@ -364,6 +398,25 @@ class _Updater(Updater):
         trusted = self._trusted_set
         targets = {name.removesuffix(".json"): meta.version for name, meta in trusted.snapshot.meta.items()}
         return Floors(trusted.root.version, trusted.timestamp.version, trusted.snapshot.version, targets)
+
+    def everything(self) -> list[Release]:
+        """Every release of every publisher, and of every bin that a publisher spreads over."""
+        names = [name.removesuffix(".json") for name in self._trusted_set.snapshot.meta]
+        for publisher in sorted(name for name in names if is_publisher(name)):
+            role = self._load_targets(publisher, "targets")
+            bins = role.delegations.succinct_roles if role.delegations is not None else None
+            for leaf in bins.get_roles() if bins is not None else ():
+                self._load_targets(leaf, publisher)
+        return self._loaded()
+
+    def _loaded(self) -> list[Release]:
+        found = []
+        for targets in self._trusted_set:
+            if isinstance(targets, Targets):
+                for path, file in targets.targets.items():
+                    custom = file.unrecognized_fields.get("custom")
+                    found.append(release_from_target(path, file.length, file.hashes, custom))
+        return found
 
 
 def _verified(path: Path, sha256: str, length: int) -> bytes | None:

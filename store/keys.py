@@ -36,6 +36,11 @@ def publisher_role(vendor: str) -> str:
     return _PREFIX + vendor
 
 
+def is_publisher(role: str) -> bool:
+    """Whether a TUF role is that of a vendor, and not one of its bins."""
+    return role.startswith(_PREFIX) and "." not in role.removeprefix(_PREFIX)
+
+
 @dataclass(frozen=True, slots=True)
 class RoleKeys:
     """Keys in a directory: ``root-1.pem``, ``targets.pem``, ``publisher.<vendor>.pem`` and so on."""

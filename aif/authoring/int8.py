@@ -6,7 +6,8 @@ Decides: the quantisation scheme and which operators a layer becomes. Does not: 
 Scheme (TensorFlow Lite 8-bit quantisation specification): activations int8 per tensor, asymmetric, range of a
 representative sample extended to contain 0; dense weights int8 per tensor and convolution weights per output
 channel, symmetric in -127..127; bias int32 with scale ``input * weight``; pools and reshapes keep the scale
-of their input; softmax and sigmoid have scale 1/256 and zero point -128, as their kernels require.
+of their input; softmax and sigmoid have scale 1/256 and zero point -128, as their kernels require. Inner
+linear layers are shifted so that engines agree bit by bit (``rounding``).
 
 Invariants: scales are rounded to float32 *before* they are multiplied, because the file stores float32 and
 strict importers demand that bias scale == input scale * weight scale of the stored values; the same layers
@@ -36,6 +37,7 @@ from aif.authoring.layers import (
     Softmax,
     trace,
 )
+from aif.authoring.rounding import without_negative_sums
 from aif.errors import ModelError
 
 _SMALLEST_SCALE = 1e-8
@@ -58,7 +60,7 @@ class Quantisation:
     def of_range(cls, values: npt.NDArray[np.float64]) -> Quantisation:
         """The finest coding that holds all ``values`` and 0."""
         low, high = min(0.0, float(values.min())), max(0.0, float(values.max()))
-        scale = float(np.float32((high - low) / 255 or _SMALLEST_SCALE))
+        scale = float(np.float32(max((high - low) / 255, _SMALLEST_SCALE)))
         return cls(scale, int(np.clip(round(-128 - low / scale), -128, 127)))
 
 
@@ -97,8 +99,8 @@ def build(
     if output_quantisation is not None and layers and not isinstance(layers[-1], Dense | Conv1D):
         raise ModelError("only a dense or convolution layer can be given the coding of its output")
     builder = _Builder(description, sample, input_quantisation)
-    outputs = trace(layers, sample)
-    for number, (layer, values) in enumerate(zip(layers, outputs, strict=True)):
+    layers = without_negative_sums(layers, sample)
+    for number, (layer, values) in enumerate(zip(layers, trace(layers, sample), strict=True)):
         wanted = output_quantisation if number == len(layers) - 1 else None
         builder.add(
             f"{type(layer).__name__.lower()}_{number}", layer, wanted or Quantisation.of_range(values)

@@ -62,6 +62,20 @@ def help_text() -> str:
 def main(argv: list[str] | None = None) -> int:
     """Run one verb. Returns the exit code: 0, or the error family's code (2 for misuse)."""
     arguments = sys.argv[1:] if argv is None else argv
+    try:
+        return _dispatch(arguments)
+    except AIFError as error:
+        print(error.diagnostics(), file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output left, as in `aif logs | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("--help", "-h", "help"):
         print(help_text())
         return 0
@@ -74,17 +88,7 @@ def main(argv: list[str] | None = None) -> int:
 
         print(f"error: aif has no verb {name!r}; {nearest(name, VERBS)}", file=sys.stderr)
         return 2
-    try:
-        return _run(name, rest)
-    except AIFError as error:
-        print(error.diagnostics(), file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader of our output left, as in `aif logs | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+    return _run(name, rest)
 
 
 def _run(name: str, rest: list[str]) -> int:

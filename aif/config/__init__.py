@@ -1,4 +1,4 @@
-"""Files → model: AIM, AIW and inventory files read, checked and formatted, with file:line:column for every value."""
+"""Files → model: AIM, AIW and inventory files, with file:line:column for every value."""
 
 from aif.config.aim import load_aim
 from aif.config.catalogue import Catalogue, load_catalogue

@@ -22,7 +22,7 @@ from aif.config.aim_file import (
 )
 from aif.config.codes import Code
 from aif.config.composition import Composed, compose
-from aif.config.document import Document, Path_, load_document
+from aif.config.document import Path_, load_document
 from aif.config.findings import Findings, read_shape
 from aif.errors import ModelError
 from aif.model.aim import (
@@ -85,7 +85,9 @@ def read_aim(findings: Findings) -> ReadAIM | None:
     if file is None:
         return None
     types = read_types(findings, file.types)
-    inputs = tuple(input_port(findings, ("inputs", name), name, entry, types) for name, entry in file.inputs.items())
+    inputs = tuple(
+        input_port(findings, ("inputs", name), name, entry, types) for name, entry in file.inputs.items()
+    )
     outputs = tuple(_output_port(findings, name, entry, types) for name, entry in file.outputs.items())
     composed = _composed(findings, file)
     _unique(findings, [i.id for i in file.implementations], "implementations")
@@ -115,7 +117,9 @@ def expect_kind(findings: Findings, kind: str) -> None:
     """Report a file that is not of the wanted kind."""
     document = findings.document
     if document.kind != kind:
-        what = f"a file with the top key {document.kind}:" if document.kind else "a file without a known top key"
+        what = (
+            f"a file with the top key {document.kind}:" if document.kind else "a file without a known top key"
+        )
         first = next(iter(document.root.entries), "")
         findings.add(
             Code.FILE,
@@ -135,7 +139,9 @@ def read_types(findings: Findings, entries: Mapping[str, TypeEntry]) -> dict[str
     for name, entry in entries.items():
         path: Path_ = ("types", name)
         if name in KEYWORDS:
-            findings.add(Code.VALUE, f"{name!r} is a type of the grammar and cannot name another", path, key=True)
+            findings.add(
+                Code.VALUE, f"{name!r} is a type of the grammar and cannot name another", path, key=True
+            )
         text_path = (*path, "type") if findings.document.find((*path, "type"))[2] else path
         try:
             types[name] = _annotated(resolve(entry.type, types), entry)
@@ -203,11 +209,17 @@ def _payload(findings: Findings, path: Path_, entry: PortEntry, kind: PortType) 
     record, given = kind.record, entry.payload_bytes
     fixed, largest = fixed_size(record), max_size(record)
     if fixed is not None and fixed > MAX_PAYLOAD_BYTES:
-        message = f"every record of {path[-1]} takes {fixed:,} B, at most {MAX_PAYLOAD_BYTES:,} B are possible"
+        message = (
+            f"every record of {path[-1]} takes {fixed:,} B, at most {MAX_PAYLOAD_BYTES:,} B are possible"
+        )
         findings.add(Code.VALUE, message, (*path, "type"))
     elif given is not None and given < min_size(record):
-        message = f"payload_bytes of {path[-1]} is {given:,}, but a record of {record} takes {min_size(record):,} B"
-        findings.add(Code.CONTRADICTION, message + (" or more" if fixed is None else ""), (*path, "payload_bytes"))
+        message = (
+            f"payload_bytes of {path[-1]} is {given:,}, but a record of {record} takes {min_size(record):,} B"
+        )
+        findings.add(
+            Code.CONTRADICTION, message + (" or more" if fixed is None else ""), (*path, "payload_bytes")
+        )
     elif given is None and (largest is None or largest > MAX_PAYLOAD_BYTES):
         findings.add(
             Code.MISSING_KEY,
@@ -249,7 +261,10 @@ def _unique(findings: Findings, ids: Iterable[str], key: str) -> None:
         if one in first:
             at = findings.document.location((key, first[one], "id"))
             findings.add(
-                Code.DUPLICATE, f"two {key} have the id {one!r}", (key, position, "id"), notes=(f"the first is at {at}",)
+                Code.DUPLICATE,
+                f"two {key} have the id {one!r}",
+                (key, position, "id"),
+                notes=(f"the first is at {at}",),
             )
         first.setdefault(one, position)
 
@@ -257,9 +272,7 @@ def _unique(findings: Findings, ids: Iterable[str], key: str) -> None:
 def _parameter(findings: Findings, name: str, entry: ParameterEntry) -> Parameter:
     path: Path_ = ("parameters", name)
     choices: list[ParameterValue] = []
-    parameter = Parameter(
-        name, entry.type, None, entry.minimum, entry.maximum, description=entry.description
-    )
+    parameter = Parameter(name, entry.type, None, entry.minimum, entry.maximum, description=entry.description)
     if entry.type in ("boolean", "string") and (entry.minimum, entry.maximum) != (None, None):
         findings.add(Code.CONTRADICTION, f"parameter {name} is a {entry.type} and has no bounds", path)
     elif entry.minimum is not None and entry.maximum is not None and entry.minimum > entry.maximum:
@@ -269,14 +282,18 @@ def _parameter(findings: Findings, name: str, entry: ParameterEntry) -> Paramete
             findings.add(Code.VALUE, f"choice of parameter {name} {problem}", (*path, "choices", position))
         else:
             choices.append(parameter_value(choice))
-    limited = Parameter(name, entry.type, None, entry.minimum, entry.maximum, tuple(choices), entry.description)
+    limited = Parameter(
+        name, entry.type, None, entry.minimum, entry.maximum, tuple(choices), entry.description
+    )
     if entry.default is None:
         return limited
     if problem := limited.problem_with(entry.default):
         findings.add(Code.VALUE, f"default of parameter {name} {problem}", (*path, "default"))
         return limited
     default = parameter_value(entry.default)
-    return Parameter(name, entry.type, default, entry.minimum, entry.maximum, tuple(choices), entry.description)
+    return Parameter(
+        name, entry.type, default, entry.minimum, entry.maximum, tuple(choices), entry.description
+    )
 
 
 def parameter_value(value: object) -> ParameterValue:
@@ -360,7 +377,12 @@ def _whole(findings: Findings, aim: AIMMetadata) -> None:
             key=True,
             hint="implementations: ways to run it; aims: what a composite AIM is made of",
         )
-    if not aim.inputs and aim.period_ms is None and aim.composition is None and ("inputs", "") not in findings.spoilt:
+    if (
+        not aim.inputs
+        and aim.period_ms is None
+        and aim.composition is None
+        and ("inputs", "") not in findings.spoilt
+    ):
         for port in aim.outputs:
             if port.rate_hz is None:
                 findings.add(

@@ -39,11 +39,12 @@ from aif.model.aim import Join, Profile, Runtime, SecurityNeed, StateKind
 from aif.model.ports import DEFAULT_QUEUE_DEPTH, MAX_PAYLOAD_BYTES, MAX_QUEUE_DEPTH, AuthMode, Overflow
 
 Arch = Literal[
-    "any", "x86-64", "aarch64", "armv6-m", "armv7-m", "armv7e-m", "armv8-m.main", "armv8.1-m.main", "rv32", "rv64",
-    "xtensa",
+    "any", "x86-64", "aarch64", "armv6-m", "armv7-m", "armv7e-m", "armv8-m.main", "armv8.1-m.main", "rv32",
+    "rv64", "xtensa",
 ]  # fmt: skip
 OperatingSystem = Literal[
-    "any", "none", "Windows", "Linux", "MacOS", "Debian", "Ubuntu", "RedHat", "Android", "Zephyr", "RTOS", "Oniro", "iOS",
+    "any", "none", "Windows", "Linux", "MacOS", "Debian", "Ubuntu", "RedHat", "Android", "Zephyr",
+    "RTOS", "Oniro", "iOS",
 ]  # fmt: skip
 StorageKind = Literal["sdfs", "eefs", "spiffs", "internal_flash", "disk"]
 RecordsPerInvocation = Annotated[float, Field(gt=0, le=1e6)]
@@ -93,7 +94,7 @@ class ParameterEntry(Table):
     default: Annotated[object, Field(description="without it the workflow must give a value")] = None
     minimum: Number | None = None
     maximum: Number | None = None
-    choices: Annotated[list[object], Field(max_length=256)] = []
+    choices: Annotated[list[object], Field(max_length=256)] = Field(default_factory=list)
     description: Text = ""
 
 
@@ -110,7 +111,9 @@ class InputEntry(PortEntry):
 
     consumes: Annotated[RecordsPerInvocation, Field(description="records taken per invocation")] = 1.0
     max_age_ms: Annotated[Ms | None, Field(description="older records are dropped and counted (ms)")] = None
-    queue_depth: Annotated[int, Field(ge=1, le=MAX_QUEUE_DEPTH, description="records held")] = DEFAULT_QUEUE_DEPTH
+    queue_depth: Annotated[int, Field(ge=1, le=MAX_QUEUE_DEPTH, description="records held")] = (
+        DEFAULT_QUEUE_DEPTH
+    )
     overflow: Annotated[
         Literal["block", "drop_oldest", "drop_newest"], Field(description="what a write to a full queue does")
     ] = Overflow.BLOCK.value
@@ -124,7 +127,7 @@ class OutputEntry(PortEntry):
     source: Annotated[
         list[EndPoint], Field(alias="from", min_length=1, description="composite AIM: the inner port"),
         either(str | list[EndPoint], as_list),
-    ] = []  # fmt: skip
+    ] = Field(default_factory=list)  # fmt: skip
 
 
 class TriggerEntry(Table):
@@ -149,7 +152,9 @@ class TriggerEntry(Table):
 class ModelEntry(Table):
     """The model: a Store component, or one exact file."""
 
-    component: Annotated[ComponentName | None, Field(description="name in the Store; default: the file's stem")] = None
+    component: Annotated[
+        ComponentName | None, Field(description="name in the Store; default: the file's stem")
+    ] = None
     file: RelativeFile | None = None
     sha256: Sha256 | None = None
     bytes: Annotated[Bytes | None, Field(description="size of the file (bytes)")] = None
@@ -197,9 +202,9 @@ class StorageEntry(Table):
 class RequiresEntry(Table):
     """Hard needs beyond memory and time."""
 
-    sensors: list[Word] = []
-    actuators: list[Word] = []
-    radios: list[Word] = []
+    sensors: list[Word] = Field(default_factory=list)
+    actuators: list[Word] = Field(default_factory=list)
+    radios: list[Word] = Field(default_factory=list)
     storage: StorageEntry | None = None
 
 
@@ -208,8 +213,8 @@ class ImplementationEntry(Table):
 
     id: AimId
     runtime: Annotated[Literal["python", "tflite", "tflm", "firmware"], Field(description="who executes it")]
-    arch: Annotated[list[Arch], Field(description="none given: any")] = []
-    os: Annotated[list[OperatingSystem], Field(description="none given: any")] = []
+    arch: Annotated[list[Arch], Field(description="none given: any")] = Field(default_factory=list)
+    os: Annotated[list[OperatingSystem], Field(description="none given: any")] = Field(default_factory=list)
     entry: Annotated[PythonEntry | None, Field(description="module:Class")] = None
     source: Annotated[RelativeFile | None, Field(description="folder of C sources")] = None
     model: ModelEntry | None = None
@@ -217,8 +222,10 @@ class ImplementationEntry(Table):
     arena_bytes: Annotated[Bytes, Field(description="tensor arena inside ram_bytes (bytes)")] = 0
     flash_bytes: Annotated[Bytes | None, Field(description="code and constants (bytes)")] = None
     instructions: Annotated[int | None, Field(gt=0, le=10**15, description="per invocation")] = None
-    mac_count: Annotated[int | None, Field(gt=0, le=10**15, description="multiply-accumulates per invocation")] = None
-    measured: list[MeasuredEntry] = []
+    mac_count: Annotated[
+        int | None, Field(gt=0, le=10**15, description="multiply-accumulates per invocation")
+    ] = None
+    measured: list[MeasuredEntry] = Field(default_factory=list)
     requires: RequiresEntry = RequiresEntry()
     security: Literal["none", "attested", "secure"] = SecurityNeed.NONE.value
     state: Literal["stateless", "checkpointable"] = StateKind.STATELESS.value
@@ -232,7 +239,9 @@ class ImplementationEntry(Table):
         if runtime in (Runtime.TFLITE, Runtime.TFLM) and self.model is None:
             raise problem(f"runs on {runtime} but names no model", hint="add model: {component: NAME}")
         if runtime is Runtime.FIRMWARE and self.entry is None and self.source is None:
-            raise problem("is firmware but has neither source nor entry", hint="add source: a folder of C sources")
+            raise problem(
+                "is firmware but has neither source nor entry", hint="add source: a folder of C sources"
+            )
         if runtime in (Runtime.TFLM, Runtime.FIRMWARE) and self.flash_bytes is None:
             raise problem("lacks flash_bytes, which every MCU must account for", hint="add flash_bytes")
         if self.arena_bytes > self.ram_bytes:
@@ -261,9 +270,11 @@ class HintEntry(Table):
     device_class: Annotated[Literal["mcu", "gateway", "edge", "cloud"] | None, Field(alias="class")] = None
     site: Word | None = None
     zone: Word | None = None
-    colocate_with: list[AimId] = []
-    separate_from: list[AimId] = []
-    strength: Annotated[Literal["hard", "soft"], Field(description="of colocate_with and separate_from")] = "soft"
+    colocate_with: list[AimId] = Field(default_factory=list)
+    separate_from: list[AimId] = Field(default_factory=list)
+    strength: Annotated[Literal["hard", "soft"], Field(description="of colocate_with and separate_from")] = (
+        "soft"
+    )
 
 
 class SubAIMEntry(Table):
@@ -274,8 +285,8 @@ class SubAIMEntry(Table):
     inputs: Annotated[
         dict[Name, Annotated[list[EndPoint], Field(min_length=1), either(str | list[EndPoint], as_list)]],
         Field(description="input port: aim.port it reads, or a list of them; aiw.port is the boundary"),
-    ] = {}
-    parameters: dict[Name, object] = {}
+    ] = Field(default_factory=dict)
+    parameters: dict[Name, object] = Field(default_factory=dict)
     implementation: Annotated[AimId | None, Field(description="allow only this implementation")] = None
     placement: HintEntry | None = None
 
@@ -316,10 +327,10 @@ class AIMFile(Table):
     schema_number: SchemaNumber
     aim: Identity
     profile: Literal["basic", "secure"] = Profile.BASIC.value
-    types: Types = {}
-    parameters: dict[Name, ParameterEntry] = {}
-    inputs: dict[Name, InputEntry] = {}
-    outputs: dict[Name, OutputEntry] = {}
+    types: Types = Field(default_factory=dict)
+    parameters: dict[Name, ParameterEntry] = Field(default_factory=dict)
+    inputs: dict[Name, InputEntry] = Field(default_factory=dict)
+    outputs: dict[Name, OutputEntry] = Field(default_factory=dict)
     trigger: Annotated[
         TriggerEntry | None,
         either(list[str] | TriggerEntry, lambda value: {"all": value} if isinstance(value, list) else value),
@@ -327,8 +338,8 @@ class AIMFile(Table):
     period_ms: Annotated[Ms | None, Field(description="invoke at this period (ms)")] = None
     deadline_ms: Annotated[Ms | None, Field(description="of one invocation (ms)")] = None
     restart_limit: Annotated[int, Field(ge=0, le=1_000_000)] = 0
-    aims: Annotated[list[SubAIMEntry], Field(max_length=4096)] = []
-    topology: list[TopologyEntry] = []
-    channels: list[ChannelEntry] = []
-    implementations: list[ImplementationEntry] = []
-    documentation: list[DocumentationEntry] = []
+    aims: Annotated[list[SubAIMEntry], Field(max_length=4096)] = Field(default_factory=list)
+    topology: list[TopologyEntry] = Field(default_factory=list)
+    channels: list[ChannelEntry] = Field(default_factory=list)
+    implementations: list[ImplementationEntry] = Field(default_factory=list)
+    documentation: list[DocumentationEntry] = Field(default_factory=list)

@@ -10,7 +10,19 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from aif.config.aim_file import ChannelEntry, Identity, InputEntry, SubAIMEntry, TopologyEntry, Types
-from aif.config.fields import AimId, EndPoint, Ms, Name, SchemaNumber, Share, Table, Word, as_list, either, problem
+from aif.config.fields import (
+    AimId,
+    EndPoint,
+    Ms,
+    Name,
+    SchemaNumber,
+    Share,
+    Table,
+    Word,
+    as_list,
+    either,
+    problem,
+)
 from aif.model.aim import Profile
 
 Weight = Annotated[float, Field(ge=0, le=1e9)]
@@ -41,7 +53,7 @@ class BoundaryOutput(Table):
     source: Annotated[
         list[EndPoint], Field(alias="from", description="the aim.port it comes from"),
         either(str | list[EndPoint], as_list),
-    ] = []  # fmt: skip
+    ] = Field(default_factory=list)  # fmt: skip
     bind: BindEntry | None = None
 
 
@@ -75,7 +87,9 @@ class AvailabilityEntry(Table):
 
     target: Annotated[Share | None, Field(description="share of time, 0..1")] = None
     remap_within_ms: Annotated[Ms | None, Field(description="time to re-map after a loss (ms)")] = None
-    standby: Annotated[list[AimId], Field(description="AIMs kept ready on a second device")] = []
+    standby: Annotated[list[AimId], Field(description="AIMs kept ready on a second device")] = Field(
+        default_factory=list
+    )
     on_degraded: Literal["stop", "continue"] = "stop"
 
 
@@ -88,12 +102,14 @@ class AIWFile(Table):
     trusted_scope: Annotated[
         Literal["aim", "aiw"], Field(description="aim: each AIM is trusted alone; aiw: the V2 rule")
     ] = "aim"
-    types: Types = {}
-    inputs: dict[Name, BoundaryInput] = {}
+    types: Types = Field(default_factory=dict)
+    inputs: dict[Name, BoundaryInput] = Field(default_factory=dict)
     aims: Annotated[list[SubAIMEntry], Field(min_length=1, max_length=4096)]
-    outputs: dict[Name, Annotated[BoundaryOutput, either(str | list[str] | BoundaryOutput, _output)]] = {}
-    topology: list[TopologyEntry] = []
-    channels: list[ChannelEntry] = []
-    paths: list[PathEntry] = []
+    outputs: dict[Name, Annotated[BoundaryOutput, either(str | list[str] | BoundaryOutput, _output)]] = Field(
+        default_factory=dict
+    )
+    topology: list[TopologyEntry] = Field(default_factory=list)
+    channels: list[ChannelEntry] = Field(default_factory=list)
+    paths: list[PathEntry] = Field(default_factory=list)
     objectives: ObjectivesEntry = ObjectivesEntry()
     availability: AvailabilityEntry = AvailabilityEntry()

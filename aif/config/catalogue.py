@@ -105,7 +105,9 @@ def check_composite(read: ReadAIM, contracts: Mapping[str, AIMMetadata]) -> None
         read.findings.add(CyclicTopology.code, problem, ("aim", "name"))
 
 
-def recursion(composition: Composition, contracts: Mapping[str, AIMMetadata], within: Sequence[str] = ()) -> str:
+def recursion(
+    composition: Composition, contracts: Mapping[str, AIMMetadata], within: Sequence[str] = ()
+) -> str:
     """Say why a composition cannot be expanded: composites that hold themselves, or too many parts.
 
     Every composite is looked at once, so that the check is cheap even where the expansion would not be.
@@ -119,7 +121,10 @@ def recursion(composition: Composition, contracts: Mapping[str, AIMMetadata], wi
 
 
 def _leaves(
-    composition: Composition, contracts: Mapping[str, AIMMetadata], within: tuple[str, ...], sizes: dict[str, int]
+    composition: Composition,
+    contracts: Mapping[str, AIMMetadata],
+    within: tuple[str, ...],
+    sizes: dict[str, int],
 ) -> int:
     total = 0
     for sub in composition.aims:
@@ -168,5 +173,7 @@ def _folders(directories: Iterable[Path], found: list[Diagnostic]) -> list[Path]
                 folders.setdefault(folder.resolve(), folder)
             if len(folders) > MAX_FOLDERS:
                 message = f"more than {MAX_FOLDERS:,} AIM folders"
-                raise ConfigError([Diagnostic(Code.LIMIT, message, SourceLocation(directory.as_posix(), 1, 1))])
+                raise ConfigError(
+                    [Diagnostic(Code.LIMIT, message, SourceLocation(directory.as_posix(), 1, 1))]
+                )
     return list(folders.values())

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from aif.config.document import Document, ListNode, MapNode, Node, ScalarNode, descendants
+from aif.config.document import Document
+from aif.config.yaml_reader import ListNode, MapNode, Node, ScalarNode, descendants
 
 HASH = "#"
 
@@ -96,7 +97,9 @@ def attach(document: Document) -> Commented:
             made.head.append(comment.text)
             continue
         owner = _enclosing(comment, members)
-        if following is not None and (owner is None or owner.holder is following.holder or comment.column <= following.column):
+        if following is not None and (
+            owner is None or owner.holder is following.holder or comment.column <= following.column
+        ):
             leading.setdefault(id(following), []).append(comment)
         elif owner is not None and owner.holder is not None and owner.holder is not root:
             owner.holder.tail.append(comment.text)
@@ -114,7 +117,11 @@ def _grow(node: MapNode | ListNode, branch: Branch, parent: Member | None, membe
     for key, value in entries:
         first = key or value
         inside = isinstance(value, MapNode | ListNode)
-        made = Branch(is_list=isinstance(value, ListNode), flow=value.flow) if isinstance(value, MapNode | ListNode) else value
+        made = (
+            Branch(is_list=isinstance(value, ListNode), flow=value.flow)
+            if isinstance(value, MapNode | ListNode)
+            else value
+        )
         if not isinstance(made, Branch | ScalarNode):
             raise TypeError
         member = Member(
@@ -188,7 +195,9 @@ def _enclosing(comment: _Comment, members: list[Member]) -> Member | None:
     """The deepest thing before the comment that is not indented further than it."""
     before = [member for member in members if member.start < comment.start]
     owner = before[-1] if before else None
-    while owner is not None and (owner.column > comment.column or (owner.holder and owner.holder.flow and owner.parent)):
+    while owner is not None and (
+        owner.column > comment.column or (owner.holder and owner.holder.flow and owner.parent)
+    ):
         owner = owner.parent
     return owner
 
@@ -202,4 +211,8 @@ def _lead(document: Document, member: Member, comments: list[_Comment]) -> None:
             lines.append("")
         if text:
             lines.append(text)
-    member.lead = [*lines, *member.lead] if lines != [""] or member.holder is None or not member.holder.flow else member.lead
+    member.lead = (
+        [*lines, *member.lead]
+        if lines != [""] or member.holder is None or not member.holder.flow
+        else member.lead
+    )

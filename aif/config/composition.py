@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 
 from aif.config.aim_file import ChannelEntry, HintEntry, SubAIMEntry, TopologyEntry
 from aif.config.codes import Code
-from aif.config.document import ListNode, Path_
+from aif.config.document import Path_
 from aif.config.findings import Findings
+from aif.config.yaml_reader import ListNode
 from aif.model.aim import Composition, ParameterValue, PlacementHint, SubAIM
 from aif.model.check import Anchor, Finding, nearest
 from aif.model.ports import BOUNDARY, BundleSettings, ChannelSpec, PortRef
@@ -71,7 +72,9 @@ def compose(
         declared.declare(row.output, row.input, (*at, "output"), (*at, "input"))
     known = _settings(findings, settings, declared)
     order = _order(subs, outputs, declared.ends)
-    channels = tuple(_channel(*ends, known.get(ends)) for ends in sorted(declared.ends, key=order.__getitem__))
+    channels = tuple(
+        _channel(*ends, known.get(ends)) for ends in sorted(declared.ends, key=order.__getitem__)
+    )
     return Composed(Composition(subs, channels), declared.places)
 
 
@@ -109,9 +112,16 @@ def _sub_aims(findings: Findings, aims: Sequence[SubAIMEntry], declared: _Channe
             continue
         first[entry.id] = (*path, "id")
         places = declared.places
-        for kind, key in (("aim", "id"), ("use", "use"), ("placement", "placement"), ("implementation", "implementation")):
+        for kind, key in (
+            ("aim", "id"),
+            ("use", "use"),
+            ("placement", "placement"),
+            ("implementation", "implementation"),
+        ):
             places[kind, entry.id] = (*path, key)
-        places.update({("parameter", entry.id, name): (*path, "parameters", name) for name in entry.parameters})
+        places.update(
+            {("parameter", entry.id, name): (*path, "parameters", name) for name in entry.parameters}
+        )
         for port, sources in entry.inputs.items():
             at_port: Path_ = (*path, "inputs", port)
             for one, source in enumerate(sources):
@@ -131,7 +141,9 @@ def _values(findings: Findings, given: Mapping[str, object], path: Path_) -> dic
     for name, value in given.items():
         if isinstance(value, bool | int | float | str):
             values[name] = value
-        elif isinstance(value, list) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in value):
+        elif isinstance(value, list) and all(
+            isinstance(v, int | float) and not isinstance(v, bool) for v in value
+        ):
             values[name] = tuple(map(float, value))
         else:
             findings.add(Code.VALUE, f"parameter {name} must be a value or a list of numbers", (*path, name))
@@ -158,7 +170,9 @@ def _settings(
         ends = (entry.output, entry.input)
         path: Path_ = ("channels", position, "output")
         if ends in known:
-            findings.add(Code.DUPLICATE, f"settings of channel {entry.output} -> {entry.input} are given twice", path)
+            findings.add(
+                Code.DUPLICATE, f"settings of channel {entry.output} -> {entry.input} are given twice", path
+            )
         elif ends not in declared.ends:
             if not _any_spoilt(findings, ends):
                 findings.add(
@@ -200,22 +214,26 @@ def locate(findings: Findings, composed: Composed, found: Iterable[Finding]) -> 
 
 
 def _follows(findings: Findings, finding: Finding) -> bool:
+    """Whether the finding is only a consequence of something that was wrong and is left out."""
     kind, *names = finding.anchor
-    if kind in ("path", "availability", "placement") or finding.code == RateError.code:
-        return any(top == "aims" for top, _ in findings.spoilt)
+    if finding.code == RateError.code:
+        return bool(findings.spoilt)
+    if kind in ("path", "availability", "placement"):
+        return any(top in ("aims", "topology") for top, _ in findings.gone)
     if kind == "channel":
         return _any_spoilt(findings, names[:2])
     if kind == "output":
         return findings.touched("outputs", names[0]) or ("topology", "") in findings.spoilt
-    if kind == "aim" and ("topology", "") in findings.spoilt:
-        return True
-    return kind != "use" and any(findings.touched("aims", name) for name in names[:1])
+    if kind == "aim":
+        return findings.touched("aims", names[0]) or ("topology", "") in findings.spoilt
+    return False
 
 
 def _any_spoilt(findings: Findings, refs: Iterable[str]) -> bool:
     for ref in refs:
         aim, _, port = ref.rpartition(".")
-        tops = ("inputs", "outputs") if aim == BOUNDARY else ("aims",)
-        if any(findings.touched(top, port if aim == BOUNDARY else aim) for top in tops):
+        if aim != BOUNDARY and findings.missing("aims", aim):
+            return True
+        if aim == BOUNDARY and (findings.touched("inputs", port) or findings.touched("outputs", port)):
             return True
     return False

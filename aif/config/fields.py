@@ -23,7 +23,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from aif.config.quantities import QuantityError, convert, dimension_of
+from aif.config.quantities import QuantityError, convert, dimension_of, example_of
 from aif.model.ports import PORT_NAME
 
 MAX_ENTRIES: Final = 4096
@@ -36,12 +36,14 @@ MAX_NAME: Final = 64
 class Table(BaseModel):
     """A map with known keys; any other key is an error."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, hide_input_in_errors=True
+    )
 
 
 def problem(message: str, *, hint: str = "", code: str = "value") -> PydanticCustomError:
     """A finding about one value; ``message`` continues the key's name, as in ``must be a name``."""
-    return PydanticCustomError(code, "{message}", {"message": message, "hint": hint})  # type: ignore[arg-type]  # a dict of text is a valid context
+    return PydanticCustomError(code, "{message}", {"message": message, "hint": hint})
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +63,14 @@ class Quantity:
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_before_validator_function(self.number, handler(source))
 
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
         inner = handler(schema)
-        text = {"type": "string", "description": f"{dimension_of(self.unit)} with its unit, such as 2{self.unit}"}
+        text = {
+            "type": "string",
+            "description": f"{dimension_of(self.unit)} with its unit, such as {example_of(self.unit)}",
+        }
         return {"anyOf": [inner, text]}
 
 
@@ -100,11 +107,13 @@ class Matches:
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_after_validator_function(self.check, handler(source))
 
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
         return {**handler(schema), "pattern": f"^(?:{self.pattern})$", "maxLength": self.longest}
 
 
-def either(alternatives: Any, make: Callable[[object], object]) -> BeforeValidator:  # noqa: ANN401 - an annotation
+def either(alternatives: Any, make: Callable[[object], object]) -> BeforeValidator:
     """A short form: ``make`` turns it into the long one; the JSON Schema shows ``alternatives``."""
     return BeforeValidator(make, json_schema_input_type=alternatives)
 
@@ -130,9 +139,7 @@ ComponentName = Annotated[
 Version = Annotated[str, Matches(r"[A-Za-z0-9][A-Za-z0-9.+_-]*", "a version such as 1.0", 32)]
 Use = Annotated[
     str,
-    Matches(
-        r"[A-Za-z][A-Za-z0-9_-]*@[A-Za-z0-9][A-Za-z0-9.+_-]*", "Name@version, such as EventSink@1.0", 97
-    ),
+    Matches(r"[A-Za-z][A-Za-z0-9_-]*@[A-Za-z0-9][A-Za-z0-9.+_-]*", "Name@version, such as EventSink@1.0", 97),
 ]
 EndPoint = Annotated[
     str,
@@ -156,7 +163,7 @@ Text = Annotated[str, Field(max_length=MAX_TEXT)]
 SchemaNumber = Annotated[Literal[1], Field(alias="schema", description="version of the file format: 1")]
 
 
-def inner(annotation: Any, step: str | int) -> Any:  # noqa: ANN401 - annotations have no common type
+def inner(annotation: Any, step: str | int) -> Any:
     """The annotation of what ``annotation`` holds under ``step``; None when nothing is known there."""
     for plain in alternatives(annotation):
         if isinstance(plain, type) and issubclass(plain, Table):
@@ -170,7 +177,7 @@ def inner(annotation: Any, step: str | int) -> Any:  # noqa: ANN401 - annotation
     return None
 
 
-def alternatives(annotation: Any) -> list[Any]:  # noqa: ANN401 - annotations have no common type
+def alternatives(annotation: Any) -> list[Any]:
     """The members of an optional or a union, without what ``Annotated`` adds."""
     origin = get_origin(annotation)
     if origin is Annotated:
@@ -180,7 +187,7 @@ def alternatives(annotation: Any) -> list[Any]:  # noqa: ANN401 - annotations ha
     return [annotation]
 
 
-def table_of(annotation: Any) -> type[Table] | None:  # noqa: ANN401 - annotations have no common type
+def table_of(annotation: Any) -> type[Table] | None:
     """The Table that ``annotation`` is or may be."""
     return next((a for a in alternatives(annotation) if isinstance(a, type) and issubclass(a, Table)), None)
 
@@ -190,7 +197,7 @@ def keys_of(table: type[Table]) -> dict[str, str]:
     return {field.alias or name: field.description or "" for name, field in table.model_fields.items()}
 
 
-def quantity_of(annotation: Any) -> Quantity | None:  # noqa: ANN401 - annotations have no common type
+def quantity_of(annotation: Any) -> Quantity | None:
     """The unit mark of a key, if it has one."""
     if get_origin(annotation) is Annotated:
         plain, *marks = get_args(annotation)
@@ -199,4 +206,3 @@ def quantity_of(annotation: Any) -> Quantity | None:  # noqa: ANN401 - annotatio
     if get_origin(annotation) in (Union, UnionType):
         return next((q for member in get_args(annotation) if (q := quantity_of(member))), None)
     return None
-

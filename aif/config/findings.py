@@ -14,8 +14,9 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from aif.config.codes import Code
-from aif.config.document import Document, ListNode, MapNode, Path_, ScalarNode
+from aif.config.document import KINDS, Document, Path_
 from aif.config.fields import Table, inner, keys_of, table_of
+from aif.config.yaml_reader import ListNode, MapNode, Node, ScalarNode
 from aif.errors import ConfigError, Diagnostic, ModelError, TypeSyntaxError
 from aif.model.check import nearest
 
@@ -55,6 +56,9 @@ class Findings:
     items: list[Diagnostic] = field(default_factory=list)
     spoilt: set[tuple[str, str]] = field(default_factory=set)
     """(top key, name of its entry or id of its item); the name is empty when it cannot be known."""
+
+    gone: set[tuple[str, str]] = field(default_factory=set)
+    """Those of ``spoilt`` that are left out as a whole."""
 
     def add(
         self,
@@ -97,10 +101,16 @@ class Findings:
             if isinstance(given, ScalarNode) and not whole:
                 name = given.text
         self.spoilt.add((str(path[0]), name))
+        if len(path) <= 2:
+            self.gone.add((str(path[0]), name))
 
     def touched(self, top: str, name: str) -> bool:
         """Whether the entry ``name`` under the key ``top`` was wrong, or may have been."""
         return (top, name) in self.spoilt or (top, "") in self.spoilt
+
+    def missing(self, top: str, name: str) -> bool:
+        """Whether the entry ``name`` under the key ``top`` is left out as a whole, or may be."""
+        return (top, name) in self.gone or (top, "") in self.gone
 
     def raise_errors(self) -> None:
         """Raise everything found, in the order of the text.
@@ -137,7 +147,7 @@ def read_shape(findings: Findings, table: type[AnyTable]) -> AnyTable | None:
         if not reported:
             _report(findings, table, errors)
             reported = True
-        if not _forget(findings, errors):
+        if not _forget(findings, [error for error in errors if not _stand_in(document, error)]):
             return None
     return None
 
@@ -199,7 +209,9 @@ def _report_one(findings: Findings, table: type[Table], path: Path_, group: Sequ
         wanted, owner = str(loc[-1]), annotation_at(table, loc[:-1])
         meaning = keys_of(known).get(wanted, "") if (known := table_of(owner)) else ""
         whole = f" of {subject(document, path)}" if path else ""
-        findings.add(Code.MISSING_KEY, f"missing key {wanted!r}{whole}", path, hint=meaning and f"{wanted}: {meaning}")
+        findings.add(
+            Code.MISSING_KEY, f"missing key {wanted!r}{whole}", path, hint=meaning and f"{wanted}: {meaning}"
+        )
         return
     if kind == "extra_forbidden":
         known = table_of(annotation_at(table, path[:-1]))
@@ -211,25 +223,32 @@ def _report_one(findings: Findings, table: type[Table], path: Path_, group: Sequ
     found = "" if is_key else _found(document, path)
     code, hint = Code.VALUE, str(context.get("hint", ""))
     if kind in ("value", "unit"):
-        message = f"{name} {context['message']}"
+        message, found = f"{name} {context['message']}", ""
         code = Code.UNIT if kind == "unit" else Code.VALUE
-        found = found if "must" in message else ""
     elif kind == "literal_error":
         node = document.find(path)[0]
         choices = [choice.strip("'") for choice in str(context["expected"]).replace(" or ", ", ").split(", ")]
-        message = f"{name} must be {context['expected']}".replace("'", "")
+        message, found = f"{name} must be {context['expected']}".replace("'", ""), ""
         given = node.text if isinstance(node, ScalarNode) else ""
         close = nearest(given, choices)
         hint = close if close.startswith("did you mean") else ""
     elif kind in _BOUNDS:
         words, key = _BOUNDS[kind]
-        message = f"{name} must be {words} {context[key]:,}"
+        bound = context[key]
+        message = (
+            f"{name} must be {words} {bound:,}"
+            if isinstance(bound, int)
+            else f"{name} must be {words} {bound:g}"
+        )
+        found = ""
     elif kind in ("too_short", "string_too_short"):
         message = f"{name} must hold at least {context['min_length']}"
     elif kind in ("too_long", "string_too_long"):
         message = f"{name} must hold at most {context['max_length']:,}"
     else:
-        kinds = dict.fromkeys(_MUST_BE.get(one["type"], one["msg"][:1].lower() + one["msg"][1:]) for one in group)
+        kinds = dict.fromkeys(
+            _MUST_BE.get(one["type"], one["msg"][:1].lower() + one["msg"][1:]) for one in group
+        )
         message = f"{name} must be {' or '.join(kinds)}"
         node = document.find(path)[0]
         if kind == "string_type" and isinstance(node, ScalarNode) and node.value is not None:
@@ -255,8 +274,28 @@ def _found(document: Document, path: Path_) -> str:
     if isinstance(value, bool):
         return f"is {str(value).lower()}"
     if isinstance(value, str):
-        return f"is the text {value[:40]!r}"
-    return "is null" if value is None else f"is {value:,}"
+        return "is text"
+    return "is null" if value is None else "is a number"
+
+
+def _stand_in(document: Document, error: ErrorDetails) -> bool:
+    """Put something valid where a file says what it is, so that a slip there does not hide the rest."""
+    loc = error["loc"]
+    if error["type"] == "extra_forbidden":
+        return False
+    owner: Node | None = document.root if loc == ("schema",) else None
+    if len(loc) == 2 and loc[0] in KINDS:
+        owner = document.root.get(str(loc[0]))
+    if not isinstance(owner, MapNode):
+        return False
+    key = str(loc[-1])
+    numbers: dict[Path_, int] = {("schema",): 1, ("inventory", "version"): 0}
+    value: int | str = numbers.get(loc, "unreadable")
+    made = ScalarNode(
+        owner.line, owner.column, owner.start, owner.start, owner.line, value=value, text=str(value)
+    )
+    owner.entries[key] = (owner.entries[key][0] if key in owner.entries else made, made)
+    return True
 
 
 def _forget(findings: Findings, errors: Sequence[ErrorDetails]) -> bool:

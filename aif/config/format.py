@@ -13,11 +13,12 @@ from typing import Final
 
 from aif.config.codes import Code
 from aif.config.comments import Branch, Commented, Member, attach
-from aif.config.document import KINDS, Document, ScalarNode, load_document, parse_document, resolve_plain
+from aif.config.document import KINDS, Document, load_document, parse_document
 from aif.config.fields import Table, inner, keys_of, quantity_of, table_of
 from aif.config.findings import Findings, read_shape
 from aif.config.quantities import convert
 from aif.config.schema import FILES
+from aif.config.yaml_reader import ScalarNode, resolve_plain
 from aif.model.ports import BOUNDARY
 
 WIDTH: Final = 110
@@ -78,7 +79,7 @@ def write_atomically(path: Path, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).chmod(target.stat().st_mode & 0o7777)
+        Path(name).chmod(target.stat().st_mode & 0o7777 if target.exists() else 0o644)
         Path(name).replace(target)
     except BaseException:
         Path(name).unlink(missing_ok=True)
@@ -95,7 +96,9 @@ def _canonical(branch: Branch, annotation: object) -> None:
         order = {key: position for position, key in enumerate(keys_of(table))}
         branch.members.sort(key=lambda member: order.get(member.key or "", len(order)))
     for position, member in enumerate(branch.members):
-        below = None if annotation is None else inner(annotation, position if member.key is None else member.key)
+        below = (
+            None if annotation is None else inner(annotation, position if member.key is None else member.key)
+        )
         if isinstance(member.value, Branch):
             _canonical(member.value, below)
         elif isinstance(member.value.value, str) and (quantity := quantity_of(below)):
@@ -111,12 +114,14 @@ def _scalar(value: str | float) -> ScalarNode:
 def _without_topology(root: Branch) -> None:
     """Move the rows of ``topology`` to the inputs (and outputs) they describe."""
     topology, aims = root.get("topology"), root.get("aims")
-    if topology is None or aims is None or not isinstance(topology.value, Branch) or not isinstance(aims.value, Branch):
+    if (
+        topology is None
+        or aims is None
+        or not isinstance(topology.value, Branch)
+        or not isinstance(aims.value, Branch)
+    ):
         return
-    kept: list[Member] = []
-    for row in topology.value.members:
-        if not _moved(root, aims.value, row):
-            kept.append(row)
+    kept = [row for row in topology.value.members if not _moved(root, aims.value, row)]
     topology.value.members = kept
     if not kept:
         root.members.remove(topology)
@@ -140,7 +145,9 @@ def _moved(root: Branch, aims: Branch, row: Member) -> bool:
         else:
             return False
         return True
-    owner = next((m.value for m in aims.members if isinstance(m.value, Branch) and _text(m.value, "id") == aim), None)
+    owner = next(
+        (m.value for m in aims.members if isinstance(m.value, Branch) and _text(m.value, "id") == aim), None
+    )
     if owner is None:
         return False
     _append(_branch(owner, "inputs", after="use"), port, source, row)
@@ -199,7 +206,11 @@ def _block(branch: Branch, indent: str) -> list[str]:
     lines: list[str] = []
     for position, member in enumerate(branch.members):
         made = _member(member, indent)
-        lines += made if position or indent == "" and member.lead[:1] != [""] else made[len(made) - len(_trimmed(made)) :]
+        lines += (
+            made
+            if position or (indent == "" and member.lead[:1] != [""])
+            else made[len(made) - len(_trimmed(made)) :]
+        )
     return lines + [f"{indent}{comment}" for comment in branch.tail]
 
 
@@ -291,7 +302,9 @@ def _escaped(character: str) -> str:
         return character
     short = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}.get(character)
     code = ord(character)
-    return short or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}")
+    return short or (
+        f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
+    )
 
 
 def _is_paragraph(text: str, end: int) -> bool:

@@ -57,7 +57,9 @@ def read_inventory(findings: Findings) -> Inventory | None:
 def _unique(findings: Findings, key: str, kind: str, ids: Iterable[str]) -> None:
     first: dict[str, Path_] = {}
     for position, one in enumerate(ids):
-        path: Path_ = (key, position, "id") if findings.document.find((key, position, "id"))[2] else (key, position)
+        path: Path_ = (
+            (key, position, "id") if findings.document.find((key, position, "id"))[2] else (key, position)
+        )
         if one in first:
             at = findings.document.location(first[one])
             line = findings.document.location(path).line

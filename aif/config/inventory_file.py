@@ -75,7 +75,9 @@ class EnergyEntry(Table):
     def _battery(self) -> Self:
         if (self.source == "battery") != (self.battery_mwh is not None):
             raise problem(
-                "runs on battery but lacks battery_mwh" if self.source == "battery" else "runs on mains but has battery_mwh",
+                "runs on battery but lacks battery_mwh"
+                if self.source == "battery"
+                else "runs on mains but has battery_mwh",
                 hint="source: battery and battery_mwh belong together",
             )
         return self
@@ -86,7 +88,8 @@ class DeviceEntry(Table):
 
     id: DeviceId
     device_class: Annotated[
-        Literal["mcu", "gateway", "edge", "cloud"], Field(alias="class", description="role and power, not protocol")
+        Literal["mcu", "gateway", "edge", "cloud"],
+        Field(alias="class", description="role and power, not protocol"),
     ]
     board: Annotated[Word, Field(description="name of the hardware, as in measured figures")]
     arch: Arch = "any"
@@ -94,25 +97,28 @@ class DeviceEntry(Table):
     clock_hz: Annotated[Hz | None, Field(description="processor clock (Hz)")] = None
     dmips: Annotated[float | None, Field(gt=0, le=1e9, description="Dhrystone MIPS of one core")] = None
     instructions_per_s: Annotated[PerSecond | None, Field(description="sustained, one core")] = None
-    macs_per_s: Annotated[PerSecond | None, Field(description="sustained multiply-accumulates, one core")] = None
+    macs_per_s: Annotated[PerSecond | None, Field(description="sustained multiply-accumulates, one core")] = (
+        None
+    )
     cores: Annotated[int, Field(ge=1, le=4096)] = 1
     cpu_limit: Annotated[Share, Field(gt=0, description="share that AIMs may fill")] = DEFAULT_CPU_LIMIT
     ram_bytes: Annotated[Bytes, Field(description="RAM left for AIMs (bytes)")]
     flash_bytes: Annotated[Bytes, Field(description="flash left for AIMs (bytes)")]
-    storage: list[UnitEntry] = []
-    sensors: Sensors = []
-    actuators: Sensors = []
-    radios: list[Word] = []
+    storage: list[UnitEntry] = Field(default_factory=list)
+    sensors: Sensors = Field(default_factory=list)
+    actuators: Sensors = Field(default_factory=list)
+    radios: list[Word] = Field(default_factory=list)
     energy: EnergyEntry = EnergyEntry()
     runtimes: Annotated[
-        list[Literal["python", "tflite", "tflm", "firmware"]], Field(min_length=1, description="what can execute here")
+        list[Literal["python", "tflite", "tflm", "firmware"]],
+        Field(min_length=1, description="what can execute here"),
     ]
     attestation: Literal["none", "software", "dice", "tpm", "tee"] = "none"
     site: Annotated[str, Field(max_length=64)] = ""
     zone: Annotated[str, Field(max_length=64)] = ""
     availability: Annotated[Share, Field(description="long-run share of time up")] = 1.0
-    connect: Annotated[dict[str, object], Field(description="how the runtime reaches the device")] = {}
-    emulator: Annotated[dict[str, object], Field(description="how the runtime emulates the device")] = {}
+    connect: dict[str, object] = Field(default_factory=dict, description="how the runtime reaches it")
+    emulator: dict[str, object] = Field(default_factory=dict, description="how the runtime emulates it")
 
     @model_validator(mode="after")
     def _speed(self) -> Self:
@@ -122,7 +128,7 @@ class DeviceEntry(Table):
 
 
 class LinkEntry(Table):
-    """A connection of two devices (between, or from and to for one direction) or a shared medium (network)."""
+    """A connection of two devices (between, or from and to for one direction) or a medium (network)."""
 
     id: DeviceId | None = None
     between: Annotated[list[DeviceId], Field(min_length=2, max_length=2)] | None = None
@@ -140,7 +146,9 @@ class LinkEntry(Table):
         if sum((self.between is not None, self.network is not None, directed)) != 1:
             raise problem("must have one of between: [a, b], network: [...], or from and to")
         if directed and (self.start is None or self.to is None):
-            raise problem("has only one of from and to", hint="give both, or between: [a, b] for both directions")
+            raise problem(
+                "has only one of from and to", hint="give both, or between: [a, b] for both directions"
+            )
         if len(set(self.members)) < len(self.members):
             raise problem("names a device twice")
         return self
@@ -158,4 +166,4 @@ class InventoryFile(Table):
     schema_number: SchemaNumber
     inventory: InventoryIdentity
     devices: Annotated[list[DeviceEntry], Field(min_length=1, max_length=10_000)]
-    links: Annotated[list[LinkEntry], Field(max_length=10_000)] = []
+    links: Annotated[list[LinkEntry], Field(max_length=10_000)] = Field(default_factory=list)

@@ -22,23 +22,31 @@ UNITS: Final[dict[str, dict[str, Fraction]]] = {
         "us": Fraction(1), "µs": Fraction(1), "ms": Fraction(10**3), "s": Fraction(10**6),
         "min": Fraction(60 * 10**6), "h": Fraction(3600 * 10**6),
     },
-    "a frequency": {"Hz": Fraction(1), "kHz": Fraction(10**3), "MHz": Fraction(10**6), "GHz": Fraction(10**9)},
-    "a data rate": {"bps": Fraction(1), "kbps": Fraction(10**3), "Mbps": Fraction(10**6), "Gbps": Fraction(10**9)},
+    "a frequency": {
+        "Hz": Fraction(1), "kHz": Fraction(10**3), "MHz": Fraction(10**6), "GHz": Fraction(10**9),
+    },
+    "a data rate": {
+        "bps": Fraction(1), "kbps": Fraction(10**3), "Mbps": Fraction(10**6), "Gbps": Fraction(10**9),
+    },
     "a power": {"uW": Fraction(1, 1000), "µW": Fraction(1, 1000), "mW": Fraction(1), "W": Fraction(1000)},
     "an energy": {
-        "uJ": Fraction(1), "µJ": Fraction(1), "mJ": Fraction(10**3), "J": Fraction(10**6), "kJ": Fraction(10**9),
-        "mWh": Fraction(36 * 10**5), "Wh": Fraction(36 * 10**8),
+        "uJ": Fraction(1), "µJ": Fraction(1), "mJ": Fraction(10**3), "J": Fraction(10**6),
+        "kJ": Fraction(10**9), "mWh": Fraction(36 * 10**5), "Wh": Fraction(36 * 10**8),
     },
     "an energy per byte": {
         "nJ/B": Fraction(1, 1000), "uJ/B": Fraction(1), "µJ/B": Fraction(1), "mJ/B": Fraction(10**3),
     },
-    "a number per second": {"/s": Fraction(1), "k/s": Fraction(10**3), "M/s": Fraction(10**6), "G/s": Fraction(10**9)},
+    "a number per second": {
+        "/s": Fraction(1), "k/s": Fraction(10**3), "M/s": Fraction(10**6), "G/s": Fraction(10**9),
+    },
     "a share": {"1": Fraction(1), "%": Fraction(1, 100)},
 }  # fmt: skip
 """What each unit measures, and how much of the dimension's base it is."""
 
 _DIMENSION: Final = {unit: dimension for dimension, units in UNITS.items() for unit in units}
-_WITH_UNIT = re.compile(r"([-+]?(?:[0-9]{1,30}(?:\.[0-9]{0,30})?|\.[0-9]{1,30})(?:[eE][-+]?[0-9]{1,2})?) *(.*)")
+_WITH_UNIT = re.compile(
+    r"([-+]?(?:[0-9]{1,30}(?:\.[0-9]{0,30})?|\.[0-9]{1,30})(?:[eE][-+]?[0-9]{1,2})?) *(.*)"
+)
 MAX_CHARACTERS: Final = 64
 
 
@@ -65,13 +73,19 @@ def convert(text: str, unit: str) -> int | float:
     (65536, 250, 1500000, 0.4)
     """
     wanted = _DIMENSION[unit]
-    example = f"such as {_example(unit)}"
+    example = f"such as {example_of(unit)}"
     found = _WITH_UNIT.fullmatch(text.strip()) if len(text) <= MAX_CHARACTERS else None
     if found is None:
-        raise QuantityError(f"must be {wanted}, not the text {text[:MAX_CHARACTERS]!r}", f"write a number{_in(unit)}, or {example}")
+        raise QuantityError(
+            f"must be {wanted}, not the text {text[:MAX_CHARACTERS]!r}",
+            f"write a number{_in(unit)}, or {example}",
+        )
     number, given = found.groups()
     if not given:
-        raise QuantityError(f"must be {wanted}, but {text!r} has no unit", f"write {number}{_in(unit)} without quotes, or a unit, {example}")
+        raise QuantityError(
+            f"must be {wanted}, but {text!r} has no unit",
+            f"write {number}{_in(unit)} without quotes, or a unit, {example}",
+        )
     if given not in _DIMENSION or given == "1":
         known = [name for name in UNITS[wanted] if name != "1"]
         close = difflib.get_close_matches(given, known, n=1, cutoff=0.3)
@@ -94,5 +108,6 @@ def _in(unit: str) -> str:
     return "" if unit in ("1", "/s") else f" in {unit}"
 
 
-def _example(unit: str) -> str:
-    return "40%" if unit == "1" else f"2.5{unit}"
+def example_of(unit: str) -> str:
+    """An amount of ``unit``, as a user may write it."""
+    return "40%" if unit == "1" else f"2{unit}"

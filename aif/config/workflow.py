@@ -126,7 +126,10 @@ def _places(findings: Findings, file: AIWFile, composed: Composed) -> None:
     composed.places.update({("output", name): ("outputs", name) for name in file.outputs})
     for position, row in enumerate(file.paths):
         composed.places["path", row.id] = ("paths", position, "id")
-    composed.places["availability",] = ("availability", "standby")
+        for end in ("from", "to"):
+            composed.places["path", row.id, end] = ("paths", position, end)
+    for position, aim in enumerate(file.availability.standby):
+        composed.places["availability", aim] = ("availability", "standby", position)
     given = "trusted_scope" in findings.document.root.entries
     composed.places["trusted_scope",] = ("trusted_scope",) if given else ("aiw", "name")
 
@@ -151,7 +154,12 @@ def _outputs(
     uses = {sub.id: catalogue.get(sub.use) for sub in composed.composition.aims}
     known = {PortRef(BOUNDARY, one.port.name): one.port for one in inputs}
     known.update(
-        {PortRef(aim, port.name): port for aim, contract in uses.items() if contract for port in contract.outputs}
+        {
+            PortRef(aim, port.name): port
+            for aim, contract in uses.items()
+            if contract
+            for port in contract.outputs
+        }
     )
     made: list[BoundaryPort] = []
     for name, refs in sources.items():

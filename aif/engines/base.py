@@ -113,8 +113,9 @@ class EngineConfig:
         cpu_s: processor time one request may use in a child process, in whole seconds.
         memory_bytes: address space of a child process (RLIMIT_AS).
         threads: threads of a gateway engine; an MCU has one.
-        exact: use the plain built-in kernels, which give the same bytes as TFLite-Micro. Without it a
-            gateway engine may use faster kernels that differ by some steps of the output scale.
+        exact: use the plain built-in kernels, which give the bytes of TFLite-Micro for most models
+            (see ``tflite`` for which). Without it a gateway engine may use faster kernels that
+            differ by some steps of the output scale.
     """
 
     timeout_s: float = 20.0

@@ -5,8 +5,11 @@ Decides: which of the two packages and which kernels. Does not: check digests (`
 Limit of this engine: it runs in this process, and LiteRT may abort its process on models that it half
 supports. The digest is checked before, so only a model that its publisher signed can do that.
 
-Kernels: ``exact`` takes the plain built-in ones, equal to TFLite-Micro to the last bit on the models
-measured; otherwise the default (XNNPACK), faster, which may differ by some steps of the output scale.
+Kernels: ``exact`` takes the plain built-in ones. They equal TFLite-Micro to the last bit except for the
+rounding of negative ties, so they agree where no layer has negative values before its zero point is added
+(ReLU; ``aif.authoring`` writes such models) and no softmax ends the model (one step, rarely). Elsewhere they
+may be one step off per layer. The default kernels (XNNPACK) are faster and may differ by more steps. Where
+equal bytes matter for any model, a gateway can run TFLite-Micro.
 """
 
 from __future__ import annotations

@@ -30,9 +30,10 @@ from aif.model.rates import RateError, derive_rates
 from aif.model.records import compatible
 
 Anchor = tuple[str, ...]
-"""What a finding is about: ("aim", id), ("channel", source, destination), ("parameter", aim, name) and the like.
+"""What a finding is about: ("aim", id), ("channel", source, destination), ("parameter", aim, name) and so on.
 
-A fourth part "input" of a channel's anchor means its destination end."""
+A fourth part "input" of a channel's anchor means its destination end; a third part "from" or "to" of a
+path's anchor one of its ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +130,8 @@ def _channels(aiw: AIWMetadata, contracts: Mapping[str, AIMMetadata]) -> list[Fi
             findings.append(
                 Finding(
                     "AIF-W0201",
-                    f"two writers on {channel.destination}: {writers[channel.destination][0]} and {channel.source}",
+                    f"two writers on {channel.destination}:"
+                    f" {writers[channel.destination][0]} and {channel.source}",
                     anchor,
                     notes=("their records are merged in order of arrival",),
                     severity="warning",
@@ -319,21 +321,24 @@ def _limits(aiw: AIWMetadata, contracts: Mapping[str, AIMMetadata]) -> list[Find
     for limit in aiw.paths:
         anchor = ("path", limit.id)
         ends_known = True
-        for ref in (limit.source, limit.destination):
+        for end, ref in (("from", limit.source), ("to", limit.destination)):
             lookup = (_source_port(aiw, contracts, ref), _destination_port(aiw, contracts, ref))
             if lookup == (None, None):
                 ends_known = False
                 if ref.aim in ids and ref.aim not in contracts:
                     continue  # its AIM is unknown, which is reported there
                 findings.append(
-                    Finding(UnknownPort.code, f"path {limit.id} names unknown port {ref}", anchor)
+                    Finding(UnknownPort.code, f"path {limit.id} names unknown port {ref}", (*anchor, end))
                 )
         if ends_known and limit.destination.aim not in _reachable(forward, limit.source.aim):
             message = f"path {limit.id}: nothing flows from {limit.source} to {limit.destination}"
             findings.append(Finding(UnconnectedPort.code, message, anchor))
     findings += [
         Finding(
-            UnknownAIM.code, f"standby names unknown AIM {aim!r}", ("availability",), hint=nearest(aim, ids)
+            UnknownAIM.code,
+            f"standby names unknown AIM {aim!r}",
+            ("availability", aim),
+            hint=nearest(aim, ids),
         )
         for aim in aiw.availability.standby
         if aim not in ids

@@ -42,11 +42,16 @@ class Overflow(StrEnum):
 
 
 class AuthMode(StrEnum):
-    """Sender authenticity of a Channel's frames (``auth`` in the AIW file)."""
+    """How a receiver knows the producer of a channel's messages (``auth`` in the AIW file)."""
 
     AEAD = "aead"
+    """Whoever holds the key: only for one producer and one consumer."""
+
     SIGNED = "signed"
+    """Every message is covered by the producer's signature before it is delivered."""
+
     CHECKPOINT = "checkpoint"
+    """Delivered on the AEAD tag; the producer signs a hash of the interval afterwards."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -19,7 +19,7 @@ from aif.errors import LocalProtocolError, RemoteProtocolError
 from aif.protocol.limits import MAX_CBOR_DEPTH
 
 _MAJOR_BYTES, _MAJOR_TEXT, _MAJOR_ARRAY, _MAJOR_MAP, _MAJOR_TAG, _MAJOR_SIMPLE = 2, 3, 4, 5, 6, 7
-_INT_RANGE = range(-(1 << 64), 1 << 64)  # RFC 8949 §3.1, major types 0 and 1; bignums would need tags
+_INT_MIN, _INT_MAX = -(1 << 64), (1 << 64) - 1  # RFC 8949 §3.1, major types 0 and 1; more would need tags
 _SIMPLE_VALUES = (20, 21, 22)  # RFC 8949 §3.3: false, true, null
 _INFO_FIRST_WIDTH, _INFO_LAST_WIDTH = 24, 27  # RFC 8949 §3: the argument follows in 1, 2, 4 or 8 bytes
 _FLOAT_HEADS = (25, 26, 27)  # RFC 8949 §3.3: the argument of these is a float of 2, 4 or 8 bytes
@@ -212,7 +212,7 @@ def _item(value: object, depth: int) -> bytes:
 def _leaf(value: object) -> bytes:
     if value is None or isinstance(value, bool):
         return cbor2.dumps(value)
-    if isinstance(value, int) and value in _INT_RANGE:
+    if isinstance(value, int) and _INT_MIN <= value <= _INT_MAX:
         return cbor2.dumps(int(value))
     if isinstance(value, float) and math.isfinite(value):
         return cbor2.dumps(float(value), canonical=True)

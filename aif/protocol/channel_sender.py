@@ -186,7 +186,7 @@ class ChannelSender:
         chain = self._chain.digest() if self._chain is not None else None
         counter = self._counter
         mark = Watermark(self._first, counter - self._first, self.messages, final, chain)
-        frame = self._frame(self._watermark, mark.encode(), chained=False)
+        frame = self._frame(self._watermark, mark.encode())
         self._first = counter + 1
         if chain is not None:
             self._chain = _chain(chain)
@@ -200,7 +200,7 @@ class ChannelSender:
             )
         return self._frame(self._control, bytes([code]) + body)
 
-    def _frame(self, kind: FrameType, plaintext: Buffer, *, chained: bool = True) -> bytes:
+    def _frame(self, kind: FrameType, plaintext: Buffer) -> bytes:
         counter = self._counter
         if counter >= self._limit:
             raise self._exhausted()
@@ -208,7 +208,7 @@ class ChannelSender:
         body = self._sealer.seal(kind, counter, plaintext)
         if self._aead:
             return body
-        if self._chain is not None and chained:
+        if self._chain is not None:
             self._chain.update(digest(body))
         if not _SIGNS[kind]:
             return body

@@ -65,7 +65,7 @@ def _schema(cls: type) -> tuple[tuple[str, Any], ...]:
 def _build(cls: type[D], plain: object, what: str) -> D:
     if not isinstance(plain, dict):
         raise RemoteProtocolError(f"{what} must be a map, not {type(plain).__name__}")
-    schema = _schema(cls)
+    schema = _schema(cls)  # type: ignore[arg-type]  # classes are hashable
     unknown = set(plain) - set(range(len(schema)))
     if unknown:
         raise RemoteProtocolError(f"{what} holds unknown fields {sorted(map(str, unknown))}")

@@ -25,6 +25,7 @@ from nacl.bindings import crypto_scalarmult_base
 from aif.errors import (
     DecryptionFailed,
     Expired,
+    LocalProtocolError,
     ProtocolError,
     RemoteProtocolError,
     ReplayDetected,
@@ -178,8 +179,15 @@ def open_grant(
 
 
 def grant_cause(error: TrustError | ProtocolError) -> Cause:
-    """The counter of what ``open_grant`` raised."""
-    return next(cause for kind, cause in _CAUSES.items() if isinstance(error, kind))
+    """The counter of what ``open_grant`` raised.
+
+    Raises:
+        LocalProtocolError: ``open_grant`` does not raise such an error.
+    """
+    for kind, cause in _CAUSES.items():
+        if isinstance(error, kind):
+            return cause
+    raise LocalProtocolError(f"no grant counter stands for {type(error).__name__}")
 
 
 def _document(grant: Grant) -> dict[int, object]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
+from aif.model.ports import AuthMode as AuthMode  # a channel's setting first, a frame's rule here
+
 VERSION = 1
 """Wire: high four bits of the first byte."""
 
@@ -171,24 +173,13 @@ class FrameType(IntEnum):
     CONTROL_SIGNED = 9
 
 
-class AuthMode(StrEnum):
-    """How a receiver knows the producer of a channel's messages (metadata field ``auth``)."""
-
-    AEAD = "aead"
-    """Whoever holds the key: only for one producer and one consumer."""
-
-    SIGNED = "signed"
-    """Every message is covered by the producer's signature before it is delivered."""
-
-    CHECKPOINT = "checkpoint"
-    """Delivered on the AEAD tag; the producer signs a hash of the interval afterwards."""
-
-
 class ControlCode(IntEnum):
     """First byte of a control frame's plaintext; other values are reserved."""
 
     EPOCH_SWITCH = 1
     PORT_RESET = 2
+    END_OF_STREAM = 3
+    """The producer has finished: no message will follow, in this epoch or a later one."""
 
 
 class Cause(StrEnum):

@@ -87,7 +87,7 @@ class Admission:
         on_message: Callable[[str, ControlMessage], None],
         on_trust: Callable[[DeviceLink], None],
     ) -> None:
-        self._site, self._transport, self._communication = site, transport, communication
+        self._site, self._transport, self.communication = site, transport, communication
         self._grants, self._verifier = grants, verifier
         self._clock, self._log, self._store_root = clock, log, store_root
         self._reference, self._on_message, self._on_trust = reference, on_message, on_trust
@@ -234,18 +234,18 @@ class Admission:
         device = link.device
         up_id, up_topic = control.control_channel(device, up=True)
         down_id, down_topic = control.control_channel(device, up=False)
-        link.up = self._communication.open_receiver(
+        link.up = self.communication.open_receiver(
             SealedChannel(up_id, up_topic, AuthMode.AEAD, qos=1),
             lambda payload: self._control_payload(link, payload), lambda _: None,
         )  # fmt: skip
-        link.down = self._communication.open_sender(SealedChannel(down_id, down_topic, AuthMode.AEAD, qos=1))
+        link.down = self.communication.open_sender(SealedChannel(down_id, down_topic, AuthMode.AEAD, qos=1))
         here, there = End(CONTROLLER, f"{device}.control"), End(device, "control")
         for channel_id, sender, receiver in ((up_id, there, here), (down_id, here, there)):
             for grant in self._grants.issue(
                 channel_id, AuthMode.AEAD, [sender], [receiver], mapping_version=0
             ):
                 if grant.device == CONTROLLER:
-                    self._communication.apply_grant(grant.grant, b"")
+                    self.communication.apply_grant(grant.grant, b"")
                 else:
                     self.send_grant(device, grant.sealed)
         self.send(device, Heartbeat(self._clock.time_us()))
@@ -259,7 +259,7 @@ class Admission:
     def _close(self, link: DeviceLink) -> None:
         for end in (link.up, link.down):
             if end is not None:
-                self._communication.close(end.channel.channel_id)
+                self.communication.close(end.channel.channel_id)
         link.up = link.down = None
 
     def _control_payload(self, link: DeviceLink, payload: bytes) -> None:

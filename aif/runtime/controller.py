@@ -10,8 +10,8 @@ Source: MPAI-AIF V2, Controller; the mapping to devices is this project's extens
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -92,12 +92,13 @@ class EventFeed:
                 queue.get_nowait()
             queue.put_nowait(event)
 
-    async def listen(self) -> AsyncIterator[dict[str, Any]]:
+    @contextmanager
+    def listening(self) -> Iterator[asyncio.Queue[dict[str, Any]]]:
+        """Events from now on, until the block ends."""
         queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue(EVENTS_KEPT)
         self._listeners.add(queue)
         try:
-            while True:
-                yield await queue.get()
+            yield queue
         finally:
             self._listeners.discard(queue)
 

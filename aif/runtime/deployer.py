@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aif.errors import StartFailed
+from aif.model.aim import ParameterValue
 from aif.model.aiw import Workflow
 from aif.model.placement import Placement
 from aif.model.ports import AuthMode, ChannelSpec, PortRef
@@ -45,6 +46,8 @@ class ResolvedModel:
     sha256: bytes
     bytes_: int
     arena_bytes: int
+    parameters: Mapping[str, float] = field(default_factory=dict)
+    """What the AIM around the model must know, such as a threshold found in training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +150,8 @@ class Deployer:
                 f"the placement names an unknown implementation {chosen} of {leaf.metadata.reference}"
             )
         release = None
+        declared = {p.name for p in leaf.metadata.parameters}
+        parameters: dict[str, ParameterValue] = {}
         if implementation.model is not None:
             resolved = resolve_model(leaf.metadata.implementer, implementation.model.component)
             pinned = implementation.model.sha256
@@ -154,12 +159,13 @@ class Deployer:
                 raise StartFailed(
                     f"{leaf.metadata.reference} pins another release of {resolved.component} than the Store's newest"
                 )
+            parameters = {name: value for name, value in resolved.parameters.items() if name in declared}
             release = self._release(
                 resolved, implementation.arena_bytes, device, device_facts(device), now_us
             )
         return DeployedAIM(
             leaf_id, leaf.metadata.reference, package_digest(leaf.metadata.reference), chosen,
-            {name: value for name, value in leaf.parameters.items()}, release,
+            {**parameters, **leaf.parameters}, release,
         )  # fmt: skip
 
     def _release(

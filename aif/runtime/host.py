@@ -27,8 +27,9 @@ from aif.runtime.logbook import LogBook
 from aif.runtime.platform import Platform
 from aif.runtime.session import DeviceSession
 from aif.sdk import AIM
-from aif.transport.base import Subscription, Transport
+from aif.transport.base import Received, Subscription, Transport
 from aif.trusted.attestation import RUNTIME_COMPONENT, aim_component, model_component, part
+from aif.trusted.communication import SecureReceiver
 from aif.trusted.model_service import ModelService, SlotLimits
 from aif.trusted.state import DeviceState, StateFile
 
@@ -208,8 +209,8 @@ class Host:
         for receiver in current.workflow.receivers:
             subscription = await self._transport.subscribe(
                 receiver.channel.topic,
-                lambda received, to=receiver: to.receive(received.payload, retained=received.retained),
-                qos=1,
+                _into(receiver),
+                qos=receiver.channel.qos,
             )
             current.subscriptions.append(subscription)
 
@@ -336,6 +337,10 @@ class Host:
                             str(installed.counter),
                             root,
                         )
+
+
+def _into(receiver: SecureReceiver) -> Callable[[Received], None]:
+    return lambda received: receiver.receive(received.payload, retained=received.retained)
 
 
 def _owner(aiw_id: str, aim_id: str) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 from aif.errors import AIFError, CreationFailed, NotConnected, QueueFull, TransportError
 from aif.model.aim import AIMMetadata, Implementation
 from aif.model.codec import Codec, compile_record
+from aif.model.handover import conforming
 from aif.model.ports import Port, PortRef
 from aif.protocol import message
 from aif.protocol.bundle import BundlePolicy
@@ -185,8 +186,8 @@ class HostedWorkflow:
                 lambda event: self._channel_event(entry, event),
             )
         )
-        for port in ports:
-            _preload(port, channel.delay_records)
+        for reader in ports:
+            _preload(reader, channel.delay_records)
 
     def _connect_boundary(self) -> None:
         for boundary in self.deployment.boundary:
@@ -353,6 +354,7 @@ def _preload(port: InputPort, empty_turns: int) -> None:
 
 def _local_delivery(end: str, port: Port, destination: InputPort) -> Callable[[Message], Any]:
     unchecked = CHECKED_LOCAL_RECORDS
+    conform = conforming(port.type.record, end)
     codec = compile_record(port.type.record, payload_bytes=port.payload_bytes, label=end)
 
     async def deliver(record: Message) -> None:
@@ -360,6 +362,6 @@ def _local_delivery(end: str, port: Port, destination: InputPort) -> Callable[[M
         if unchecked:
             unchecked -= 1
             codec.encode(record.value)
-        await destination.put(record)
+        await destination.put(Message(conform(record.value), record.t_us))
 
     return deliver

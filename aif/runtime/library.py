@@ -10,7 +10,6 @@ import hashlib
 import importlib
 import importlib.machinery
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Protocol
@@ -18,9 +17,7 @@ from typing import Protocol
 from aif.errors import AIFError, CreationFailed, LengthOrHashMismatch
 from aif.model.aim import AIMMetadata, Implementation
 from aif.sdk import AIM, check_class
-
-PACKAGE_SUFFIXES = frozenset({".yaml", ".py", ".md", ".c", ".h", ".json", ".txt"})
-MAX_PACKAGE_BYTES = 4 * 1024 * 1024
+from store.targets import pack
 
 
 class CatalogueLike(Protocol):
@@ -33,37 +30,9 @@ class CatalogueLike(Protocol):
     def folder(self, reference: str, /) -> Path: ...
 
 
-def package_files(folder: Path) -> Mapping[str, bytes]:
-    """The files of an AIM package by relative path, sorted; caches and hidden files are not part of it.
-
-    Raises:
-        CreationFailed: the folder holds more than ``MAX_PACKAGE_BYTES``.
-    """
-    files: dict[str, bytes] = {}
-    total = 0
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder)
-        if path.suffix not in PACKAGE_SUFFIXES or any(
-            p.startswith((".", "__pycache__")) for p in relative.parts
-        ):
-            continue
-        files[relative.as_posix()] = content = path.read_bytes()
-        total += len(content)
-        if total > MAX_PACKAGE_BYTES:
-            raise CreationFailed(
-                f"AIM folder {folder} holds more than {MAX_PACKAGE_BYTES:,} B", kind="module"
-            )
-    return files
-
-
 def package_digest(folder: Path) -> bytes:
-    """SHA-256 over names, lengths and contents of a package's files, in order of their names."""
-    digest = hashlib.sha256(b"AIF-PACKAGE-1")
-    for name, content in package_files(folder).items():
-        digest.update(
-            len(name).to_bytes(4, "big") + name.encode() + len(content).to_bytes(8, "big") + content
-        )
-    return digest.digest()
+    """SHA-256 of the package that the Store would make of this folder."""
+    return hashlib.sha256(pack(folder)).digest()
 
 
 class AIMLibrary:

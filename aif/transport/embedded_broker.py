@@ -110,7 +110,7 @@ class EmbeddedBroker:
             try:
                 self._port = _available(self._wanted_port)
             except OSError as error:
-                raise self._taken() from error
+                raise _taken(self._wanted_port) from error
             self._process = await self._spawn(self._port)
             try:
                 async with asyncio.timeout(self._start_timeout_s):
@@ -126,7 +126,7 @@ class EmbeddedBroker:
             await self.stop()
             if code != PORT_TAKEN:
                 raise self._refused(f"ended with code {code}")
-        raise self._taken()
+        raise _taken(self._port)
 
     async def stop(self) -> None:
         """End the process: first by request, then by force. May be called again."""
@@ -185,12 +185,6 @@ class EmbeddedBroker:
                 future.cancel()
             await asyncio.gather(*unfinished, return_exceptions=True)
 
-    def _taken(self) -> BrokerRefused:
-        return BrokerRefused(
-            f"cannot start a broker on {HOST}:{self._wanted_port or self._port}: another process listens there",
-            hint="end that process, choose another port, or use it as the broker",
-        )
-
     def _refused(self, what: str) -> BrokerRefused:
         return BrokerRefused(
             f"the broker process on {HOST}:{self._port} {what}", hint=f"its output is in {self._log_path}"
@@ -204,6 +198,13 @@ def _available(port: int) -> int:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind((HOST, port))
         return int(probe.getsockname()[1])
+
+
+def _taken(port: int) -> BrokerRefused:
+    return BrokerRefused(
+        f"cannot start a broker on {HOST}:{port}: another process listens there",
+        hint="end that process, choose another port, or use it as the broker",
+    )
 
 
 async def _answers(port: int) -> bool:
@@ -231,8 +232,10 @@ def _end_with_parent(parent_pid: int) -> None:
     """End this process when its parent does."""
 
     def watch() -> None:
-        sys.stdin.buffer.read()  # returns at end of file: the parent closed it, or is gone
-        os._exit(0)
+        # sys.stdin has a lock that Python wants when it ends; read the descriptor instead
+        while os.read(0, 4_096):
+            pass
+        os._exit(0)  # end of file: the parent closed it, or is gone
 
     threading.Thread(target=watch, daemon=True).start()
     if sys.platform == "linux":

@@ -17,12 +17,13 @@ from dataclasses import dataclass, field
 
 from aif.errors import LocalProtocolError
 from aif.protocol.bundle import BundlePolicy, Bundler
-from aif.protocol.channel_receiver import ChannelReceiver, RosterSender
+from aif.protocol.channel_receiver import ChannelReceiver
 from aif.protocol.channel_sender import ChannelSender
 from aif.protocol.events import ChannelEvent
 from aif.protocol.frame import sender_key
 from aif.protocol.grant import Grant, Role, RosterRow
 from aif.protocol.numbers import AuthMode, Cause, ControlCode
+from aif.protocol.peer import RosterSender
 from aif.protocol.watermark import WatermarkSchedule
 
 Publish = Callable[[str, bytes, int], None]

@@ -1,1 +1,1 @@
-"""The ``GestureClassifier`` AIM: 54 int8 features become the probabilities of four gestures."""
+"""The ``GestureClassifier`` AIM: 54 int8 features become the evidence for four gestures."""

@@ -1,7 +1,9 @@
 """Recipe of the ``GestureClassifier`` model: a small network over motion features, written as int8.
 
-Runs on a build machine. Network: 54 - 16 (ReLU) - 4 (softmax), trained by scikit-learn on the windows of the
-training people as they are and as the other arm would have given them.
+Runs on a build machine. Network: 54 - 16 (ReLU) - 4, trained by scikit-learn with a softmax and cross-entropy
+on the windows of the training people, as they are and as the other arm would have given them. The model gives
+logits, shifted to start at 0: so written it gives the same bytes in every exact engine and can be compiled to
+C, which a softmax inside would prevent. ``probabilities`` of ``score`` is for whoever wants a confidence.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import numpy as np
 
 from aif.authoring.conversion import Progress, TrainedModel, classification_accuracy, convert_checked
 from aif.authoring.int8 import Quantisation
-from aif.authoring.layers import Layer, Softmax, dense_stack
+from aif.authoring.layers import dense_stack, forward
 from aif.authoring.recording import UNSEEN
 from aims.motion_features.corpus import GESTURES, MotionCorpus
 from aims.motion_features.features import SCALE, ZERO_POINT
@@ -45,12 +47,16 @@ def train(
     progress("training the gesture classifier", 0.0)
     features = np.concatenate([data.train_features, data.mirrored_features])
     x = (features.astype(np.float64) - ZERO_POINT) * SCALE
+    centre = x.mean(0)
     labels = np.tile(data.train.label.astype(np.int64), 2)
     network = MLPClassifier((_HIDDEN,), alpha=_PENALTY, max_iter=_EPOCHS, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the number of epochs is chosen, not reached
-        network.fit(x, labels)
-    layers: list[Layer] = [*dense_stack(network.coefs_, network.intercepts_), Softmax()]
+        network.fit(x - centre, labels)
+    weights, biases = network.coefs_, network.intercepts_
+    biases[0] = biases[0] - centre @ weights[0]  # the model takes features as they are
+    biases[-1] = biases[-1] - forward(dense_stack(weights, biases), x).min()  # a softmax does not notice
+    layers = dense_stack(weights, biases)
 
     progress("converting the gesture classifier to int8", 0.5)
     known = data.held_out.label != UNSEEN

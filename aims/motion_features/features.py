@@ -29,8 +29,13 @@ SAMPLE_SCALE: Final = 1 / 1024
 """Physical units per least significant bit of a sample: 0.98 mg, 0.98 mrad/s; range +-32 g, +-32 rad/s."""
 
 SCALE: Final = 1 / 32
-"""Step of the int8 coding, in units of a feature's own spread; the range is -4 to 3.97 spreads."""
-ZERO_POINT: Final = 0
+"""Step of the int8 coding, in units of a feature's own spread."""
+ZERO_POINT: Final = -128
+"""Code of the value 0, which stands for 4 spreads below the centre; the largest is 3.97 spreads above it.
+
+Values from 0 on let models with such outputs (an autoencoder) give equal bytes in every engine.
+"""
+_CENTRE_VALUE: Final = 4.0
 
 _PAIRS: Final = tuple(combinations(range(len(AXES)), 2))
 _ACTIVITY: Final = ("gyroscope_mean", "gyroscope_std", "accelerometer_std")
@@ -126,11 +131,12 @@ def describe(window: npt.NDArray[np.int16]) -> npt.NDArray[np.float64]:
 
 
 def encode(features: npt.NDArray[np.float64]) -> npt.NDArray[np.int8]:
-    """Code features (float64[..., 54]) as int8[..., 54]: ``round((f - centre) / spread / SCALE)``, clipped.
+    """Code features (float64[..., 54]) as int8[..., 54]: the value ``(f - centre) / spread + 4``, quantised.
 
     Rounding is to the nearest, ties to even (IEEE 754 roundToIntegralTiesToEven, ``nearbyint`` in C).
     """
-    steps = np.rint((features - _CODING[:, 0]) / _CODING[:, 1] / SCALE) + ZERO_POINT
+    values = (features - _CODING[:, 0]) / _CODING[:, 1] + _CENTRE_VALUE
+    steps = np.rint(values / SCALE) + ZERO_POINT
     coded: npt.NDArray[np.int8] = np.clip(steps, -128, 127).astype(np.int8)
     return coded
 

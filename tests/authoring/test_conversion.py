@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from aif.authoring.conversion import classification_accuracy, convert_checked
@@ -11,7 +12,10 @@ from aif.errors import ConversionRefused
 pytestmark = pytest.mark.integration
 
 
-def least_squares_digits() -> tuple[list[Layer], np.ndarray, np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+Floats = npt.NDArray[np.float64]
+
+
+def least_squares_digits() -> tuple[list[Layer], Floats, Floats, npt.NDArray[np.int64]]:
     x, y = digits()
     train, test = slice(0, 1200), slice(1200, None)
     with_one = np.c_[x[train], np.ones(1200)]

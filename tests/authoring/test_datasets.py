@@ -46,7 +46,7 @@ def test_arrays_of_arrays_are_read() -> None:
     [
         (Call(os.system, "touch pwned"), "posix.system"),
         (Call(eval, "1 + 1"), "builtins.eval"),
-        (Call(getattr, np, "load"), "builtins.getattr"),
+        (Call(getattr, "x", "upper"), "builtins.getattr"),
         (Call(importlib.import_module, "os"), "importlib.import_module"),
         (Call(np.load, "x.npy"), "numpy.load"),
         ([Call(os.getcwd)], "posix.getcwd"),

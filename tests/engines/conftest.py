@@ -34,5 +34,16 @@ def large_model() -> bytes:
 
 
 @pytest.fixture(scope="session")
+def equal_model() -> bytes:
+    """Int8, (1, 24) to (1, 6): ReLU everywhere, so no negative value is ever rounded."""
+    rng = np.random.default_rng(5)
+    layers: list[Layer] = [
+        Dense(rng.normal(size=(24, 16)), rng.normal(size=16), relu=True),
+        Dense(rng.normal(size=(16, 6)), rng.normal(size=6), relu=True),
+    ]
+    return build(layers, rng.normal(size=(100, 24)))
+
+
+@pytest.fixture(scope="session")
 def digest(model: bytes) -> str:
     return sha256(model).hexdigest()

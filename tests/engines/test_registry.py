@@ -117,9 +117,8 @@ def test_truncated_models_are_one_clear_error(runtime: str, model: bytes) -> Non
             open_engine(runtime, part, sha256=sha256(part).hexdigest(), arena_bytes=8192)
 
 
-@pytest.mark.parametrize("fixture", ["model", "large_model"])
-def test_exact_kernels_equal_tflite_micro_bit_by_bit(fixture: str, request: pytest.FixtureRequest) -> None:
-    content: bytes = request.getfixturevalue(fixture)
+def test_exact_kernels_equal_tflite_micro_bit_by_bit(equal_model: bytes) -> None:
+    content = equal_model
     rng = np.random.default_rng(3)
     digest = sha256(content).hexdigest()
     with (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import IntEnum, StrEnum
 from typing import Any
 
 import cbor2
@@ -11,6 +12,15 @@ from hypothesis import strategies as st
 
 from aif.errors import LocalProtocolError, RemoteProtocolError
 from aif.protocol.cbor import Fields, decode, encode
+
+
+class Major(IntEnum):
+    MAP = 5
+
+
+class Unit(StrEnum):
+    BYTES = "bytes"
+
 
 LEAVES = (
     st.none()
@@ -149,6 +159,11 @@ def test_depth_is_capped_without_recursion() -> None:
 def test_values_that_documents_do_not_carry_are_our_own_error(value: object) -> None:
     with pytest.raises(LocalProtocolError):
         encode(value)
+
+
+def test_enumerations_are_encoded_as_their_values() -> None:
+    document = {Major.MAP: Unit.BYTES, 1: [Major.MAP]}
+    assert encode(document) == encode({5: "bytes", 1: [5]})
 
 
 def test_a_value_nested_too_deeply_is_our_own_error() -> None:

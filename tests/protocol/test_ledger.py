@@ -189,6 +189,14 @@ def test_an_epoch_that_ends_without_final_watermark_has_an_unknown_tail() -> Non
     assert receiver.statistics().lost_frames == 1
 
 
+def test_an_epoch_that_ends_with_a_final_watermark_has_no_unknown_tail() -> None:
+    sender, receiver = pair(AuthMode.AEAD)
+    feed(receiver, [sender.seal(b"a"), sender.seal_watermark(final=True)])
+    receiver.install_epoch(2, [], now_ms=0)
+    receiver.install_epoch(3, [], now_ms=0)
+    assert receiver.poll(0) == []
+
+
 def test_silence_is_noticed_once_and_again_after_the_next_heartbeat() -> None:
     sender, receiver = pair(AuthMode.AEAD)
     assert receiver.poll(29_999) == []

@@ -122,6 +122,7 @@ def test_no_level_can_hold_more_than_one_level(level: str) -> None:
         "aif/enrol/mcu-1/req",
         "aif/mdl/0123456789ABCDEF",
         "aif/mdl/0123",
+        "aif/mdl/0123456789abcdef0",
         "$SYS/broker",
         "aif/ch/" + "w" * 400,
     ],

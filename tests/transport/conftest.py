@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import pytest
 
@@ -103,8 +103,9 @@ class Mosquitto:
         settings = self._folder / "mosquitto.conf"
         user = "user root\n" if os.geteuid() == 0 else ""  # it would give up the right to read its files
         settings.write_text(
-            f"{user}listener {self.port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\npersistence false\n"
-            f"max_packet_size 1048576\nmax_queued_messages 0\nlog_dest stdout\n{self._extra}"
+            f"{user}listener {self.port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n"
+            f"persistence false\nmax_packet_size 1048576\nmax_queued_messages 0\nlog_dest stdout\n"
+            f"{self._extra}"
         )
         with (self._folder / "mosquitto.log").open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
@@ -148,7 +149,7 @@ class Bench:
             self._broker = await self._stack.enter_async_context(Mosquitto(self._folder))
         return self
 
-    async def __aexit__(self, *error: Any) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self._stack.aclose()
 
     async def open(
@@ -228,12 +229,14 @@ class ScriptedBroker:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         return self
 
-    async def __aexit__(self, *error: Any) -> None:
+    async def __aexit__(self, *error: object) -> None:
         assert self._server is not None
+        assert self._hold is not None
         self._server.close()
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._hold.set()
+        for writer in self._writers:
+            writer.transport.abort()
+        await asyncio.gather(*self._tasks)
 
     async def until(self, enough: Callable[[], bool]) -> None:
         assert self._news is not None

@@ -37,6 +37,19 @@ asyncio.run(main())
 """
 
 
+def proc(process_id: int, what: str) -> Path:
+    """What Linux tells about a process."""
+    return Path("/proc") / str(process_id) / what
+
+
+def listening(process_id: int) -> set[str]:
+    """Local addresses, in the kernel's spelling, on which a process accepts TCP connections."""
+    mine = {str(entry.readlink()) for entry in proc(process_id, "fd").iterdir()}
+    tables = (proc(process_id, table).read_text().splitlines()[1:] for table in ("net/tcp", "net/tcp6"))
+    rows = [line.split() for lines in tables for line in lines]
+    return {row[1] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in mine}
+
+
 def ended(descriptor: int) -> bool:
     """Whether the process behind a pidfd ends in time."""
     ready, _, _ = select.select([descriptor], [], [], PATIENCE_S)
@@ -45,21 +58,14 @@ def ended(descriptor: int) -> bool:
 
 async def test_serves_on_loopback_only(tmp_path: Path) -> None:
     async with EmbeddedBroker(tmp_path / "log") as broker:
-        sockets = {os.readlink(f"/proc/{broker.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{broker.pid}/fd")}
-        listening = set()
-        for table in ("tcp", "tcp6"):
-            for line in Path(f"/proc/{broker.pid}/net/{table}").read_text().splitlines()[1:]:
-                columns = line.split()
-                if columns[3] == "0A" and f"socket:[{columns[9]}]" in sockets:
-                    listening.add(columns[1])
-        assert listening == {f"0100007F:{broker.address.port:04X}"}
+        assert listening(broker.pid) == {f"0100007F:{broker.address.port:04X}"}
         assert (tmp_path / "log").stat().st_mode & 0o777 == 0o600
 
 
 async def test_inherits_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIF_TEST_SECRET", "hunter2")
     async with EmbeddedBroker(tmp_path / "log") as broker:
-        environment = Path(f"/proc/{broker.pid}/environ").read_bytes()
+        environment = proc(broker.pid, "environ").read_bytes()
         assert b"PATH=" in environment
         assert b"hunter2" not in environment
 
@@ -89,9 +95,9 @@ async def test_a_port_that_is_lost_between_choice_and_use() -> None:
             stderr=asyncio.subprocess.PIPE,
             env=WITH_PACKAGE,
         )
-        _, said = await child.communicate()
-    assert b"Address already in use" in said
-    assert child.returncode == PORT_TAKEN
+        assert child.stderr is not None
+        assert b"Address already in use" in await child.stderr.read()
+        assert await child.wait() == PORT_TAKEN
 
 
 async def test_another_broker_on_the_port_is_not_taken_for_ours(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from aif.errors import LocalProtocolError
 from aif.transport.filters import (
     MAX_LEVELS,
     MAX_TOPIC_BYTES,
+    Entry,
     SubscriptionTable,
     check_filter,
     check_topic,
@@ -66,7 +67,7 @@ def test_overlap_means_a_common_topic(one: str, other: str) -> None:
 @given(st.lists(filters, max_size=8), topics)
 def test_a_topic_has_at_most_one_entry(candidates: list[str], topic: str) -> None:
     table: SubscriptionTable[int] = SubscriptionTable()
-    kept = []
+    kept: list[Entry[int]] = []
     for number, topic_filter in enumerate(candidates):
         if any(overlap(topic_filter, entry.topic_filter) for entry in kept):
             with pytest.raises(LocalProtocolError, match="overlaps"):

@@ -69,7 +69,7 @@ class Ticket:
         return self.settled
 
     def wait_for_publish(self, timeout: float | None = None) -> None:
-        raise AssertionError
+        raise AssertionError(timeout)
 
 
 def test_outbox_counts_messages_and_bytes() -> None:

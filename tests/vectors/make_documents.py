@@ -1,4 +1,4 @@
-"""Makes ``documents.json``: trust documents with fixed keys and nonces, as other implementations must make them.
+"""Makes ``documents.json``: trust documents with fixed keys and nonces, to be reproduced elsewhere.
 
 Run it after a deliberate change of a format; a test compares the file with what it makes. All byte strings
 are hexadecimal. Secret keys here are counters and repeated bytes: nothing real may ever use them.

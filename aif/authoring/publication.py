@@ -1,0 +1,85 @@
+"""Publishing what a site needs: the runtime's reference value, AIM packages, and trained models.
+
+Decides names, counters and the signed metadata of releases. The same content is never published twice: a
+publication that changes nothing returns the release that is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+
+from aif.authoring.conversion import TrainedModel
+from aif.errors import ModelError
+from aif.model.aim import AIMMetadata
+from aif.trusted.measure import runtime_manifest
+from store.release import Release
+from store.repository import Repository
+from store.targets import pack
+
+RUNTIME_RELEASE = "aif-runtime"
+
+
+class Publisher:
+    """One vendor's hand on a repository."""
+
+    def __init__(self, repository: Repository, vendor: str, now: Callable[[], datetime]) -> None:
+        self._repository, self._vendor, self._now = repository, vendor, now
+
+    def runtime(self, package: Path, version: str) -> Release:
+        """The reference value of this software."""
+        return self._publish(RUNTIME_RELEASE, runtime_manifest(package), "runtime", {"version": version})
+
+    def aim(self, contract: AIMMetadata, folder: Path) -> Release:
+        """An AIM package; its SHA-256 is what hosts compare and report."""
+        custom = {"reference": contract.reference, "name": contract.name, "version": contract.version}
+        return self._publish(contract.name, pack(folder), "aim", custom)
+
+    def model(self, model: TrainedModel) -> Release:
+        """A model, with the arena it was measured to need and what the AIM around it must know."""
+        return self._publish(
+            model.name,
+            model.tflite,
+            "model",
+            {
+                "name": model.name,
+                "arena_bytes": model.report.arena_bytes,
+                "labels": list(model.labels),
+                "parameters": {name: repr(float(value)) for name, value in model.parameters.items()},
+            },
+        )
+
+    def _publish(self, component: str, content: bytes, kind: str, custom: Mapping[str, object]) -> Release:
+        now = self._now()
+        sha256 = hashlib.sha256(content).hexdigest()
+        mine = (
+            release
+            for release in self._repository.releases()
+            if (release.vendor, release.component) == (self._vendor, component)
+        )
+        last = max(mine, key=lambda release: release.counter, default=None)
+        if last is not None and (last.sha256, dict(last.custom), last.yanked) == (sha256, dict(custom), ""):
+            return last
+        counter = last.counter + 1 if last is not None else 1
+        return self._repository.publish(
+            self._vendor, component, counter, content, kind=kind, custom=custom, now=now
+        )
+
+
+def check_model_fits_contract(model: TrainedModel, contract: AIMMetadata) -> None:
+    """See that a trained model needs no more than its AIM declares, before anybody plans with it.
+
+    Raises:
+        ModelError: the arena or the types differ; the message says which implementation.
+    """
+    for implementation in contract.implementations:
+        if implementation.model is None or implementation.model.component != model.name:
+            continue
+        if implementation.arena_bytes and implementation.arena_bytes < model.report.arena_bytes:
+            raise ModelError(
+                f"{model.name} needs an arena of {model.report.arena_bytes:,} B, {contract.reference}/"
+                f"{implementation.id} declares {implementation.arena_bytes:,} B",
+                hint="raise arena_bytes and ram_bytes of that implementation in its aim.yaml",
+            )

@@ -1,0 +1,390 @@
+"""The composition root: the only place that knows every package. Builds hosts, Controllers and helpers.
+
+Verbs call these functions; nothing else in the project constructs a transport, an engine, a planner or a
+store client for the runtime.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TextIO
+
+import aif
+from aif.config import Catalogue, load_catalogue, load_inventory, load_workflow
+from aif.errors import AIFError, NotFound, TransportError
+from aif.model.aiw import Workflow
+from aif.model.inventory import Inventory
+from aif.model.placement import Placement
+from aif.protocol.deployment import Deployment, ModelRelease
+from aif.protocol.evidence import AppraisalPolicy, Component
+from aif.protocol.identifiers import id16
+from aif.protocol.topics import Up, UpTopic
+from aif.runtime.admission import Admission
+from aif.runtime.admission import controller_signer as signer
+from aif.runtime.clock import SystemClock
+from aif.runtime.controller import Controller
+from aif.runtime.deployer import Deployer, ResolvedModel
+from aif.runtime.devices import Site
+from aif.runtime.grants import GrantOffice, SessionKeys
+from aif.runtime.library import AIMLibrary
+from aif.runtime.logbook import LogBook
+from aif.runtime.session import void
+from aif.transport.base import LastWill, Transport
+from aif.trusted.attestation import RUNTIME_COMPONENT, Verifier, aim_component, model_component, part
+from aif.trusted.communication import CommunicationService
+from aif.trusted.measure import runtime_digest
+from aif.trusted.model_service import ModelService
+from aif.trusted.state import DeviceState, StateFile
+from store.client import StoreClient
+from store.floors import Floors
+
+DEFAULT_HOME = ".aif"
+PACKAGE = Path(aif.__file__).resolve().parent
+SHIPPED_AIMS = PACKAGE.parent / "aims"
+VENDOR = "tinyaif"
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Where one machine keeps its state."""
+
+    root: Path
+
+    @property
+    def site(self) -> Path:
+        return self.root / "site"
+
+    @property
+    def socket(self) -> Path:
+        return self.site / "controller.sock"
+
+    @property
+    def store(self) -> Path:
+        return self.root / "store"
+
+    @property
+    def store_keys(self) -> Path:
+        return self.root / "store-keys"
+
+    @property
+    def models(self) -> Path:
+        return self.root / "models"
+
+    @property
+    def recordings(self) -> Path:
+        return self.root / "recordings"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    def device(self, name: str) -> Path:
+        return self.root / "devices" / name
+
+    def device_state(self, name: str) -> StateFile[DeviceState]:
+        return StateFile(self.device(name) / "device.cbor", DeviceState)
+
+
+def catalogue(aims: Iterable[Path]) -> Catalogue:
+    """The shipped AIM library and the user's folders."""
+    return load_catalogue([SHIPPED_AIMS, *aims])
+
+
+def device_hw_class(board: str, arch: str) -> str:
+    """Hardware class of a device: what firmware and models are built for."""
+    return f"{board}/{arch}"
+
+
+# --- a device ---------------------------------------------------------------------------------------
+
+
+async def run_device(
+    name: str,
+    *,
+    home: Home,
+    inventory: Path,
+    broker: str,
+    aims: Sequence[Path],
+    follow: bool,
+    speed: float | None,
+    log_stream: TextIO,
+) -> None:
+    """Run one device's host until cancelled.
+
+    Raises:
+        NotFound: the device is not in the inventory, or was never added.
+    """
+    from aif.emulator.device import EmulatedDevice
+    from aif.runtime.host import Host
+    from aif.transport.mqtt import MQTTTransport
+
+    clock = SystemClock()
+    device = load_inventory(inventory).device(name)
+    state = home.device_state(name)
+    if not state.exists():
+        raise NotFound(
+            f"{name} has no identity in {home.device(name)}",
+            hint=f"provision it with `aif device add {name} --inventory {inventory}`",
+        )
+    log = LogBook(name, clock, log_stream)
+    models = ModelService(
+        home.device(name) / "models",
+        state,
+        device_id=id16("device", name),
+        hw_class_id=id16("hwclass", state.load().hw_class),
+    )
+    will = LastWill(str(UpTopic(name, Up.STATUS)), b"gone", qos=1)
+    async with MQTTTransport(broker, client_id=name, will=will) as transport:
+        host = Host(
+            state=state,
+            transport=transport,
+            library=AIMLibrary(catalogue(aims)),
+            platform=EmulatedDevice(device, home.recordings, follow=follow, speed=speed),
+            models=models,
+            fetch=_model_fetcher(home.device(name), state, full_verification=device.forwards),
+            runtime_digest=runtime_digest(PACKAGE),
+            clock=clock,
+            random=os.urandom,
+            log=log,
+        )
+        log.info("host started", device=name, device_class=str(device.device_class))
+        await host.run()
+
+
+def _model_fetcher(
+    folder: Path, state: StateFile[DeviceState], *, full_verification: bool
+) -> Callable[[Deployment, ModelRelease, Callable[[int, int], None]], bytes]:
+    """Gateways verify the Store's metadata; constrained devices rely on the ticket and the digest alone."""
+
+    def fetch(deployment: Deployment, release: ModelRelease, progress: Callable[[int, int], None]) -> bytes:
+        known = state.load()
+        floors = Floors.from_document(json.loads(known.store_floors)) if known.store_floors else None
+        client = StoreClient(
+            deployment.store_url, folder / "store-cache", known.store_root or b"", floors=floors
+        )
+        sha256 = release.sha256.hex()
+        if not full_verification:
+            return client.fetch_blob(sha256, release.bytes_, progress=progress)
+        content = client.fetch(
+            release.path, expected_sha256=sha256, expected_length=release.bytes_, progress=progress
+        )
+        seen = json.dumps(client.floors.to_document())
+        state.update(lambda current: replace(current, store_floors=seen))
+        return content
+
+    return fetch
+
+
+# --- the Controller ---------------------------------------------------------------------------------
+
+
+async def run_controller(
+    *, home: Home, broker: str, store_url: str, log_stream: TextIO, ready: Callable[[], None] = lambda: None
+) -> None:
+    """Run the Controller and its User Agent socket until cancelled."""
+    from aif.runtime.useragent import UserAgentServer
+    from aif.transport.local import LocalServer
+    from aif.transport.mqtt import MQTTTransport
+
+    clock = SystemClock()
+    log = LogBook("controller", clock, log_stream)
+    async with MQTTTransport(broker, client_id="controller") as transport:
+        controller = build_controller(home=home, transport=transport, store_url=store_url, log=log)
+        await controller.admission.start()
+        agent = UserAgentServer(controller, load=_load_deployment, log=log)
+        server = LocalServer(home.socket, agent.handle)
+        await server.start()
+        log.info("controller started", broker=broker, store=store_url)
+        ready()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                work = [
+                    tasks.create_task(controller.run()),
+                    tasks.create_task(_poll(controller.admission.communication)),
+                ]
+                await agent.shutdown_requested.wait()
+                for task in work:
+                    task.cancel()
+        finally:
+            await server.aclose()
+
+
+async def _poll(communication: CommunicationService) -> None:
+    while True:
+        with contextlib.suppress(TransportError):
+            communication.poll()
+        await asyncio.sleep(0.1)
+
+
+def build_controller(*, home: Home, transport: Transport, store_url: str, log: LogBook) -> Controller:
+    """A Controller with the site's keys, the partitioner and the Store behind it."""
+    clock = SystemClock()
+    loop = asyncio.get_running_loop()
+    site = Site.open_or_create(home.site, os.urandom)
+    state = site.state
+    store_root = (home.store / "metadata" / "1.root.json").read_bytes()
+    client = StoreClient(store_url, home.site / "store-cache", store_root)
+    communication = CommunicationService(
+        publish=lambda topic, payload, qos: transport.send(topic, payload, qos=qos),
+        now_ms=clock.monotonic_ms,
+        call_later=lambda delay_ms, function: void(loop.call_later(delay_ms / 1000.0, function)),
+    )
+    grants = GrantOffice(
+        signer(state.grant_seed),
+        lambda device: _session_keys(admission, device),
+        clock=clock,
+        random=os.urandom,
+    )
+    references = ReferenceBook(client, store_root)
+    admission = Admission(
+        site,
+        transport,
+        communication,
+        grants,
+        Verifier(AppraisalPolicy("site-default", frozenset({RUNTIME_COMPONENT})), os.urandom),
+        clock=clock,
+        log=log,
+        store_root=store_root,
+        reference=references.components,
+        on_message=lambda device, message: controller.on_message(device, message),
+        on_trust=lambda link: controller.on_trust(link),
+    )
+    controller = Controller(
+        admission=admission,
+        grants=grants,
+        deployer=Deployer(
+            sign_deployment=signer(state.deployment_seed),
+            sign_ticket=signer(state.ticket_seed),
+            random=os.urandom,
+            store_url=store_url,
+        ),
+        next_mapping_version=site.next_mapping_version,
+        hw_class_of=lambda device: site.device(device).hw_class,
+        planner=plan_workflow,
+        resolve_model=references.model,
+        clock=clock,
+        log=log,
+    )
+    return controller
+
+
+def _session_keys(admission: Admission, device: str) -> SessionKeys | None:
+    hello = admission.link(device).hello
+    return SessionKeys(hello.session_public, hello.frame_public, hello.boot_id) if hello is not None else None
+
+
+class ReferenceBook:
+    """Reference values and model releases, as the Store's publishers signed them."""
+
+    def __init__(self, client: StoreClient, store_root: bytes) -> None:
+        self._client, self._root = client, store_root
+        self._models: dict[str, Component] = {}
+        self._aims: dict[str, Component] = {}
+        self._runtime: list[Component] = []
+
+    def refresh(self) -> None:
+        """Read every release that the Store lists."""
+        for release in self._client.releases():
+            measured = bytes.fromhex(release.measurement)
+            if release.yanked:
+                continue
+            if release.kind == "runtime":
+                self._runtime.append(part(RUNTIME_COMPONENT, measured, "", self._root))
+            elif release.kind == "aim":
+                kind = aim_component(str(release.custom.get("reference", "")))
+                self._aims[f"{kind}#{release.counter}"] = part(kind, measured, "", self._root)
+            elif release.kind == "model":
+                kind = model_component(release.component)
+                self._models[f"{kind}#{release.counter}"] = part(
+                    kind, measured, str(release.counter), self._root
+                )
+
+    def components(self) -> Mapping[str, Iterable[Component]]:
+        """Good measurements, by kind of part."""
+        if not self._runtime:
+            self.refresh()
+        return {"runtime": self._runtime, "aims": self._aims.values(), "models": self._models.values()}
+
+    def model(self, vendor: str, component: str) -> ResolvedModel:
+        """The newest release of a model.
+
+        Raises:
+            StoreError: there is none, or the Store is not reachable.
+        """
+        release = self._client.newest(vendor, component)
+        self.refresh()
+        parameters = release.custom.get("parameters", {})
+        arena = release.custom.get("arena_bytes", 0)
+        return ResolvedModel(
+            component,
+            release.path,
+            release.counter,
+            bytes.fromhex(release.sha256),
+            release.length,
+            arena if isinstance(arena, int) else 0,
+            {str(k): float(str(v)) for k, v in parameters.items()} if isinstance(parameters, Mapping) else {},
+        )
+
+
+def plan_workflow(workflow: Workflow, inventory: Inventory) -> Placement:
+    """Place a workflow with the partitioner."""
+    from partitioner.policy import PlanPolicy
+    from partitioner.problem import build_problem
+    from partitioner.solver import plan
+
+    return plan(build_problem([workflow], inventory, PlanPolicy()))
+
+
+def _load_deployment(
+    workflow: Path, inventory: Path, aims: list[Path]
+) -> tuple[Workflow, Inventory, AIMLibrary]:
+    known = catalogue(aims)
+    return load_workflow(workflow, known).workflow, load_inventory(inventory), AIMLibrary(known)
+
+
+# --- processes --------------------------------------------------------------------------------------
+
+
+def run_until_signalled(main: Awaitable[None]) -> int:
+    """Run a coroutine; SIGINT and SIGTERM cancel it, and it then has its time to clean up."""
+
+    async def supervised() -> int:
+        task = asyncio.ensure_future(main)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, task.cancel)
+        try:
+            await task
+        except asyncio.CancelledError:
+            return 0
+        except BaseExceptionGroup as group:
+            raise _first_error(group) from group
+        return 0
+
+    return asyncio.run(supervised())
+
+
+def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error a person should see: the first of this project's, else the first there is."""
+    own = group.subgroup(AIFError)
+    chosen: BaseException = own if own is not None else group
+    while isinstance(chosen, BaseExceptionGroup):
+        chosen = chosen.exceptions[0]
+    return chosen
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def stderr() -> TextIO:
+    return sys.stderr

@@ -1,0 +1,139 @@
+"""The User Agent's side: calls that a person's tools make, and what the Controller answers.
+
+Calls carry plain JSON values and travel over a private socket of this machine (``transport.local``).
+Nothing is decided here: it translates between calls and the Controller.
+
+Source: MPAI-AIF V2, User Agent and the Controller's User API.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from aif.errors import LocalProtocolError
+from aif.model.aiw import Workflow
+from aif.model.inventory import Inventory
+from aif.protocol.lifecycle import FINAL_WORKFLOW_STATES, Signal
+from aif.runtime.controller import Controller, RunningWorkflow
+from aif.runtime.library import AIMLibrary
+from aif.runtime.logbook import LogBook
+
+Loader = Callable[[Path, Path, list[Path]], tuple[Workflow, Inventory, AIMLibrary]]
+"""Reads a workflow and an inventory with AIM folders; raises ConfigError."""
+
+
+class UserAgentServer:
+    """Answers a User Agent's calls."""
+
+    def __init__(self, controller: Controller, *, load: Loader, log: LogBook) -> None:
+        self._controller, self._load, self._log = controller, load, log
+        self.shutdown_requested = asyncio.Event()
+
+    async def handle(self, call: str, arguments: Mapping[str, Any]) -> Any:
+        """One call.
+
+        Raises:
+            AIFError: of whatever the call does; ``LocalProtocolError`` for an unknown one.
+        """
+        match call:
+            case "deploy":
+                return await self._deploy(arguments)
+            case "status":
+                return self.status()
+            case "events":
+                return self._events()
+            case "stop":
+                await self._controller.stop(str(arguments["aiw"]))
+                return None
+            case "pause" | "resume":
+                signal = Signal.PAUSE if call == "pause" else Signal.RESUME
+                self._controller.signal(str(arguments["aiw"]), signal, str(arguments.get("aim", "")))
+                return None
+            case "shutdown":
+                self.shutdown_requested.set()
+                return None
+        raise LocalProtocolError(f"the Controller has no call {call!r}")
+
+    async def _deploy(self, arguments: Mapping[str, Any]) -> str:
+        aims = [Path(folder) for folder in arguments.get("aims", [])]
+        workflow, inventory, library = await asyncio.to_thread(
+            self._load, Path(arguments["workflow"]), Path(arguments["inventory"]), aims
+        )
+        running = await self._controller.deploy(workflow, inventory, library)
+        return running.aiw_id
+
+    async def _events(self) -> AsyncIterator[dict[str, Any]]:
+        """The state as it is, then every change."""
+        feed = self._controller.events.listen()
+        with self._controller.events.listening() as queue:
+            yield {"type": "status", "status": self.status()}
+            while True:
+                yield await queue.get()
+
+    def status(self) -> dict[str, Any]:
+        """Everything a screen needs."""
+        links = self._controller.admission.links.values()
+        return {
+            "devices": [
+                {
+                    "device": link.device,
+                    "trust": str(link.trust),
+                    "reason": link.reason,
+                    "appraisal": list(link.verdict),
+                    "clock_skew_s": round(link.skew_s, 3),
+                }
+                for link in links
+            ],
+            "workflows": [_workflow_status(running) for running in self._controller.workflows.values()],
+        }
+
+
+def _workflow_status(running: RunningWorkflow) -> dict[str, Any]:
+    placement = running.placement
+    failure = running.failure
+    return {
+        "aiw": running.aiw_id,
+        "workflow": running.workflow.metadata.reference,
+        "state": str(running.state),
+        "ended": running.state in FINAL_WORKFLOW_STATES,
+        "note": running.note,
+        "failure": {"code": failure.code, "message": str(failure), "hint": failure.hint} if failure else None,
+        "placement": {
+            "objective": placement.objective,
+            "bound": placement.bound,
+            "proven_gap": placement.gap,
+            "seconds": placement.seconds,
+            "assignments": [
+                {
+                    "aim": a.aim,
+                    "device": a.device,
+                    "implementation": a.implementation,
+                    "reason": a.reason,
+                    "rejected": dict(a.rejected),
+                }
+                for a in placement.assignments
+            ],
+        },
+        "devices": {
+            device: {
+                "phase": str(status.phase),
+                "aims": {aim: str(report.state) for aim, report in status.aims.items()},
+            }
+            for device, status in running.status.items()
+        },
+        "channels": sorted(
+            f"{c.source} -> {', '.join(c.destinations)}"
+            for c in (running.plan.channels.values() if running.plan else ())
+        ),
+        "metrics": {device: _json_keys(values) for device, values in running.metrics.items()},
+    }
+
+
+def _json_keys(value: Any) -> Any:
+    """Histograms have integer keys; JSON has only text."""
+    if isinstance(value, Mapping):
+        return {str(k): _json_keys(v) for k, v in value.items()}
+    return value

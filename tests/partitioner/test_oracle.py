@@ -1,0 +1,94 @@
+"""The solver against the exhaustive oracle, and its plans against the independent checker."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from aif.errors import Infeasible, PlacementError
+from aif.model.placement import Placement
+from partitioner.checker import check
+from partitioner.evaluate import evaluate
+from partitioner.exhaustive import best_placement
+from partitioner.generate import Instance, tiny_instance
+from partitioner.greedy import first_plan
+from partitioner.parts import OBJECTIVE_SCALE
+from partitioner.problem import build_problem
+from partitioner.solver import plan
+
+ROUNDING = 1e-6
+
+
+def solved(instance: Instance) -> Placement | None:
+    problem = build_problem(
+        instance.workflows, instance.inventory, instance.policy, releases=instance.releases
+    )
+    try:
+        return plan(problem, workers=1)
+    except Infeasible:
+        return None
+
+
+def agree(seed: int) -> str:
+    instance = tiny_instance(seed)
+    best = best_placement(instance.workflows, instance.inventory, instance.policy, instance.releases)
+    found = solved(instance)
+    assert (found is None) == (best is None), f"seed {seed}: solver {found}, oracle {best}"
+    if found is None or best is None:
+        return "impossible"
+    audit = check(instance.workflows, instance.inventory, found, instance.policy, instance.releases)
+    assert audit.objective == pytest.approx(best.objective, rel=ROUNDING, abs=ROUNDING), f"seed {seed}"
+    assert found.objective == pytest.approx(best.objective, rel=ROUNDING, abs=ROUNDING), f"seed {seed}"
+    assert found.gap == 0.0
+    assert set(found.terms) == set(audit.terms)
+    return "spread" if len({a.device for a in found.assignments}) > 1 else "together"
+
+
+def test_equals_the_oracle_on_1600_tiny_instances() -> None:
+    kinds = Counter(agree(seed) for seed in range(1600))
+    assert min(kinds["impossible"], kinds["together"]) > 300, kinds
+    assert kinds["spread"] > 150, kinds
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", range(10))
+def test_equals_the_oracle_on_many_more(block: int) -> None:
+    for seed in range(2000 + 1000 * block, 3000 + 1000 * block):
+        agree(seed)
+
+
+def test_first_plans_are_allowed_and_never_better_than_the_optimum() -> None:
+    planned = 0
+    for seed in range(300):
+        instance = tiny_instance(seed)
+        problem = build_problem(
+            instance.workflows, instance.inventory, instance.policy, releases=instance.releases
+        )
+        first, best = first_plan(problem), solved(instance)
+        if first is None:
+            continue
+        planned += 1
+        result = evaluate(problem, first)
+        assert not result.broken
+        assert best is not None
+        assert best.objective <= result.objective / OBJECTIVE_SCALE + ROUNDING
+    assert planned > 100
+
+
+def test_same_seed_same_plan() -> None:
+    for seed in (1, 2, 5, 9, 11, 20):
+        first, second = solved(tiny_instance(seed)), solved(tiny_instance(seed))
+        if first is not None and second is not None:
+            assert replace(first, seconds=0.0) == replace(second, seconds=0.0)
+
+
+def test_the_oracle_refuses_what_it_cannot_enumerate() -> None:
+    instance = tiny_instance(0, max_aims=1)
+    more = replace(
+        instance.inventory,
+        devices=tuple(replace(instance.inventory.devices[0], id=f"x{n}") for n in range(4)),
+    )
+    with pytest.raises(PlacementError, match="4 devices are too many"):
+        best_placement(instance.workflows, more, instance.policy)
