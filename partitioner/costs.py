@@ -134,8 +134,10 @@ def model_home(
             break
         if unit.bytes_ >= bytes_:
             return ModelHome(position, bytes_, 0 if in_place else model_bytes)
-    if need is None:
-        return ModelHome(IN_FLASH if flash_is_limited(device) else None, bytes_, 0)
-    kind = need.kind or "any kind"
+    if need is None and flash_is_limited(device):
+        return ModelHome(IN_FLASH, bytes_, 0)
+    if need is None and not device.storage:
+        return ModelHome(None, bytes_, 0)
+    kind = "any kind" if need is None else need.kind or "any kind"
     largest = max((unit.bytes_ for _, unit in units), default=0)
     return f"needs {bytes_:,} B on a storage unit ({kind}), the largest has {largest:,} B"

@@ -136,6 +136,10 @@ def _too_large(problem: PlacementProblem, item: Item) -> str:
         most = problem.limits[limit]
         lacking = amount(limit, used[limit] - most, device)
         place = f"{candidate.device}/{candidate.implementation}"
+        if limit.kind == "deadline":
+            taken, allowed = amount(limit, used[limit]), amount(limit, most)
+            clauses.append(f"{place} takes {taken} on path {limit.subject}, {allowed} are allowed")
+            continue
         clauses.append(
             f"{place} needs {amount(limit, used[limit], device)} {what(limit)}, "
             f"{amount(limit, most, device)} there, {lacking} missing"

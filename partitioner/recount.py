@@ -104,7 +104,8 @@ def storage_unit(device: Device, stored: int, kind: str | None, *, flash_will_do
         unit = device.storage[number]
         if unit.bytes_ >= stored and kind in (None, unit.kind):
             return number
-    return -1 if flash_will_do else None
+    somewhere = mcu or device.flash_bytes > 0 or not device.storage
+    return -1 if flash_will_do and somewhere else None
 
 
 class Ways:

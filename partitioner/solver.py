@@ -31,6 +31,8 @@ from partitioner.reasons import describe
 
 DEFAULT_TIME_LIMIT_S = 10.0
 DEFAULT_WORKERS = 2
+EXPLAIN_STEP_S = 2.0
+EXPLAIN_BUDGET_S = 20.0
 MAX_TIME_US = 10**10
 """Bound of every finish time, about 2.8 hours."""
 
@@ -84,11 +86,20 @@ class CoreFinder:
     """Questions about impossible problems, answered by proofs; implements ``explain.Prover``.
 
     Presolve is off and one worker is used: with presolve the solver may name every assumption, or literals
-    that are none.
+    that are none. Each question may take ``step_s``, all together ``budget_s``; then nothing more is proven
+    and explanations stay as they are.
     """
 
-    def __init__(self, problem: PlacementProblem, *, seed: int = 0, step_s: float = 2.0) -> None:
+    def __init__(
+        self,
+        problem: PlacementProblem,
+        *,
+        seed: int = 0,
+        step_s: float = EXPLAIN_STEP_S,
+        budget_s: float = EXPLAIN_BUDGET_S,
+    ) -> None:
         self.problem, self.seed, self.step_s = problem, seed, step_s
+        self.end_s = time.perf_counter() + budget_s
 
     def core(self, active: Collection[Limit] | None = None) -> frozenset[Limit] | None:
         """Limits that cannot all hold, chosen among ``active`` (None: all); None when that is not proven."""
@@ -116,7 +127,8 @@ class CoreFinder:
         return found in (cp_model.OPTIMAL, cp_model.FEASIBLE)
 
     def _careful(self) -> cp_model.CpSolver:
-        solver = _solver(self.step_s, self.seed, 1)
+        left_s = max(0.0, self.end_s - time.perf_counter())
+        solver = _solver(min(self.step_s, left_s), self.seed, 1)
         solver.parameters.cp_model_presolve = False
         return solver
 

@@ -7,19 +7,84 @@ publication that changes nothing returns the release that is there.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
 from aif.authoring.conversion import TrainedModel
-from aif.errors import ModelError
+from aif.errors import LengthOrHashMismatch, ModelError, NotFound
 from aif.model.aim import AIMMetadata
 from aif.trusted.measure import runtime_manifest
+from aif.trusted.state import write_atomically
 from store.release import Release
 from store.repository import Repository
 from store.targets import pack
 
 RUNTIME_RELEASE = "aif-runtime"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredModel:
+    """A trained model in a folder, with what its publication and a report need.
+
+    ``accuracy_float`` and ``accuracy_int8`` are ratios over ``examples``; ``metrics`` are further ratios.
+    """
+
+    name: str
+    tflite: bytes
+    arena_bytes: int
+    mac_count: int
+    accuracy_float: float
+    accuracy_int8: float
+    examples: int
+    labels: tuple[str, ...]
+    parameters: Mapping[str, float]
+    metrics: Mapping[str, float]
+
+
+def save_model(folder: Path, model: TrainedModel) -> StoredModel:
+    """Write ``<name>.tflite`` and, last, ``<name>.model.json``."""
+    report = model.report
+    stored = StoredModel(
+        model.name,
+        model.tflite,
+        report.arena_bytes,
+        report.mac_count,
+        report.accuracy_float,
+        report.accuracy_int8,
+        report.examples,
+        model.labels,
+        dict(model.parameters),
+        dict(model.metrics),
+    )
+    description = {k: v for k, v in asdict(stored).items() if k != "tflite"} | {"sha256": model.sha256}
+    write_atomically(folder / f"{model.name}.tflite", model.tflite)
+    write_atomically(folder / f"{model.name}.model.json", json.dumps(description, indent=1).encode())
+    return stored
+
+
+def load_model(folder: Path, name: str) -> StoredModel:
+    """Read what ``save_model`` wrote.
+
+    Raises:
+        NotFound: there is no such model.
+        LengthOrHashMismatch: file and description do not belong together.
+    """
+    try:
+        tflite = (folder / f"{name}.tflite").read_bytes()
+        facts = json.loads((folder / f"{name}.model.json").read_text())
+    except FileNotFoundError as error:
+        raise NotFound(
+            f"there is no trained model {name} in {folder}", hint="train it with `aif train`"
+        ) from error
+    if hashlib.sha256(tflite).hexdigest() != facts.pop("sha256"):
+        raise LengthOrHashMismatch(
+            f"{folder / name}.tflite is not the model that was trained",
+            hint="train again with `aif train --force`",
+        )
+    return StoredModel(tflite=tflite, **{**facts, "labels": tuple(facts["labels"])})
 
 
 class Publisher:
@@ -37,7 +102,7 @@ class Publisher:
         custom = {"reference": contract.reference, "name": contract.name, "version": contract.version}
         return self._publish(contract.name, pack(folder), "aim", custom)
 
-    def model(self, model: TrainedModel) -> Release:
+    def model(self, model: StoredModel) -> Release:
         """A model, with the arena it was measured to need and what the AIM around it must know."""
         return self._publish(
             model.name,
@@ -45,7 +110,7 @@ class Publisher:
             "model",
             {
                 "name": model.name,
-                "arena_bytes": model.report.arena_bytes,
+                "arena_bytes": model.arena_bytes,
                 "labels": list(model.labels),
                 "parameters": {name: repr(float(value)) for name, value in model.parameters.items()},
             },
@@ -68,7 +133,7 @@ class Publisher:
         )
 
 
-def check_model_fits_contract(model: TrainedModel, contract: AIMMetadata) -> None:
+def check_model_fits_contract(model: StoredModel, contract: AIMMetadata) -> None:
     """See that a trained model needs no more than its AIM declares, before anybody plans with it.
 
     Raises:
@@ -77,9 +142,9 @@ def check_model_fits_contract(model: TrainedModel, contract: AIMMetadata) -> Non
     for implementation in contract.implementations:
         if implementation.model is None or implementation.model.component != model.name:
             continue
-        if implementation.arena_bytes and implementation.arena_bytes < model.report.arena_bytes:
+        if implementation.arena_bytes and implementation.arena_bytes < model.arena_bytes:
             raise ModelError(
-                f"{model.name} needs an arena of {model.report.arena_bytes:,} B, {contract.reference}/"
+                f"{model.name} needs an arena of {model.arena_bytes:,} B, {contract.reference}/"
                 f"{implementation.id} declares {implementation.arena_bytes:,} B",
                 hint="raise arena_bytes and ram_bytes of that implementation in its aim.yaml",
             )

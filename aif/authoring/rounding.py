@@ -2,9 +2,9 @@
 
 A quantised layer multiplies its int32 sum by a constant, rounding twice (the sum times a 32-bit fraction,
 then a right shift), and adds the zero point of its output. In the second step TFLite-Micro rounds ties away
-from zero, LiteRT's built-in kernels (x86-64) upwards: they differ for *negative* ties, about one value in 200.
-If no value is negative before the zero point is added, they agree. LiteRT's reference kernels round
-once, its XNNPACK kernels differently again: those agree with neither.
+from zero, LiteRT's built-in kernels (x86-64) upwards: they differ for *negative* ties (one value
+of about 200). If no value is negative before the zero point is added, they agree. LiteRT's reference kernels
+round once, its XNNPACK kernels differently again: those do not agree with TFLite-Micro.
 
 Decides: how the outputs of an inner linear dense layer are shifted to be at least 0 on the sample, and that
 what follows undoes the shift. Does not: touch the last layer, whose values mean something to others (give it

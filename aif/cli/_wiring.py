@@ -148,7 +148,9 @@ async def run_device(
             state=state,
             transport=transport,
             library=AIMLibrary(catalogue(aims)),
-            platform=EmulatedDevice(device, home.recordings, follow=follow, speed=speed),
+            platform=EmulatedDevice(
+                device, home.recordings, clock=clock, follow=follow, speed=speed
+            ),
             models=models,
             fetch=_model_fetcher(home.device(name), state, full_verification=device.forwards),
             runtime_digest=runtime_digest(PACKAGE),
@@ -255,8 +257,8 @@ def build_controller(*, home: Home, transport: Transport, store_url: str, log: L
         log=log,
         store_root=store_root,
         reference=references.components,
-        on_message=lambda device, message: controller.on_message(device, message),
-        on_trust=lambda link: controller.on_trust(link),
+        on_message=lambda device, message: controller.on_message(device, message),  # noqa: PLW0108  # made below
+        on_trust=lambda link: controller.on_trust(link),  # noqa: PLW0108  # made below
     )
     controller = Controller(
         admission=admission,
@@ -274,6 +276,7 @@ def build_controller(*, home: Home, transport: Transport, store_url: str, log: L
         clock=clock,
         log=log,
     )
+    log.forward = lambda line: controller.take_log("controller", line)
     return controller
 
 
@@ -298,10 +301,12 @@ class ReferenceBook:
             if release.yanked:
                 continue
             if release.kind == "runtime":
-                self._runtime.append(part(RUNTIME_COMPONENT, measured, "", self._root))
+                version = str(release.custom.get("version", ""))
+                self._runtime.append(part(RUNTIME_COMPONENT, measured, version, self._root))
             elif release.kind == "aim":
                 kind = aim_component(str(release.custom.get("reference", "")))
-                self._aims[f"{kind}#{release.counter}"] = part(kind, measured, "", self._root)
+                version = str(release.custom.get("version", ""))
+                self._aims[f"{kind}#{release.counter}"] = part(kind, measured, version, self._root)
             elif release.kind == "model":
                 kind = model_component(release.component)
                 self._models[f"{kind}#{release.counter}"] = part(

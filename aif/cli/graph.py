@@ -5,11 +5,16 @@ from __future__ import annotations
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from aif.cli.validate import aim_library
+from aif.errors import PlacementError
+
+if TYPE_CHECKING:
+    from aif.model.aiw import Workflow
+    from aif.model.placement import Placement
 
 app = typer.Typer(add_completion=False)
 
@@ -42,7 +47,7 @@ def graph(
     from aif.config.svg import svg
 
     loaded = load_workflow(workflow, load_catalogue(aims or aim_library()))
-    drawn = graph_of(loaded.workflow)
+    drawn = graph_of(loaded.workflow, _placement(placement, loaded.workflow) if placement else None)
     as_svg = form is Format.SVG or (form is None and output is not None and output.suffix == ".svg")
     text = svg(drawn) if as_svg else mermaid(drawn)
     for warning in loaded.warnings:
@@ -51,3 +56,22 @@ def graph(
         print(text, end="")
     else:
         write_atomically(output, text)
+
+
+def _placement(path: Path, workflow: Workflow) -> Placement:
+    """The plan in a file, when it is one of this workflow."""
+    from aif.config.document import MAX_DOCUMENT_BYTES
+    from partitioner.report import from_json
+
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_DOCUMENT_BYTES + 1)
+        text = data.decode("utf-8")
+    except (OSError, UnicodeDecodeError) as reason:
+        raise PlacementError(f"cannot read {path.as_posix()}: {reason}") from reason
+    if len(data) > MAX_DOCUMENT_BYTES:
+        raise PlacementError(f"{path.as_posix()} is larger than {MAX_DOCUMENT_BYTES:,} B")
+    plan = from_json(text)
+    if plan.workflow != workflow.name:
+        raise PlacementError(f"{path.as_posix()} places {plan.workflow}, not {workflow.name}")
+    return plan

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aif.errors import AIFError, ConfigError, Diagnostic
+from aif.errors import ConfigError, Diagnostic
+
+if TYPE_CHECKING:
+    from aif.model.aim import AIMMetadata
 
 app = typer.Typer(add_completion=False)
 
@@ -33,23 +37,35 @@ def validate(
 
     The exit code is 0 when nothing is wrong, else 2; warnings do not count.
     """
-    libraries = aims or aim_library()
+    library = _Library(aims or aim_library())
     wrong = 0
     for file in _expanded(files):
         try:
-            summary, warnings = _checked(file, libraries)
+            summary, warnings = _checked(file, library)
         except ConfigError as refused:
             wrong += sum(finding.severity == "error" for finding in refused.findings)
             _show(refused.findings)
-        except AIFError as refused:
-            wrong += 1
-            print(refused.diagnostics(), end="\n\n")
         else:
             _show(warnings)
             print(f"{file.as_posix()}: {summary}")
     if wrong:
-        print(f"{wrong} error{'s' if wrong > 1 else ''}")
-    return 2 if wrong else 0
+        print(_counted(wrong, "error"))
+    return ConfigError.exit_code if wrong else 0
+
+
+class _Library:
+    """The AIM library, read when a file first needs it and then kept."""
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self.folders = folders
+        self._read: Mapping[str, AIMMetadata] | None = None
+
+    def contracts(self) -> Mapping[str, AIMMetadata]:
+        from aif.config import load_catalogue
+
+        if self._read is None:
+            self._read = load_catalogue(self.folders)
+        return self._read
 
 
 def _expanded(files: list[Path]) -> list[Path]:
@@ -68,7 +84,7 @@ def _show(findings: tuple[Diagnostic, ...]) -> None:
         print(finding.render(), end="\n\n")
 
 
-def _checked(file: Path, libraries: list[Path]) -> tuple[str, tuple[Diagnostic, ...]]:
+def _checked(file: Path, library: _Library) -> tuple[str, tuple[Diagnostic, ...]]:
     """One line about a valid file, and its warnings."""
     from aif.config.aim import AIM_FILE
     from aif.config.document import load_document
@@ -79,7 +95,7 @@ def _checked(file: Path, libraries: list[Path]) -> tuple[str, tuple[Diagnostic, 
     kind = load_document(file).kind
     if kind == "inventory":
         return _inventory(file), ()
-    return _aim(file, libraries) if kind == "aim" else _workflow(file, libraries)
+    return _aim(file, library) if kind == "aim" else _workflow(file, library)
 
 
 def _counted(number: int, what: str) -> str:
@@ -100,8 +116,8 @@ def _inventory(file: Path) -> str:
     )
 
 
-def _aim(file: Path, libraries: list[Path]) -> tuple[str, tuple[Diagnostic, ...]]:
-    from aif.config import load_aim, load_catalogue
+def _aim(file: Path, library: _Library) -> tuple[str, tuple[Diagnostic, ...]]:
+    from aif.config import load_aim
     from aif.config.aim import read_aim
     from aif.config.catalogue import check_composite
     from aif.config.document import load_document
@@ -112,7 +128,7 @@ def _aim(file: Path, libraries: list[Path]) -> tuple[str, tuple[Diagnostic, ...]
     if aim.composition is None:
         return f"AIM {aim.reference}: {ports}, {_counted(len(aim.implementations), 'implementation')}", ()
     read = read_aim(Findings(load_document(file)))
-    contracts = {**load_catalogue(libraries), aim.reference: aim}
+    contracts = {**library.contracts(), aim.reference: aim}
     if read is not None:
         check_composite(read, contracts)
         read.findings.raise_errors()
@@ -120,11 +136,11 @@ def _aim(file: Path, libraries: list[Path]) -> tuple[str, tuple[Diagnostic, ...]
     return f"composite AIM {aim.reference}: {ports}, {_counted(len(aim.composition.aims), 'AIM')}", warnings
 
 
-def _workflow(file: Path, libraries: list[Path]) -> tuple[str, tuple[Diagnostic, ...]]:
-    from aif.config import load_catalogue, load_workflow
+def _workflow(file: Path, library: _Library) -> tuple[str, tuple[Diagnostic, ...]]:
+    from aif.config import load_workflow
     from aif.model.rates import derive_rates
 
-    loaded = load_workflow(file, load_catalogue(libraries))
+    loaded = load_workflow(file, library.contracts())
     workflow = loaded.workflow
     text = (
         f"workflow {loaded.metadata.reference}: {_counted(len(workflow.aims), 'AIM')}, "

@@ -24,7 +24,7 @@ from aif.config.codes import Code
 from aif.config.composition import Composed, compose
 from aif.config.document import Path_, load_document
 from aif.config.findings import Findings, read_shape
-from aif.errors import ModelError
+from aif.errors import ModelError, TypeSyntaxError
 from aif.model.aim import (
     AIMMetadata,
     Implementation,
@@ -146,7 +146,7 @@ def read_types(findings: Findings, entries: Mapping[str, TypeEntry]) -> dict[str
         try:
             types[name] = _annotated(resolve(entry.type, types), entry)
         except ModelError as wrong:
-            findings.add_model_error(text_path, wrong)
+            findings.add_model_error(text_path if isinstance(wrong, TypeSyntaxError) else path, wrong)
             findings.spoil(path)
             types[name] = UNKNOWN_TYPE
     return types
@@ -220,7 +220,7 @@ def _payload(findings: Findings, path: Path_, entry: PortEntry, kind: PortType) 
         findings.add(
             Code.CONTRADICTION, message + (" or more" if fixed is None else ""), (*path, "payload_bytes")
         )
-    elif given is None and (largest is None or largest > MAX_PAYLOAD_BYTES):
+    elif given is None and (largest is None or largest > MAX_PAYLOAD_BYTES) and not _spoilt(findings, path):
         findings.add(
             Code.MISSING_KEY,
             f"missing key 'payload_bytes' of {path[-1]}",
@@ -231,6 +231,10 @@ def _payload(findings: Findings, path: Path_, entry: PortEntry, kind: PortType) 
     if fixed is not None or given is None:
         return largest or 0
     return given
+
+
+def _spoilt(findings: Findings, path: Path_) -> bool:
+    return findings.touched(str(path[0]), str(path[1]))
 
 
 def _composed(findings: Findings, file: AIMFile) -> Composed | None:

@@ -63,6 +63,8 @@ class Document:
             return self.place(name)
         if isinstance(node, MapNode) and "id" in node.entries:
             return self.place(node.entries["id"][1])
+        if isinstance(node, MapNode) and node.entries and not node.flow:
+            return self.place(next(iter(node.entries.values()))[0])
         return self.place(node)
 
     def place(self, node: Node) -> SourceLocation:

@@ -307,8 +307,9 @@ def _forget(findings: Findings, errors: Sequence[ErrorDetails]) -> bool:
     paths = {_existing(document, error["loc"]) for error in errors}
     if () in paths:
         return False
-    for path in paths:
-        findings.spoil(path)
+    for error in errors:
+        path = _existing(document, error["loc"])
+        findings.spoil(path[:-1] if error["loc"][-1:] == ("[key]",) else path)
     for path in sorted(paths, key=_position, reverse=True):
         document.discard(path)
     return True

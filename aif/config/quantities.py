@@ -45,7 +45,7 @@ UNITS: Final[dict[str, dict[str, Fraction]]] = {
 
 _DIMENSION: Final = {unit: dimension for dimension, units in UNITS.items() for unit in units}
 _WITH_UNIT = re.compile(
-    r"([-+]?(?:[0-9]{1,30}(?:\.[0-9]{0,30})?|\.[0-9]{1,30})(?:[eE][-+]?[0-9]{1,2})?) *(.*)"
+    r"([-+]?(?:[0-9]{1,30}(?:\.[0-9]{0,30})?|\.[0-9]{1,30})(?:[eE][-+]?[0-9]{1,2})?)\s*([^0-9.\s].*)?"
 )
 MAX_CHARACTERS: Final = 64
 
@@ -78,13 +78,13 @@ def convert(text: str, unit: str) -> int | float:
     if found is None:
         raise QuantityError(
             f"must be {wanted}, not the text {text[:MAX_CHARACTERS]!r}",
-            f"write a number{_in(unit)}, or {example}",
+            f"write a number{_in(unit)}, or one with a unit, {example}",
         )
-    number, given = found.groups()
+    number, given = found[1], found[2] or ""
     if not given:
         raise QuantityError(
             f"must be {wanted}, but {text!r} has no unit",
-            f"write {number}{_in(unit)} without quotes, or a unit, {example}",
+            f"write {number}{_in(unit)} without quotes, or add a unit, {example}",
         )
     if given not in _DIMENSION or given == "1":
         known = [name for name in UNITS[wanted] if name != "1"]

@@ -53,6 +53,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """``did you mean …?`` when something close is known, else the list of what is."""
     names = sorted(known)
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    if not close and len(word) >= 3:  # a beginning is not close by the measure above
+        close = [name for name in names if name.startswith(word)]
     if close:
         return f"did you mean {close[0]!r}?"
     return "known: " + ", ".join(names) if names else "nothing of that kind is declared"

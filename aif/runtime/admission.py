@@ -37,6 +37,9 @@ from aif.trusted.attestation import Verifier
 from aif.trusted.communication import CommunicationService, SealedChannel, SecureReceiver, SecureSender
 
 DEVICE_SILENCE_S = 6.0
+CHALLENGE_PATIENCE_S = 3.0
+"""A device that repeats its hello gets a new challenge after this long."""
+
 REATTESTATION_S = 15 * 60.0
 
 
@@ -65,8 +68,7 @@ class DeviceLink:
     skew_s: float = 0.0
     up: SecureReceiver | None = None
     down: SecureSender | None = None
-    serial: int = 0
-    log: list[str] = field(default_factory=list)
+    challenged_ms: float = 0.0
 
 
 class Admission:
@@ -166,12 +168,13 @@ class Admission:
         except AIFError as error:
             self._log.warning("hello refused", device=device, code=error.code, reason=str(error))
             return
-        if link.hello is not None and link.hello.boot_id == hello.boot_id and self._verifier.expects(device):
+        same_boot = link.hello is not None and link.hello.boot_id == hello.boot_id
+        waited_ms = self._clock.monotonic_ms() - link.challenged_ms
+        if same_boot and self._verifier.expects(device) and waited_ms < CHALLENGE_PATIENCE_S * 1000:
             return  # its challenge is on the way
         link.hello = hello
         link.skew_s = (hello.time_us - self._clock.time_us()) / 1e6
         link.attested_mapping = -1
-        link.serial = 0 if link.trust is not Trust.TRUSTED else link.serial
         self.challenge(device, mapping_version=None)
 
     def challenge(self, device: str, *, mapping_version: int | None) -> None:
@@ -179,6 +182,7 @@ class Admission:
         link = self.link(device)
         if link.trust is not Trust.TRUSTED:
             link.trust = Trust.APPRAISING
+        link.challenged_ms = self._clock.monotonic_ms()
         now_s = self._clock.time_us() // 1_000_000
         last = (
             link.attested_mapping

@@ -10,6 +10,7 @@ Source: MPAI-AIF V2, Controller; the mapping to devices is this project's extens
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -44,6 +45,7 @@ PREPARE_TIMEOUT_S = 120.0
 TRUST_TIMEOUT_S = 30.0
 REPEAT_S = 2.0
 EVENTS_KEPT = 10_000
+LOG_LINES_KEPT = 1_000
 
 Planner = Callable[[Workflow, Inventory], Placement]
 ModelResolver = Callable[[str, str], ResolvedModel]
@@ -125,6 +127,7 @@ class Controller:
         self._clock, self._log = clock, log
         self.workflows: dict[str, RunningWorkflow] = {}
         self.events = EventFeed()
+        self.recent_logs: deque[dict[str, Any]] = deque(maxlen=LOG_LINES_KEPT)
         self._changed = asyncio.Event()
         self._number = 0
 
@@ -336,10 +339,7 @@ class Controller:
     def on_message(self, device: str, message: ControlMessage) -> None:
         """Take up one control message of a trusted device."""
         if isinstance(message, LogLine):
-            self.events.publish(
-                {"type": "log", "origin": device, "time_us": message.time_us, "level": message.level,
-                 "event": message.event, "facts": dict(message.facts)}
-            )  # fmt: skip
+            self.take_log(device, message)
             return
         running = self.workflows.get(getattr(message, "aiw_id", ""))
         if running is None or device not in running.devices:
@@ -361,6 +361,15 @@ class Controller:
                 self._log.warning(
                     "unexpected message from a device", device=device, message=type(message).__name__
                 )
+
+    def take_log(self, origin: str, line: LogLine) -> None:
+        """Keep and publish one log line of a device or of the Controller itself."""
+        event = {
+            "type": "log", "origin": origin, "time_us": line.time_us, "level": line.level,
+            "event": line.event, "facts": dict(line.facts),
+        }  # fmt: skip
+        self.recent_logs.append(event)
+        self.events.publish(event)
 
     def _take_status(self, running: RunningWorkflow, device: str, status: WorkflowStatus) -> None:
         previous = running.status.get(device)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
+from aif import __version__
 from aif.errors import AIFError, TransportError
 from aif.model.aim import AIMMetadata, Implementation
 from aif.protocol import control, deployment
@@ -320,13 +321,14 @@ class Host:
         """What runs here: this runtime, every deployed AIM package, every installed model that is deployed."""
         state = self._state.load()
         root = state.store_root or b""
-        yield part(RUNTIME_COMPONENT, self._runtime_digest, "", root)
+        yield part(RUNTIME_COMPONENT, self._runtime_digest, __version__, root)
         seen: set[str] = set()
         for current in self._parts.values():
             for aim in current.deployment.aims if current.deployment and current.workflow else ():
                 if aim_component(aim.use) not in seen:
                     seen.add(aim_component(aim.use))
-                    yield part(aim_component(aim.use), self._library.digest(aim.use), "", root)
+                    version = self._library.contract(aim.use).version
+                    yield part(aim_component(aim.use), self._library.digest(aim.use), version, root)
                 if aim.model is not None and model_component(aim.model.component) not in seen:
                     seen.add(model_component(aim.model.component))
                     installed = self._models.installed(aim.model.component)

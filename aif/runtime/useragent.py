@@ -45,6 +45,8 @@ class UserAgentServer:
                 return self.status()
             case "events":
                 return self._events()
+            case "logs":
+                return self._logs(follow=bool(arguments.get("follow")))
             case "stop":
                 await self._controller.stop(str(arguments["aiw"]))
                 return None
@@ -72,6 +74,15 @@ class UserAgentServer:
             yield {"type": "status", "status": self.status()}
             while True:
                 yield await queue.get()
+
+    async def _logs(self, *, follow: bool) -> AsyncIterator[dict[str, Any]]:
+        with self._controller.events.listening() as queue:
+            for line in list(self._controller.recent_logs):
+                yield line
+            while follow:
+                event = await queue.get()
+                if event["type"] == "log":
+                    yield event
 
     def status(self) -> dict[str, Any]:
         """Everything a screen needs."""

@@ -8,8 +8,8 @@ Invariants: nobody's windows are on both sides of the split; the unseen motion i
 Two pairs of exercises are one kind of motion each, because these features do not tell them apart for people
 not seen in training (abduction and forward elevation are mixed up in 26 to 30 % of windows, internal and
 external rotation in 17 to 32 %). Raising the arm (ABD, FEL) is left out of all training: it is the motion
-that the anomaly model must notice. It was chosen because it is noticed best; the others are found far less often
-at the same rate of false alarms. Vocabulary and features were chosen on these same ten people: expect
+that the anomaly model must notice. It was chosen because it is noticed best; the others are found far less
+often at the same rate of false alarms. Vocabulary and features were chosen on these same ten people: expect
 somewhat less on others.
 """
 

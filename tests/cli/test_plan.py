@@ -53,7 +53,8 @@ deadline_ms: 200
 implementations:
   - {id: mcu, runtime: tflm, arch: [armv7e-m], os: [Zephyr, none], source: firmware/aims/gesture_classifier,
      model: {component: gesture}, ram_bytes: 9216, arena_bytes: 4096, flash_bytes: 28672,
-     instructions: 310000, measured: [{on: B-L475E-IOT01A, latency_us: 5200, latency_p99_us: 5600, energy_uj: 180, method: board}],
+     instructions: 310000,
+     measured: [{on: B-L475E-IOT01A, latency_us: 5200, latency_p99_us: 5600, energy_uj: 180, method: board}],
      requires: {storage: {kind: internal_flash, bytes: 8192}}, security: attested}
   - {id: gateway, runtime: tflite, arch: [x86-64, aarch64], os: [Linux], entry: "demo:Classifier",
      model: {component: gesture}, ram_bytes: 41943040,
@@ -72,15 +73,17 @@ INVENTORY = """\
 schema: 1
 inventory: {name: lab, version: 3}
 devices:
-  - {id: gw, class: gateway, board: gateway-a, arch: aarch64, os: Linux, instructions_per_s: 4000000000, cores: 4,
-     ram_bytes: 1500000000, flash_bytes: 0, storage: [{kind: disk, bytes: 16000000000, write_bps: 160000000}],
+  - {id: gw, class: gateway, board: gateway-a, arch: aarch64, os: Linux,
+     instructions_per_s: 4000000000, cores: 4, ram_bytes: 1500000000, flash_bytes: 0,
+     storage: [{kind: disk, bytes: 16000000000, write_bps: 160000000}],
      energy: {source: mains, active_mw: 4500, idle_mw: 2500, tx_uj_per_byte: 1.0, rx_uj_per_byte: 1.0},
      runtimes: [python, tflite, tflm], attestation: software, site: lab, zone: room}
-  - {id: wrist, class: mcu, board: B-L475E-IOT01A, arch: armv7e-m, os: Zephyr, dmips: 100, instructions_per_s: 60000000,
-     ram_bytes: 65536, flash_bytes: 655360,
+  - {id: wrist, class: mcu, board: B-L475E-IOT01A, arch: armv7e-m, os: Zephyr,
+     dmips: 100, instructions_per_s: 60000000, ram_bytes: 65536, flash_bytes: 655360,
      storage: [{kind: internal_flash, bytes: 131072}, {kind: spiffs, bytes: 4194304}],
      sensors: [{kind: imu, rate_hz: 1660}],
-     energy: {source: battery, battery_mwh: 740, active_mw: 36, idle_mw: 1.2, tx_uj_per_byte: 5.0, rx_uj_per_byte: 3.0},
+     energy: {source: battery, battery_mwh: 740, active_mw: 36, idle_mw: 1.2,
+              tx_uj_per_byte: 5.0, rx_uj_per_byte: 3.0},
      runtimes: [tflm, firmware], attestation: dice, site: lab, zone: wrist}
   - {id: bench, class: mcu, board: mps2-an386, arch: armv7e-m, os: none, instructions_per_s: 25000000,
      ram_bytes: 16384, flash_bytes: 1048576, storage: [{kind: internal_flash, bytes: 262144}],
@@ -108,3 +111,109 @@ def lab(tmp_path: Path) -> Path:
 
 def run(lab: Path, *options: str) -> int:
     return cli.main(["plan", str(lab / "gesture"), "--aims", str(lab / "aims"), *options])
+
+
+def test_the_table_says_where_and_why(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(lab, "--releases", str(lab / "models")) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "GestureRecognition@1.0 on inventory lab v3" in out
+    assert "imu wrist mcu 34 us instructions pinned by zone wrist" in out
+    assert "classifier gw gateway 60 us measured cheapest: +" in out
+    assert "wrist, bench: pinned to class gateway, this is class mcu" in out
+    assert "65.0 MiB of 1.4 GiB" in out
+    assert "gesture 11.2 ms 400 ms" in out
+    assert "proven optimal" in out
+
+
+def test_json_is_a_placement_and_output_replaces_the_file(
+    lab: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = lab / "plan.json"
+    target.write_text("old")
+    assert run(lab, "--format", "json", "--output", str(target), "--seed", "7") == 0
+    assert run(lab, "--format", "json") == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["schema"] == 1
+    written, shown = from_json(target.read_text()), from_json(printed.out)
+    assert written.assignments == shown.assignments
+    assert written.device_of("imu") == "wrist"
+    assert printed.err == f"wrote {target}\n"
+    assert sorted(p.name for p in lab.iterdir()) == ["aims", "gesture", "models", "plan.json"]
+
+
+def test_mermaid_shows_devices_and_what_crosses_them(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(lab, "--format", "mermaid") == 0
+    out = capsys.readouterr().out
+    assert out.startswith("flowchart LR\n")
+    assert 'subgraph d0["wrist"]' in out
+    assert '==>|"features &gt; features"|' in out
+
+
+def test_a_table_in_a_file_has_no_colours(lab: Path) -> None:
+    target = lab / "plan.txt"
+    assert run(lab, "--output", str(target)) == 0
+    assert "\x1b" not in target.read_text()
+    assert "proven optimal" in target.read_text()
+
+
+def test_an_impossible_plan_is_one_screen_with_exit_code_4(
+    lab: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inventory = lab / "gesture" / "inventory.yaml"
+    inventory.write_text(INVENTORY.replace("latency_ms: 4,", "latency_ms: 500,"))
+    assert run(lab) == 4
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("error[AIF-E0301]: no placement exists\n")
+    assert "   = path gesture must take at most 400.0 ms, the fastest takes 505.6 ms\n" in printed.err
+    assert "   = help: this makes it possible: deadline of path gesture 505.6 ms\n" in printed.err
+
+
+def test_a_model_larger_than_any_device_says_by_how_much(
+    lab: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (lab / "models" / "gesture.tflite").write_bytes(bytes(200_000))
+    inventory = lab / "gesture" / "inventory.yaml"
+    inventory.write_text(INVENTORY.replace("16000000000", "100000"))
+    assert run(lab, "--releases", str(lab / "models")) == 4
+    error = capsys.readouterr().err
+    assert "classifier (GestureClassifier@1.0) can run nowhere" in error
+    assert "needs 400,000 B on a storage unit (internal_flash), the largest has 262,144 B" in error
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--broker", "moon"], "inventory lab has no device 'moon'"),
+        (["--releases", "nowhere"], "nowhere is not a folder of models"),
+        (["--output", "/proc/none/plan.json"], "cannot write /proc/none/plan.json"),
+    ],
+)
+def test_wrong_options_are_explained(
+    lab: Path, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(lab, *options) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_missing_inventory_is_named(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(lab, "--inventory", str(lab / "none.yaml")) == 2
+    assert "none.yaml" in capsys.readouterr().err
+
+
+def test_the_broker_makes_messages_travel_further(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(lab, "--format", "json", "--broker", "bench") == 0
+    by_broker = from_json(capsys.readouterr().out)
+    assert run(lab, "--format", "json") == 0
+    direct = from_json(capsys.readouterr().out)
+    assert by_broker.paths[0].latency_ms > direct.paths[0].latency_ms
+
+
+@pytest.mark.integration
+def test_help_of_the_installed_command_needs_no_solver() -> None:
+    code = (
+        "import sys; from aif.cli.main import main; main(['plan', '--help']); "
+        "assert 'ortools' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "--inventory" in done.stdout

@@ -1,0 +1,22 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+HomeOption = Annotated[
+    Path,
+    typer.Option(
+        "--home", help="Folder with this machine's keys, store, models and logs.", envvar="AIF_HOME"
+    ),
+]
+AimsOption = Annotated[
+    list[Path],
+    typer.Option("--aims", help="Folder with AIM folders, beside the shipped library; repeatable."),
+]
+BrokerOption = Annotated[str, typer.Option("--broker", help="MQTT broker, mqtt://HOST:PORT.")]
+InventoryOption = Annotated[Path, typer.Option("--inventory", help="Inventory file.")]
+DEFAULT_BROKER = "mqtt://127.0.0.1:1883"

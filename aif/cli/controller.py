@@ -1,0 +1,34 @@
+"""``aif controller``: plan, attest, deploy and watch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from aif.cli._options import DEFAULT_BROKER, BrokerOption, HomeOption
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def controller(
+    store: Annotated[str, typer.Option("--store", help="Address of the MPAI Store, http://HOST:PORT.")],
+    broker: BrokerOption = DEFAULT_BROKER,
+    home: HomeOption = Path(".aif"),
+) -> int:
+    """Run the Controller of a site until stopped (Ctrl-C)."""
+    from aif.cli import _wiring as wiring
+    from aif.runtime.processes import die_with_parent, say_ready
+
+    die_with_parent()
+    return wiring.run_until_signalled(
+        wiring.run_controller(
+            home=wiring.Home(home),
+            broker=broker,
+            store_url=store,
+            log_stream=wiring.stderr(),
+            ready=say_ready,
+        )
+    )

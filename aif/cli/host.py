@@ -1,0 +1,41 @@
+"""``aif host``: run the AIMs of one gateway or edge device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from aif.cli._options import DEFAULT_BROKER, AimsOption, BrokerOption, HomeOption, InventoryOption
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def host(
+    device: Annotated[str, typer.Option("--device", help="Device id in the inventory.")],
+    inventory: InventoryOption,
+    broker: BrokerOption = DEFAULT_BROKER,
+    home: HomeOption = Path(".aif"),
+    aims: AimsOption = [],  # noqa: B006  # typer copies it
+    follow: Annotated[bool, typer.Option("--follow", help="Replay recordings for ever.")] = False,
+    speed: Annotated[float | None, typer.Option("--speed", help="Replay this many times faster.")] = None,
+) -> int:
+    """Run one device's AIMs until stopped (Ctrl-C)."""
+    from aif.cli import _wiring as wiring
+    from aif.runtime.processes import die_with_parent
+
+    die_with_parent()
+    return wiring.run_until_signalled(
+        wiring.run_device(
+            device,
+            home=wiring.Home(home),
+            inventory=inventory,
+            broker=broker,
+            aims=aims,
+            follow=follow,
+            speed=speed,
+            log_stream=wiring.stderr(),
+        )
+    )

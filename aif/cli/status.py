@@ -1,0 +1,39 @@
+"""``aif status``: workflows, AIMs and devices, as the Controller sees them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from aif.cli._options import HomeOption
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def status(
+    home: HomeOption = Path(".aif"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Show devices with their trust, and workflows with the state of every AIM."""
+    import asyncio
+
+    from aif.cli import _wiring as wiring
+    from aif.transport import local
+
+    seen = asyncio.run(local.call(wiring.Home(home).socket, "status"))
+    if as_json:
+        print(json.dumps(seen, indent=1))
+        return
+    print("devices:" if seen["devices"] else "devices: none has said hello")
+    for device in seen["devices"]:
+        print(f"  {device['device']:<12} {device['trust']:<11} {device['reason']}".rstrip())
+    print("workflows:" if seen["workflows"] else "workflows: none")
+    for workflow in seen["workflows"]:
+        print(f"  {workflow['aiw']:<24} {workflow['state']:<10} {workflow['note']}".rstrip())
+        for device, part in workflow["devices"].items():
+            aims = ", ".join(f"{aim} {state}" for aim, state in part["aims"].items())
+            print(f"    {device:<12} {part['phase']:<10} {aims}")

@@ -1,0 +1,83 @@
+"""``aif store``: make, fill, show and serve the MPAI Store."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from aif.cli._options import AimsOption, HomeOption
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Make, fill, show and serve the MPAI Store."
+)
+
+
+@app.command()
+def init(home: HomeOption = Path(".aif")) -> None:
+    """Make an empty store and its keys (root 2 of 3, targets, snapshot, timestamp, one publisher)."""
+    from aif.cli import _wiring as wiring
+    from aif.cli._publishing import open_or_create_store
+
+    open_or_create_store(wiring.Home(home))
+    print(f"store in {wiring.Home(home).store}, keys in {wiring.Home(home).store_keys}")
+
+
+@app.command()
+def publish(home: HomeOption = Path(".aif"), aims: AimsOption = []) -> None:  # noqa: B006  # typer copies it
+    """Publish this runtime's reference value, the AIM library, and every trained model."""
+    from aif.cli import _wiring as wiring
+    from aif.cli._publishing import publish_everything
+
+    for release in publish_everything(wiring.Home(home), wiring.catalogue(aims)):
+        print(f"{release.kind:<8} {release.path:<44} {release.length:>9,} B  {release.sha256[:16]}")
+
+
+@app.command("list")
+def list_releases(home: HomeOption = Path(".aif")) -> None:
+    """Show every release."""
+    from aif.cli import _wiring as wiring
+    from aif.cli._publishing import open_or_create_store
+
+    for release in open_or_create_store(wiring.Home(home)).releases():
+        state = f"withdrawn: {release.yanked}" if release.yanked else ""
+        print(
+            f"{release.kind:<8} {release.path:<44} {release.length:>9,} B  {release.sha256[:16]}  {state}".rstrip()
+        )
+
+
+@app.command()
+def refresh(home: HomeOption = Path(".aif")) -> None:
+    """Sign new metadata where the old is about to expire."""
+    from aif.cli import _wiring as wiring
+    from aif.cli._publishing import open_or_create_store
+
+    open_or_create_store(wiring.Home(home)).renew(now=wiring.now())
+    print("store metadata renewed")
+
+
+@app.command()
+def serve(
+    home: HomeOption = Path(".aif"),
+    port: Annotated[int, typer.Option("--port", min=0, max=65_535, help="TCP port on 127.0.0.1.")] = 8140,
+) -> None:
+    """Serve the store read-only over HTTP until stopped (Ctrl-C). Needs no key."""
+    from aif.cli import _wiring as wiring
+    from aif.runtime.processes import die_with_parent, say_ready
+    from store.server import StoreServer
+
+    die_with_parent()
+    stop = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(
+        signal.SIG_BLOCK, stop
+    )  # before the server's thread exists, so that it inherits this
+    server = StoreServer(wiring.Home(home).store, port=port)
+    server.start()
+    try:
+        print(f"store on {server.url}", file=wiring.stderr(), flush=True)
+        say_ready(url=server.url)
+        signal.sigwait(stop)
+    finally:
+        server.stop()

@@ -1,0 +1,1 @@
+"""The ``EventSink`` AIM: events side by side with what the recording says happened."""

@@ -1,0 +1,1 @@
+"""The ``GestureDecision`` AIM: scores and an anomaly score become one event."""

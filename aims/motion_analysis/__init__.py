@@ -1,0 +1,1 @@
+"""The composite AIM ``MotionAnalysis``: classifier, anomaly detector and decision as one."""
