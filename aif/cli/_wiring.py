@@ -346,7 +346,10 @@ def plan_workflow(workflow: Workflow, inventory: Inventory) -> Placement:
     from partitioner.problem import build_problem
     from partitioner.solver import plan
 
-    return plan(build_problem([workflow], inventory, PlanPolicy()))
+    placement = plan(build_problem([workflow], inventory, PlanPolicy()))
+    aims = {leaf.id for leaf in workflow.aims}
+    # boundary ports that are bound to a device are placed too, but nothing runs for them
+    return replace(placement, assignments=tuple(a for a in placement.assignments if a.aim in aims))
 
 
 def _load_deployment(

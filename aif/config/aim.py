@@ -146,7 +146,10 @@ def read_types(findings: Findings, entries: Mapping[str, TypeEntry]) -> dict[str
         try:
             types[name] = _annotated(resolve(entry.type, types), entry)
         except ModelError as wrong:
-            findings.add_model_error(text_path if isinstance(wrong, TypeSyntaxError) else path, wrong)
+            if isinstance(wrong, TypeSyntaxError):
+                findings.add_model_error(text_path, wrong)
+            elif not findings.touched("types", name):  # an annotation that lost a key is reported for that
+                findings.add_model_error(path, wrong)
             findings.spoil(path)
             types[name] = UNKNOWN_TYPE
     return types

@@ -104,6 +104,7 @@ def _sub_aims(findings: Findings, aims: Sequence[SubAIMEntry], declared: _Channe
         if entry.id == BOUNDARY:
             message = f"{BOUNDARY!r} stands for the workflow's boundary and cannot be the id of an AIM"
             findings.add(Code.VALUE, message, (*path, "id"))
+            findings.spoil((*path, "id"))
             continue
         if entry.id in subs:
             at = findings.document.location(first[entry.id])

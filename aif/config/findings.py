@@ -92,16 +92,17 @@ class Findings:
 
     def spoil(self, path: Path_) -> None:
         """Remember that the value at ``path`` was wrong."""
-        name = ""
+        name, whole = "", len(path) <= 2
         if len(path) > 1:
             entry = self.document.find(path[:2])[0]
             given = entry.get("id") if isinstance(entry, MapNode) and isinstance(path[1], int) else None
-            whole = path[2:3] == ("id",)  # the id itself is wrong: it cannot be told what it should be
             name = str(path[1]) if isinstance(path[1], str) else ""
-            if isinstance(given, ScalarNode) and not whole:
+            if path[2:3] == ("id",):  # it cannot be told what it should be
+                whole = True
+            elif isinstance(given, ScalarNode):
                 name = given.text
         self.spoilt.add((str(path[0]), name))
-        if len(path) <= 2:
+        if whole:
             self.gone.add((str(path[0]), name))
 
     def touched(self, top: str, name: str) -> bool:

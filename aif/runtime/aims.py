@@ -7,6 +7,7 @@ from typing import Any
 
 from aif.errors import CreationFailed, NotFound
 from aif.model.aim import AIMMetadata, Implementation, ParameterValue
+from aif.model.records import FixedArray, RecordType
 from aif.protocol.deployment import DeployedAIM
 from aif.runtime.library import AIMLibrary
 from aif.runtime.logbook import LogBook
@@ -48,11 +49,21 @@ class ModelAIM(AIM):
 
     def __init__(self, contract: AIMMetadata) -> None:
         self._inputs = tuple(port.name for port in contract.inputs)
-        self._outputs = tuple(port.name for port in contract.outputs)
+        self._outputs = tuple((port.name, _tensor_shape(port.type.record)) for port in contract.outputs)
 
     def process(self, **inputs: Any) -> Mapping[str, Any]:
         results = self.context.model.infer(*(inputs[name] for name in self._inputs))
-        return dict(zip(self._outputs, results, strict=True))
+        pairs = zip(self._outputs, results, strict=True)
+        return {name: result.reshape(shape) if shape else result.item() for (name, shape), result in pairs}
+
+
+def _tensor_shape(record: RecordType) -> tuple[int, ...]:
+    """Shape of a port's array, without the batch of one that models carry; () for a scalar."""
+    shape, node = [], record.root
+    while isinstance(node, FixedArray):
+        shape.append(node.length)
+        node = node.element
+    return tuple(shape)
 
 
 class AIMFactory:

@@ -59,6 +59,19 @@ class DeviceFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class PlacedModel:
+    """A release and where it goes, for reports."""
+
+    device: str
+    aim: str
+    component: str
+    counter: int
+    sha256: bytes
+    bytes_: int
+    arena_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """All documents of one workflow, and the ends of every sealed channel for the grants."""
 
@@ -68,6 +81,7 @@ class Plan:
     channels: Mapping[bytes, RemoteChannel]
     senders: Mapping[bytes, list[End]]
     receivers: Mapping[bytes, list[End]]
+    models: tuple[PlacedModel, ...] = ()
 
 
 class Deployer:
@@ -103,7 +117,8 @@ class Deployer:
         """
         device_of = {a.aim: a.device for a in placement.assignments}
         remote = remote_channels(aiw_id, workflow, device_of)
-        documents = {}
+        documents: dict[str, bytes] = {}
+        models: list[PlacedModel] = []
         for device in sorted(set(device_of.values())):
             aims = tuple(
                 self._aim(
@@ -119,6 +134,11 @@ class Deployer:
                 _boundary(workflow, device_of, device),
             )  # fmt: skip
             documents[device] = deployment.sign(document, self._sign_deployment)
+            models += [
+                PlacedModel(device, a.id, m.component, m.counter, m.sha256, m.bytes_, m.arena_bytes)
+                for a in aims
+                if (m := a.model) is not None
+            ]
         return Plan(
             aiw_id, mapping_version, documents, {c.channel_id: c for c in remote},
             {c.channel_id: [End(c.source_device, f"{aiw_id}/{PortRef.parse(c.source).aim}")] for c in remote},
@@ -129,6 +149,7 @@ class Deployer:
                 ]
                 for c in remote
             },
+            tuple(models),
         )  # fmt: skip
 
     def _aim(

@@ -111,6 +111,12 @@ class Site:
             raise EnrolmentRefused(f"this is not the pairing code of {name}")
         self._put(_with_secret(record, _secret(record).open_window(now_s)))
 
+    def forget(self, name: str) -> None:
+        """Remove a device from the registry; unknown names are ignored."""
+        self._file.update(
+            lambda state: replace(state, devices=tuple(r for r in state.devices if r.device != name))
+        )
+
     # --- enrolment ---------------------------------------------------------------------------------
 
     def enrol(self, name: str, request: bytes, store_root: bytes, *, now_s: int) -> bytes:

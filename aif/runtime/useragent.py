@@ -69,7 +69,6 @@ class UserAgentServer:
 
     async def _events(self) -> AsyncIterator[dict[str, Any]]:
         """The state as it is, then every change."""
-        feed = self._controller.events.listen()
         with self._controller.events.listening() as queue:
             yield {"type": "status", "status": self.status()}
             while True:
@@ -135,6 +134,18 @@ def _workflow_status(running: RunningWorkflow) -> dict[str, Any]:
             }
             for device, status in running.status.items()
         },
+        "models": [
+            {
+                "device": model.device,
+                "aim": model.aim,
+                "name": model.component,
+                "version": model.counter,
+                "sha256": model.sha256.hex(),
+                "bytes": model.bytes_,
+                "arena_bytes": model.arena_bytes,
+            }
+            for model in (running.plan.models if running.plan else ())
+        ],
         "channels": sorted(
             f"{c.source} -> {', '.join(c.destinations)}"
             for c in (running.plan.channels.values() if running.plan else ())

@@ -133,6 +133,11 @@ class LocalServer:
                 await _send(writer, {"result": result})
         except AIFError as error:
             await _send(writer, {"error": _error_body(error)})
+        except ConnectionError:
+            raise
+        except Exception as error:  # noqa: BLE001  # a defect must reach whoever called, not vanish with the task
+            defect = AIFError(f"the Controller failed in {call}: {type(error).__name__}: {error}")
+            await _send(writer, {"error": _error_body(defect)})
 
 
 async def _send(writer: asyncio.StreamWriter, body: Mapping[str, Any]) -> None:

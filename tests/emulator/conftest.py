@@ -27,6 +27,11 @@ class VirtualClock:
         self.now_ms += seconds * 1000.0
 
 
+@pytest.fixture(scope="session")
+def clock_type() -> type[VirtualClock]:
+    return VirtualClock
+
+
 @pytest.fixture
 def clock() -> VirtualClock:
     return VirtualClock()

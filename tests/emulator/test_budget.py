@@ -40,7 +40,9 @@ def code(
     )  # fmt: skip
 
 
-def admit(budget: Budget, owner: str, what: Implementation, queue_bytes: int = 0, model_bytes: int = 0) -> None:
+def admit(
+    budget: Budget, owner: str, what: Implementation, queue_bytes: int = 0, model_bytes: int = 0
+) -> None:
     budget.admit(owner, what, queue_bytes=queue_bytes, model_bytes=model_bytes)
 
 
@@ -216,10 +218,14 @@ def test_any_sequence_keeps_the_sums_exact_and_within_the_limits(steps: list[tup
 
 
 UNITS = st.builds(
-    StorageUnit, st.sampled_from(["internal_flash", "spiffs", "sdfs"]), st.sampled_from([1_000, 8_000, 90_000])
+    StorageUnit,
+    st.sampled_from(["internal_flash", "spiffs", "sdfs"]),
+    st.sampled_from([1_000, 8_000, 90_000]),
 )
 NEEDS = st.none() | st.builds(
-    StorageNeed, st.sampled_from([0, 500, 5_000, 100_000]), st.sampled_from([None, "internal_flash", "spiffs"])
+    StorageNeed,
+    st.sampled_from([0, 500, 5_000, 100_000]),
+    st.sampled_from([None, "internal_flash", "spiffs"]),
 )
 
 
@@ -237,9 +243,7 @@ def test_a_model_rests_where_the_planner_expects_it(
     flash_bytes: int,
     device_class: DeviceClass,
 ) -> None:
-    device = replace(
-        mcu(*units, ram_bytes=10**9, flash_bytes=flash_bytes), device_class=device_class
-    )
+    device = replace(mcu(*units, ram_bytes=10**9, flash_bytes=flash_bytes), device_class=device_class)
     what = code(requires=Requirements(storage=need))
     planned = model_home(what, model_bytes, device, PlanPolicy())
     budget = Budget(device)

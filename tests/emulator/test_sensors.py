@@ -140,15 +140,15 @@ def test_a_speed_that_cannot_be_played_is_refused(
 
 
 @given(st.lists(st.floats(0.0, 5_000.0), min_size=1, max_size=20))
-def test_nothing_comes_early_or_out_of_order_however_the_reader_dawdles(delays_ms: list[float]) -> None:
-    from tests.emulator.conftest import VirtualClock
-
+def test_nothing_comes_early_or_out_of_order_however_the_reader_dawdles(
+    clock_type: type[VirtualClock], delays_ms: list[float]
+) -> None:
     count = len(delays_ms)
     recording = Recording(
         np.zeros((count, 1, 1), np.int16), np.arange(1, count + 1, dtype=np.uint64) * np.uint64(1_000_000),
         np.zeros(count, np.int8), np.zeros(count, np.int16), ("a",),
     )  # fmt: skip
-    clock = VirtualClock()
+    clock = clock_type()
 
     async def play() -> list[tuple[float, int]]:
         sensor, seen = ReplaySensor(recording, clock=clock), []
