@@ -41,7 +41,6 @@ from aif.model.aim import (
     StorageNeed,
     Trigger,
 )
-from aif.model.check import nearest
 from aif.model.ports import MAX_PAYLOAD_BYTES, Direction, Overflow, Port
 from aif.model.rates import RateError
 from aif.model.records import Annotation, PortType, RecordType, fixed_size, max_size, min_size, resolve
@@ -326,7 +325,7 @@ def _trigger(findings: Findings, file: AIMFile) -> Trigger:
     for position, name in enumerate(names):
         if name not in file.inputs and not findings.touched("inputs", name):
             message = f"trigger names {name!r}, which is not an input"
-            findings.add(Code.REFERENCE, message, (*path, position), hint=nearest(name, file.inputs))
+            findings.add(Code.REFERENCE, message, (*path, position), hint=findings.suggest(name, file.inputs))
     return Trigger(tuple(name for name in names if name in file.inputs), any_of, Join(file.trigger.join))
 
 

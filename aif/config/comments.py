@@ -6,7 +6,9 @@ one on lines of its own to what follows, or to the end of the block it is indent
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from aif.config.document import Document
@@ -87,16 +89,23 @@ def attach(document: Document) -> Commented:
     _grow(document.root, root, None, members)
     members.sort(key=lambda member: (member.start, -member.end))
     made = Commented(root, [], [])
+    starts = [member.start for member in members]
+    by_line: defaultdict[int, list[Member]] = defaultdict(list)
+    for member in members:
+        by_line[member.line].append(member)
+    head: list[_Comment] = []
     leading: dict[int, list[_Comment]] = {}
     for comment in _comments(document):
+        next_one = bisect_right(starts, comment.start)
+        before = members[next_one - 1] if next_one else None
+        following = members[next_one] if next_one < len(members) else None
         if not comment.alone:
-            _trail(comment, members, made)
+            _trail(comment, before, by_line, made)
             continue
-        following = next((m for m in members if m.start > comment.start), None)
-        if following is members[0]:
-            made.head.append(comment.text)
+        if before is None:
+            head.append(comment)
             continue
-        owner = _enclosing(comment, members)
+        owner = _enclosing(comment, before)
         if following is not None and (
             owner is None or owner.holder is following.holder or comment.column <= following.column
         ):
@@ -105,8 +114,12 @@ def attach(document: Document) -> Commented:
             owner.holder.tail.append(comment.text)
         else:
             made.tail.append(comment.text)
-    for member in members:
-        _lead(document, member, leading.get(id(member), []))
+    for position, member in enumerate(members):
+        lines = _spaced(document, leading.get(id(member), []), member.line)
+        if position == 0:
+            made.head += [line for line in _spaced(document, head, member.line) if line or head]
+        elif lines != [""] or not (member.holder and member.holder.flow):
+            member.lead = [*lines, *member.lead]
     return made
 
 
@@ -171,17 +184,21 @@ def _covered(document: Document) -> Iterator[tuple[int, int]]:
                 yield start, node.end
 
 
-def _trail(comment: _Comment, members: list[Member], made: Commented) -> None:
-    here = [m for m in members if m.line == comment.line and m.start < comment.start]
-    complete = [m for m in here if m.end <= comment.start and not m.is_block]
-    opened = [m for m in here if m.end > comment.start]
-    closed = [m for m in members if m.end <= comment.start and not m.is_block]
+def _trail(
+    comment: _Comment, before: Member | None, by_line: Mapping[int, list[Member]], made: Commented
+) -> None:
+    """Give a comment at the end of a line to the last thing that is complete there, or else opened there."""
+    here = [member for member in by_line.get(comment.line, ()) if member.start < comment.start]
+    complete = [member for member in here if member.end <= comment.start and not member.is_block]
+    opened = [member for member in here if member.end > comment.start]
     if complete:
-        owner = max(complete, key=lambda m: m.end)
+        owner = max(complete, key=lambda member: member.end)
     elif opened:
-        owner = max(opened, key=lambda m: m.start)
-    elif closed:
-        owner = max(closed, key=lambda m: (m.end, -m.start))
+        owner = max(opened, key=lambda member: member.start)
+    elif before is not None:  # behind a closing bracket, or a text of several lines
+        owner = before
+        while owner.parent is not None and not owner.parent.is_block and owner.parent.end <= comment.start:
+            owner = owner.parent
     else:
         made.head.append(comment.text)
         return
@@ -191,28 +208,20 @@ def _trail(comment: _Comment, members: list[Member], made: Commented) -> None:
         owner.trailing = comment.text
 
 
-def _enclosing(comment: _Comment, members: list[Member]) -> Member | None:
+def _enclosing(comment: _Comment, before: Member) -> Member | None:
     """The deepest thing before the comment that is not indented further than it."""
-    before = [member for member in members if member.start < comment.start]
-    owner = before[-1] if before else None
+    owner: Member | None = before
     while owner is not None and (
-        owner.column > comment.column or (owner.holder and owner.holder.flow and owner.parent)
+        owner.column > comment.column or (owner.holder is not None and owner.holder.flow and owner.parent)
     ):
         owner = owner.parent
     return owner
 
 
-def _lead(document: Document, member: Member, comments: list[_Comment]) -> None:
-    """The lines before a member, with single blank lines where there were blank lines."""
+def _spaced(document: Document, comments: list[_Comment], until: int) -> list[str]:
+    """Comments as lines, with one blank line wherever there were blank lines before one or before ``until``."""
     lines: list[str] = []
-    for line, text in [*((c.line, c.text) for c in comments), (member.line, "")]:
+    for line, text in [*((comment.line, comment.text) for comment in comments), (until, "")]:
         above = document.lines[line - 2] if line >= 2 else "-"
-        if not above.strip():
-            lines.append("")
-        if text:
-            lines.append(text)
-    member.lead = (
-        [*lines, *member.lead]
-        if lines != [""] or member.holder is None or not member.holder.flow
-        else member.lead
-    )
+        lines += [""] * (not above.strip()) + [text] * bool(text)
+    return lines

@@ -15,7 +15,7 @@ from aif.config.document import Path_
 from aif.config.findings import Findings
 from aif.config.yaml_reader import ListNode
 from aif.model.aim import Composition, ParameterValue, PlacementHint, SubAIM
-from aif.model.check import Anchor, Finding, nearest
+from aif.model.check import Anchor, Finding
 from aif.model.ports import BOUNDARY, BundleSettings, ChannelSpec, PortRef
 from aif.model.rates import RateError
 
@@ -180,7 +180,7 @@ def _settings(
                     Code.REFERENCE,
                     f"there is no channel {entry.output} -> {entry.input} to set",
                     path,
-                    hint=nearest(" -> ".join(ends), [" -> ".join(one) for one in declared.ends]),
+                    hint=findings.suggest(" -> ".join(ends), [" -> ".join(one) for one in declared.ends]),
                 )
         else:
             known[ends] = entry

@@ -15,6 +15,9 @@ from aif.config.yaml_reader import LINE_BREAK, ListNode, MapNode, Node, ScalarNo
 from aif.errors import ConfigError, Diagnostic, SourceLocation
 
 MAX_DOCUMENT_BYTES: Final = 1 << 20
+MAX_SHOWN: Final = 400
+"""Characters of a line that is shown with a finding; longer lines are not repeated."""
+
 KINDS: Final = ("aim", "aiw", "inventory")
 """The top keys that tell the kinds of files apart."""
 
@@ -73,7 +76,9 @@ class Document:
         if not isinstance(node, ScalarNode):
             length = 1
         length = max(1, min(length, len(text) - node.column + 1))
-        return SourceLocation(self.path, node.line, node.column, length, text)
+        return SourceLocation(
+            self.path, node.line, node.column, length, text if len(text) <= MAX_SHOWN else ""
+        )
 
     def discard(self, path: Path_) -> None:
         """Forget the value at ``path``, so that the rest can still be checked."""

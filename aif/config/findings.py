@@ -75,6 +75,10 @@ class Findings:
         at = self.document.location(path, key=key)
         self.items.append(Diagnostic(code, message, at, label, tuple(notes), hint, severity))
 
+    def suggest(self, word: str, known: Iterable[str]) -> str:
+        """A hint for an unknown ``word``; none when there are more findings than anybody reads."""
+        return nearest(word, known) if len(self.items) < MAX_FINDINGS else ""
+
     @property
     def errors(self) -> list[Diagnostic]:
         return [item for item in self.items if item.severity == "error"]
@@ -216,7 +220,7 @@ def _report_one(findings: Findings, table: type[Table], path: Path_, group: Sequ
         return
     if kind == "extra_forbidden":
         known = table_of(annotation_at(table, path[:-1]))
-        hint = nearest(str(path[-1]), keys_of(known)) if known else ""
+        hint = findings.suggest(str(path[-1]), keys_of(known)) if known else ""
         findings.add(Code.UNKNOWN_KEY, f"unknown key {path[-1]!r}", path, key=True, hint=hint)
         return
     name = subject(document, path)

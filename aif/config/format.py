@@ -206,11 +206,7 @@ def _block(branch: Branch, indent: str) -> list[str]:
     lines: list[str] = []
     for position, member in enumerate(branch.members):
         made = _member(member, indent)
-        lines += (
-            made
-            if position or (indent == "" and member.lead[:1] != [""])
-            else made[len(made) - len(_trimmed(made)) :]
-        )
+        lines += made if position else _trimmed(made)
     return lines + [f"{indent}{comment}" for comment in branch.tail]
 
 

@@ -14,7 +14,6 @@ from aif.config.document import Path_, load_document
 from aif.config.findings import Findings, read_shape
 from aif.config.inventory_file import DeviceEntry, InventoryFile, LinkEntry, SensorEntry
 from aif.model.aim import Runtime
-from aif.model.check import nearest
 from aif.model.inventory import Device, DeviceClass, Energy, Inventory, Link, Sensor, StorageUnit
 
 INVENTORY_FILE = "inventory.yaml"
@@ -81,7 +80,7 @@ def _members(findings: Findings, file: InventoryFile) -> None:
         for one, path in places:
             if one not in known and not findings.touched("devices", one):
                 message = f"the link names device {one!r}, which the inventory does not hold"
-                findings.add(Code.REFERENCE, message, path, hint=nearest(one, known))
+                findings.add(Code.REFERENCE, message, path, hint=findings.suggest(one, known))
 
 
 def _link(entry: LinkEntry) -> Link:

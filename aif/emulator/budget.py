@@ -169,7 +169,8 @@ class Budget:
         stored_bytes = wanted if need is None else max(wanted, need.bytes_)
         if stored_bytes == 0:
             return None, 0, 0
-        fitting = [n for n, u in enumerate(self._units) if need is None or need.kind in (None, u.kind)]
+        units = self._units if need is None else self._device.storage  # what is assumed fills no stated need
+        fitting = [n for n, unit in enumerate(units) if need is None or need.kind in (None, unit.kind)]
         fitting.sort(key=lambda n: self._units[n].kind not in MEMORY_MAPPED)
         for position in fitting:
             unit = self._units[position]

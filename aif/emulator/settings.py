@@ -51,15 +51,15 @@ class _Reader:
         self.findings: list[Diagnostic] = []
 
     def replays(self) -> Iterator[tuple[str, Replay]]:
-        settings = self._mapping("emulator", self._device.emulator, ("replay",))
+        settings = self._mapping("emulator", self._device.emulator, ("replay",)) or {}
         kinds = {sensor.kind for sensor in self._device.sensors}
-        if "replay" not in settings:
-            return
-        for kind, entry in self._mapping("emulator.replay", settings["replay"], None).items():
+        replays = self._mapping("emulator.replay", settings.get("replay", {}), None) or {}
+        for kind, entry in replays.items():
             where = f"emulator.replay.{kind}"
             if kind not in kinds:
                 self._add(Code.REFERENCE, f"has no sensor {kind!r} for {where}", _nearest(kind, kinds))
-            replay = self._replay(where, self._mapping(where, entry, ("recording", "speed")))
+            values = self._mapping(where, entry, ("recording", "speed"))
+            replay = None if values is None else self._replay(where, values)
             if replay is not None:
                 yield kind, replay
 
@@ -81,11 +81,13 @@ class _Reader:
                 return Replay(recording, float(speed))
         return None
 
-    def _mapping(self, where: str, value: object, keys: Collection[str] | None) -> Mapping[str, object]:
+    def _mapping(
+        self, where: str, value: object, keys: Collection[str] | None
+    ) -> Mapping[str, object] | None:
         """``value`` if it is a mapping; keys outside ``keys`` (None: any) are reported and left out."""
         if not isinstance(value, Mapping):
             self._add(Code.VALUE, f"{where} is {_shown(value)}, not a mapping", "write it as {key: value}")
-            return {}
+            return None
         unknown = [] if keys is None else [key for key in value if key not in keys]
         for key in unknown:
             self._add(

@@ -53,7 +53,7 @@ MAX_FILES: Final = 1024
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 _TORN: Final = ".torn."
 _WEAR: Final = ".wear"
-_MAX_WEAR_BYTES: Final = 64
+_MAX_ERASED_PAGES: Final = 10**15
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +109,7 @@ class EmulatedUnit:
 
         Raises:
             ResourceExceeded: no room (for the new beside the old), or too many files.
+            InvalidRecord: the count of erased pages on disk is damaged.
             LocalProtocolError: not the name of a file.
         """
         path = self._path(name)
@@ -175,12 +176,12 @@ class EmulatedUnit:
         path = self._folder / _WEAR
         try:
             with path.open("rb") as file:
-                erased = json.loads(file.read(_MAX_WEAR_BYTES))
+                erased = json.loads(file.read(len(str(_MAX_ERASED_PAGES))))
         except FileNotFoundError:
             return 0
         except ValueError as error:
             raise InvalidRecord(f"{path} is damaged: {error}", hint="delete it to count from 0") from error
-        if not isinstance(erased, int) or isinstance(erased, bool) or erased < 0:
+        if not isinstance(erased, int) or isinstance(erased, bool) or not 0 <= erased < _MAX_ERASED_PAGES:
             raise InvalidRecord(f"{path} is damaged: not a count", hint="delete it to count from 0")
         return erased
 

@@ -209,9 +209,9 @@ def _parse(levels: list[str]) -> Topic:
     raise LocalProtocolError("unknown levels")
 
 
-def up_filter(device: str | None = None) -> str:
-    """Everything one device, or every device, tells the Controller."""
-    return f"aif/dev/{_device_or_any(device)}/up/+"
+def up_filter(device: str | None = None, what: Up | None = None) -> str:
+    """Everything, or one kind of thing, that one device, or every device, tells the Controller."""
+    return f"aif/dev/{_device_or_any(device)}/up/{'+' if what is None else what}"
 
 
 def down_filter(device: str) -> str:

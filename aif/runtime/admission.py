@@ -32,6 +32,7 @@ from aif.runtime.clock import Clock
 from aif.runtime.devices import Site
 from aif.runtime.grants import End, GrantOffice
 from aif.runtime.logbook import LogBook
+from aif.runtime.session import CONTROL_QOS
 from aif.transport.base import Received, Transport
 from aif.trusted.attestation import Verifier
 from aif.trusted.communication import CommunicationService, SealedChannel, SecureReceiver, SecureSender
@@ -98,7 +99,8 @@ class Admission:
 
     async def start(self) -> None:
         """Listen to devices."""
-        await self._transport.subscribe(topics.up_filter(), self._from_device, qos=1)
+        for what, qos in ((Up.HELLO, 1), (Up.STATUS, 1), (Up.REPORT, CONTROL_QOS)):
+            await self._transport.subscribe(topics.up_filter(what=what), self._from_device, qos=qos)
         await self._transport.subscribe(
             topics.attestation_filter(Attestation.EVIDENCE), self._evidence, qos=1
         )
@@ -239,10 +241,12 @@ class Admission:
         up_id, up_topic = control.control_channel(device, up=True)
         down_id, down_topic = control.control_channel(device, up=False)
         link.up = self.communication.open_receiver(
-            SealedChannel(up_id, up_topic, AuthMode.AEAD, qos=1),
+            SealedChannel(up_id, up_topic, AuthMode.AEAD, qos=CONTROL_QOS),
             lambda payload: self._control_payload(link, payload), lambda _: None,
         )  # fmt: skip
-        link.down = self.communication.open_sender(SealedChannel(down_id, down_topic, AuthMode.AEAD, qos=1))
+        link.down = self.communication.open_sender(
+            SealedChannel(down_id, down_topic, AuthMode.AEAD, qos=CONTROL_QOS)
+        )
         here, there = End(CONTROLLER, f"{device}.control"), End(device, "control")
         for channel_id, sender, receiver in ((up_id, there, here), (down_id, here, there)):
             for grant in self._grants.issue(

@@ -103,7 +103,7 @@ def test_microcontroller_and_gateway_agree(
 
 @integration
 def test_the_declared_arena_is_enough_and_the_model_is_named_when_missing(features: list[Any]) -> None:
-    with pytest.raises(NotFound, match="GestureClassifier@1.0/mcu needs the model gesture_classifier"):
+    with pytest.raises(NotFound, match=r"GestureClassifier@1\.0/mcu needs the model gesture_classifier"):
         trial("gesture_classifier", {"features": features})
 
 
@@ -122,7 +122,7 @@ def test_the_score_is_relative_to_the_threshold(
 
 
 def decide(scores: list[list[int]], anomaly: list[float], **parameters: Any) -> list[Any]:
-    records = {"scores": scores, "anomaly_score": anomaly}
+    records: dict[str, list[Any]] = {"scores": scores, "anomaly_score": anomaly}
     return trial("gesture_decision", records, parameters=parameters)["event"]
 
 

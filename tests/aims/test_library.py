@@ -1,4 +1,4 @@
-"""Every AIM of the library: a valid contract, code that keeps to its rules, figures that training confirms."""
+"""Every AIM of the library: a valid contract, and code and README that keep to it."""
 
 from __future__ import annotations
 
@@ -76,7 +76,8 @@ def test_the_readme_tells_every_port_and_parameter_and_its_type(folder: str, cat
         direction = "in" if port in contract.inputs else "out"
         assert f"| {direction} `{port.name}` | `{port.type.record}`" in text
     for parameter in contract.parameters:
-        assert f"| `{parameter.name}` | {parameter.default}".replace("| pend", "| `pend") in text
+        default = f"`{parameter.default}`" if parameter.kind == "string" else str(parameter.default)
+        assert f"| `{parameter.name}` | {default} |" in text
     assert 10 <= len(text.splitlines()) <= 35
 
 

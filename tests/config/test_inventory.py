@@ -84,7 +84,7 @@ def test_how_a_device_is_reached_or_emulated_is_kept_as_given(tmp_path: Path) ->
         ("latency_ms: 4", "latency_ms: 4, loss: 1", "7 [1] AIF-E0104 loss must be less than 1"),
         ("latency_ms: 4", "latency_ms: 4, loss: 120%", "7 [120%] AIF-E0104 loss must be at most 1"),
         ("dmips: 100,", "dmips: 100, energy: {source: battery},", "5 [energy] AIF-E0104 energy runs on battery but lacks battery_mwh (source: battery and battery_mwh belong together)"),
-        ("dmips: 100,", "dmips: 100, storage: [{kind: sd, bytes: 1}],", "5 [sd] AIF-E0104 kind must be sdfs, eefs, spiffs, internal_flash or disk"),
+        ("dmips: 100,", "dmips: 100, storage: [{kind: sd, bytes: 1}],", "5 [sd] AIF-E0104 kind must be sdfs, eefs, spiffs, internal_flash or disk (did you mean 'sdfs'?)"),
         ("dmips: 100,", "dmips: 100, cpulimit: 0.5,", "5 [cpulimit] AIF-E0102 unknown key 'cpulimit' (did you mean 'cpu_limit'?)"),
         ("board: m4, ", "", "5 [m1] AIF-E0103 missing key 'board' of m1 in devices (board: name of the hardware, as in measured figures)"),
     ],
@@ -95,7 +95,7 @@ def test_one_mistake_is_one_finding(
     assert old in BASE
     found = refused(BASE.replace(old, new, 1))
     assert found[0] == expected
-    assert old in ("id: m1", ) or len(found) == 1
+    assert old == "id: m1" or len(found) == 1, "the link then names a device that is not there"
 
 
 def test_a_duplicate_device_is_shown_with_both_lines(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from aif.authoring.int8 import build
-from aif.authoring.layers import Dense, Softmax
+from aif.authoring.layers import Dense, Layer, Softmax
 from aif.authoring.recording import UNSEEN, Recording, write_recording
 
 
@@ -62,7 +62,7 @@ def recordings(tmp_path: Path, recording: Recording) -> Path:
 def model() -> bytes:
     """Int8, (1, 8) to (1, 4): 1.5 kB that needs about 1.8 kB of arena."""
     rng = np.random.default_rng(1)
-    layers = [
+    layers: list[Layer] = [
         Dense(rng.normal(size=(8, 16)), rng.normal(size=16), relu=True),
         Dense(rng.normal(size=(16, 4)), rng.normal(size=4)),
         Softmax(),

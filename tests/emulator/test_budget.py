@@ -189,7 +189,7 @@ STEPS = st.lists(
 
 @given(STEPS)
 def test_any_sequence_keeps_the_sums_exact_and_within_the_limits(steps: list[tuple[str | int, ...]]) -> None:
-    """Against plain sums; a model rests in internal flash if two slots fit it at all, else in program flash."""
+    """Against plain sums; a model rests in internal flash if two slots ever fit it, else in program flash."""
     budget = Budget(mcu(INTERNAL))
     held: dict[str, tuple[int, int, int, int]] = {}
     for action, number, *figures in steps:
@@ -251,7 +251,7 @@ def test_a_model_rests_where_the_planner_expects_it(
         admit(budget, "a/b", what, model_bytes=model_bytes)
     except ResourceExceeded as refused:
         overfull_flash = isinstance(refused, FlashOverflow) and isinstance(planned, ModelHome)
-        assert isinstance(planned, str) or (overfull_flash and planned.bytes_ > flash_bytes)  # type: ignore[union-attr]
+        assert isinstance(planned, str) or (overfull_flash and planned.bytes_ > flash_bytes)
         return
     assert isinstance(planned, ModelHome)
     usage = budget.usage()

@@ -14,6 +14,7 @@ import pytest
 
 from aif.emulator.budget import Usage
 from aif.emulator.device import EmulatedDevice
+from aif.engines.arena import smallest_arena
 from aif.engines.tflm import TFLMEngine
 from aif.errors import (
     ArenaOverflow,
@@ -89,6 +90,14 @@ def load(device: EmulatedDevice, owner: str, model: bytes, arena_bytes: int = AR
     return device.open_engine(owner, what, model, sha256(model).digest(), arena_bytes)
 
 
+def runs(model: bytes, arena_bytes: int) -> bool:
+    try:
+        TFLMEngine(model, arena_bytes).close()
+    except EngineError:
+        return False
+    return True
+
+
 def child_of(device: EmulatedDevice, owner: str) -> int:
     engine = device._models[owner]._engine
     assert isinstance(engine, TFLMEngine)
@@ -133,22 +142,17 @@ def test_a_gateway_gives_the_same_answer_in_this_process(
 @pytest.mark.integration
 def test_an_arena_one_byte_too_small_names_a_size_that_works(mcu: EmulatedDevice, model: bytes) -> None:
     admit(mcu, "a/b")
-    smallest = ARENA_BYTES
-    with pytest.raises(ArenaOverflow) as first:
-        load(mcu, "a/b", model, 600)
-    for arena_bytes in range(first.value.needed_bytes, 600, -1):
-        try:
-            load(mcu, "a/b", model, arena_bytes).close()
-        except ArenaOverflow as overflow:
-            assert overflow.available_bytes == arena_bytes == smallest - 1
-            assert overflow.needed_bytes > arena_bytes
-            assert str(overflow) == (
-                f"a/b needs an arena of {overflow.needed_bytes:,} B, {arena_bytes:,} B are available"
-            )
-            assert load(mcu, "a/b", model, overflow.needed_bytes).infer(ZEROS)[0].shape == (1, 4)
-            return
-        smallest = arena_bytes
-    pytest.fail("no arena was too small")
+    smallest = smallest_arena(model).smallest_bytes
+    while runs(model, smallest - 1):
+        smallest -= 1
+    assert load(mcu, "a/b", model, smallest).infer(ZEROS)[0].shape == (1, 4)
+    with pytest.raises(ArenaOverflow) as caught:
+        load(mcu, "a/b", model, smallest - 1)
+    needed = caught.value.needed_bytes
+    assert smallest <= needed <= smallest + 16
+    assert caught.value.available_bytes == smallest - 1
+    assert str(caught.value) == f"a/b needs an arena of {needed:,} B, {smallest - 1:,} B are available"
+    assert load(mcu, "a/b", model, needed).infer(ZEROS)[0].shape == (1, 4)
 
 
 def test_a_release_cannot_take_a_larger_arena_than_was_charged(mcu: EmulatedDevice, model: bytes) -> None:
@@ -207,7 +211,7 @@ def test_an_owner_released_while_its_model_loads_gets_no_engine(
     admit(gateway, "a/b", TFLITE)
 
     class ReleasingDigest(bytes):
-        def hex(self, *_arguments: object) -> str:  # type: ignore[override]  # called between the two checks
+        def hex(self, *_arguments: object) -> str:  # called between the two checks
             gateway.release("a/b")
             return bytes(self).hex()
 
@@ -282,7 +286,8 @@ def test_the_inventory_s_speed_holds_unless_another_is_given(recordings: Path, c
 
 def test_a_recording_ends_unless_it_is_followed(recordings: Path, clock: VirtualClock) -> None:
     async def read(device: EmulatedDevice, count: int) -> int:
-        return [(await device.sensor("imu").read()).annotation["index"] for _ in range(count)][-1]
+        readings = [await device.sensor("imu").read() for _ in range(count)]
+        return int(readings[-1].annotation["index"])
 
     assert asyncio.run(read(EmulatedDevice(MCU, recordings, clock=clock, follow=True), 11)) == 10
     with pytest.raises(EndOfData):
@@ -291,7 +296,8 @@ def test_a_recording_ends_unless_it_is_followed(recordings: Path, clock: Virtual
 
 def test_a_restarted_aim_reads_on_and_a_new_deployment_reads_from_the_start(mcu: EmulatedDevice) -> None:
     def index() -> int:
-        return int(asyncio.run(mcu.sensor("imu").read()).annotation["index"])
+        reading = asyncio.run(mcu.sensor("imu").read())
+        return int(reading.annotation["index"])
 
     admit(mcu, "a/imu", SOURCE, 0)
     assert [index(), index()] == [0, 1]
