@@ -148,9 +148,7 @@ async def run_device(
             state=state,
             transport=transport,
             library=AIMLibrary(catalogue(aims)),
-            platform=EmulatedDevice(
-                device, home.recordings, clock=clock, follow=follow, speed=speed
-            ),
+            platform=EmulatedDevice(device, home.recordings, clock=clock, follow=follow, speed=speed),
             models=models,
             fetch=_model_fetcher(home.device(name), state, full_verification=device.forwards),
             runtime_digest=runtime_digest(PACKAGE),
@@ -362,8 +360,12 @@ def _load_deployment(
 # --- processes --------------------------------------------------------------------------------------
 
 
-def run_until_signalled(main: Awaitable[None]) -> int:
-    """Run a coroutine; SIGINT and SIGTERM cancel it, and it then has its time to clean up."""
+def run_until_signalled(main: Awaitable[None], *, interrupted: int = 0) -> int:
+    """Run a coroutine; SIGINT and SIGTERM cancel it, and it then has its time to clean up.
+
+    Returns:
+        0 when it ended by itself, ``interrupted`` when a signal ended it.
+    """
 
     async def supervised() -> int:
         task = asyncio.ensure_future(main)
@@ -373,7 +375,7 @@ def run_until_signalled(main: Awaitable[None]) -> int:
         try:
             await task
         except asyncio.CancelledError:
-            return 0
+            return interrupted
         except BaseExceptionGroup as group:
             raise _first_error(group) from group
         return 0

@@ -36,6 +36,9 @@ def graph(
     form: Annotated[
         Format | None, typer.Option("--format", help="Default: by the output's ending, else mermaid.")
     ] = None,
+    placement: Annotated[
+        Path | None, typer.Option(help="Plan written by aif plan --format json; colours show the devices.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="File to write; default: the screen.")
     ] = None,

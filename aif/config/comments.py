@@ -219,7 +219,7 @@ def _enclosing(comment: _Comment, before: Member) -> Member | None:
 
 
 def _spaced(document: Document, comments: list[_Comment], until: int) -> list[str]:
-    """Comments as lines, with one blank line wherever there were blank lines before one or before ``until``."""
+    """Comments as lines, one blank line where there were any, up to the line ``until``."""
     lines: list[str] = []
     for line, text in [*((comment.line, comment.text) for comment in comments), (until, "")]:
         above = document.lines[line - 2] if line >= 2 else "-"

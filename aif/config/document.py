@@ -11,13 +11,10 @@ from pathlib import Path
 from typing import Final
 
 from aif.config.codes import Code
-from aif.config.yaml_reader import LINE_BREAK, ListNode, MapNode, Node, ScalarNode, read_yaml
+from aif.config.yaml_reader import LINE_BREAK, MAX_SHOWN, ListNode, MapNode, Node, ScalarNode, read_yaml
 from aif.errors import ConfigError, Diagnostic, SourceLocation
 
 MAX_DOCUMENT_BYTES: Final = 1 << 20
-MAX_SHOWN: Final = 400
-"""Characters of a line that is shown with a finding; longer lines are not repeated."""
-
 KINDS: Final = ("aim", "aiw", "inventory")
 """The top keys that tell the kinds of files apart."""
 
@@ -76,9 +73,8 @@ class Document:
         if not isinstance(node, ScalarNode):
             length = 1
         length = max(1, min(length, len(text) - node.column + 1))
-        return SourceLocation(
-            self.path, node.line, node.column, length, text if len(text) <= MAX_SHOWN else ""
-        )
+        shown = text if len(text) <= MAX_SHOWN else ""
+        return SourceLocation(self.path, node.line, node.column, length, shown)
 
     def discard(self, path: Path_) -> None:
         """Forget the value at ``path``, so that the rest can still be checked."""

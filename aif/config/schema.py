@@ -18,6 +18,18 @@ FILES: Final[dict[str, type[Table]]] = {"aim": AIMFile, "aiw": AIWFile, "invento
 TITLES: Final = {"aim": "AIM file", "aiw": "AIW file", "inventory": "inventory file"}
 
 
+def _close(schema: object) -> None:
+    """Where only names of a certain form are keys, others are none; pydantic leaves that open."""
+    if isinstance(schema, dict):
+        if "patternProperties" in schema:
+            schema.setdefault("additionalProperties", False)
+        for inside in schema.values():
+            _close(inside)
+    elif isinstance(schema, list):
+        for inside in schema:
+            _close(inside)
+
+
 def json_schema(kind: str) -> dict[str, object]:
     """The JSON Schema of ``kind`` (aim, aiw or inventory).
 
@@ -25,6 +37,7 @@ def json_schema(kind: str) -> dict[str, object]:
         KeyError: no such kind.
     """
     made = FILES[kind].model_json_schema(by_alias=True, mode="validation")
+    _close(made)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"urn:tinyaif:schema:{kind}:1",

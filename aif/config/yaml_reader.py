@@ -30,6 +30,9 @@ MAX_NODES: Final = 200_000
 
 MAX_NUMBER_CHARACTERS: Final = 64
 
+MAX_SHOWN: Final = 400
+"""Characters of a line that is shown with a finding; longer lines are not repeated."""
+
 LINE_BREAK: Final = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 
 Value = str | int | float | bool | None
@@ -251,7 +254,8 @@ class _Builder:
 
     def _at(self, line: int, column: int, length: int = 1) -> SourceLocation:
         text = self.lines[line] if line < len(self.lines) else ""
-        return SourceLocation(self.path, line + 1, column + 1, length, text)
+        shown = text if len(text) <= MAX_SHOWN else ""
+        return SourceLocation(self.path, line + 1, column + 1, length, shown)
 
     def _refuse(self, code: Code, message: str, event: Event, *, hint: str = "") -> ConfigError:
         start: _Mark = event.start_mark

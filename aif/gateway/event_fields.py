@@ -3,8 +3,8 @@
 Decides what a text, a count, a number or a collection is when it comes from outside; anything else reads as
 the empty one. Does not decide what a field means.
 
-Invariants: nothing here raises; texts are printable (no escape sequence reaches a terminal) and short; numbers
-are finite; collections have at most ``MAX_ENTRIES`` entries.
+Invariants: nothing here raises; texts are printable (no escape sequence reaches a terminal) and short;
+numbers are finite; collections have at most ``MAX_ENTRIES`` entries.
 """
 
 from __future__ import annotations

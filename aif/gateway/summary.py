@@ -30,14 +30,14 @@ def summary(record: RunRecord, *, wire: WireReport | None = None) -> dict[str, A
 
     Returns:
         ``workflow``, ``state``, ``seconds``, ``devices``, ``windows``, ``accuracy`` and the rates in
-        ``anomaly`` (shares 0..1, null for a workflow whose outputs are not scored), ``messages``, ``channels``
-        and ``end_to_end`` (latency in ms), ``models``, ``attestation``, ``placement``, ``aims``, ``memory``.
+        ``anomaly`` (shares 0..1, null for a workflow whose outputs are not scored), ``messages``,
+        ``channels`` and ``end_to_end`` (latency in ms), ``models``, ``attestation``, ``placement``,
+        ``aims``, ``memory`` per device.
     """
     score, messages = record.score, record.messages()
     return {
         "workflow": record.workflow,
         "state": record.state,
-        "note": record.note,
         "seconds": round(record.seconds, 3),
         "devices": _devices(record),
         "windows": record.windows,

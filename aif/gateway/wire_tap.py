@@ -11,6 +11,7 @@ rules positions out, the comparison is of all 16 bytes, and sealed bytes equal a
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
@@ -142,10 +143,8 @@ class WireTap:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._subscription is not None:
-            try:
+            with suppress(TransportError):  # the broker is gone or slow; nothing more is watched either way
                 await self._subscription.aclose()
-            except TransportError:
-                pass  # the broker is gone or slow; either way nothing more is watched
             self._subscription = None
 
     def report(self) -> WireReport:

@@ -349,7 +349,9 @@ class Controller:
                 self._take_status(running, device, message)
             case Metrics(values=values):
                 running.metrics[device] = values
-                self.events.publish({"type": "metrics", "aiw": running.aiw_id, "device": device})
+                self.events.publish(
+                    {"type": "metrics", "aiw": running.aiw_id, "device": device, "values": plain_record(values)}
+                )
             case Progress(step=step, done=done, total=total):
                 self.events.publish(
                     {"type": "progress", "aiw": running.aiw_id, "device": device, "step": step,

@@ -114,9 +114,15 @@ class ProcessGroup:
         facts: dict[str, Any] = json.loads(line)
         return facts
 
-    def ended(self) -> list[Child]:
-        """Children that are no longer running."""
-        return [child for child in self.children.values() if child.process.returncode is not None]
+    async def first_ended(self) -> Child:
+        """Wait until one of the children has ended by itself."""
+        waits = {asyncio.create_task(child.process.wait()): child for child in self.children.values()}
+        try:
+            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            return waits[next(iter(done))]
+        finally:
+            for task in waits:
+                task.cancel()
 
     async def stop(self) -> None:
         """End all children, last started first."""

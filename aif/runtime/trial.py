@@ -13,17 +13,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from aif.config import Catalogue, load_aim
 from aif.errors import (
     AIFError,
     CreationFailed,
     EndOfData,
-    EngineError,
     NotFound,
     PortTimeout,
     UnconnectedPort,
@@ -40,12 +38,6 @@ from aif.runtime.logbook import LogBook
 from aif.runtime.platform import Engine, Usage
 from aif.runtime.ports import InputPort, Message, OutputPort
 from aif.sdk import Sensor, SensorReading
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    from aif.engines.base import Engine as InferenceEngine
-    from aif.engines.base import TensorSpec
 
 RECORD_PERIOD_US: Final = 1_000_000
 """Time between records of one input: record n of every input has the same source time stamp."""
@@ -109,9 +101,10 @@ async def try_aim(
         contract.name, contract.reference, digest, chosen.id, dict(parameters or {}), release
     )
     feeds = _feeds(contract, records or {})
-    make = factory.maker(contract.name, deployed, contract, chosen)
     done = asyncio.Event()
     collected: dict[str, list[Any]] = {port.name: [] for port in contract.outputs}
+    outputs = {p.name: _collector(contract, p, collected[p.name], at_most, done) for p in contract.outputs}
+    make = factory.maker(contract.name, deployed, contract, chosen)
     instance = _Tried(
         contract.name,
         replace(contract, restart_limit=0),
@@ -123,10 +116,7 @@ async def try_aim(
             for port in contract.inputs
             if port.name in feeds
         },
-        {
-            port.name: _collector(contract, port, collected[port.name], at_most, done)
-            for port in contract.outputs
-        },
+        outputs,
         clock=clock,
         on_state=lambda _instance, _state, _detail: None,
         on_finished=lambda _instance: done.set(),
@@ -306,9 +296,10 @@ class _Bench:
     def open_engine(
         self, owner: str, implementation: Implementation, model: bytes, sha256: bytes, arena_bytes: int
     ) -> Engine:
+        from aif.emulator.engine import LoadedModel
         from aif.engines.registry import open_engine
 
-        return _PortShaped(
+        return LoadedModel(
             open_engine(
                 implementation.runtime,
                 model,
@@ -325,31 +316,3 @@ class _Bench:
         return Usage(0, 0, 0, 0, 0)
 
     def close(self) -> None: ...
-
-
-class _PortShaped:
-    """An engine between ports and tensors: a model's batch of one is no dimension of a record."""
-
-    def __init__(self, engine: InferenceEngine) -> None:
-        self._engine = engine
-
-    def infer(self, *inputs: Any) -> tuple[Any, ...]:
-        tensors = [_tensor(value, spec) for value, spec in zip(inputs, self._engine.inputs, strict=False)]
-        if len(inputs) != len(tensors):
-            raise EngineError(f"the model takes {len(tensors)} inputs, got {len(inputs)}")
-        found = self._engine.infer(tensors)
-        return tuple(y[0] if y.ndim > 1 and y.shape[0] == 1 else y for y in found)
-
-    def reset(self) -> None:
-        self._engine.reset()
-
-    def close(self) -> None:
-        with suppress(EngineError):
-            self._engine.close()
-
-
-def _tensor(value: Any, spec: TensorSpec) -> npt.NDArray[Any]:
-    import numpy as np
-
-    array = np.frombuffer(value, spec.dtype) if isinstance(value, bytes) else np.asarray(value)
-    return array.reshape(spec.shape) if array.nbytes == spec.size_bytes else array

@@ -92,13 +92,13 @@ def test_triggers(tmp_path: Path, text: str, trigger: Trigger) -> None:
     ],
 )  # fmt: skip
 def test_a_model_is_a_component_or_one_exact_file(tmp_path: Path, text: str, model: ModelRef) -> None:
-    changed = BASE.replace("runtime: python, entry: \"a.b:C\"", f"runtime: tflite, model: {text}")
+    changed = BASE.replace('runtime: python, entry: "a.b:C"', f"runtime: tflite, model: {text}")
     (tmp_path / "aim.yaml").write_text(changed)
     assert load_aim(tmp_path).implementations[0].model == model
 
 
-PORT = "y: {type: \"uint8[]\", payload_bytes: 10}"
-RUN = "runtime: python, entry: \"a.b:C\", ram_bytes: 1KiB, instructions: 10}"
+PORT = 'y: {type: "uint8[]", payload_bytes: 10}'
+RUN = 'runtime: python, entry: "a.b:C", ram_bytes: 1KiB, instructions: 10}'
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ RUN = "runtime: python, entry: \"a.b:C\", ram_bytes: 1KiB, instructions: 10}"
         (", implementer: demo", "", "2 [aim] AIF-E0103 missing key 'implementer' of aim (implementer: who answers for it)"),
         ("aim: {", "aiw: {", "2 [aiw] AIF-E0109 this is a file with the top key aiw:, not an AIM file (an AIM file starts with schema: 1 and aim:)"),
         # values
-        ("version: \"1.0\"", "version: 1.10", '2 [1.10] AIF-E0104 version must be text (write it in quotes: "1.10")'),
+        ('version: "1.0"', "version: 1.10", '2 [1.10] AIF-E0104 version must be text (write it in quotes: "1.10")'),
         ("name: Clf", "name: 9 lives", "2 [9 lives] AIF-E0104 name must be a name: a letter, then letters, digits, _ or -"),
         ("instructions: 10", "instructions: many", "13 [many] AIF-E0104 instructions must be a whole number"),
         ("instructions: 10", "instructions: 0", "13 [0] AIF-E0104 instructions must be greater than 0"),
@@ -124,12 +124,12 @@ RUN = "runtime: python, entry: \"a.b:C\", ram_bytes: 1KiB, instructions: 10}"
         ("trigger: [x]", "deadline_ms: 64KiB", "11 [64KiB] AIF-E0105 deadline_ms must be a time, but '64KiB' is an amount of data (units: us, µs, ms, s, min, h)"),
         ("ram_bytes: 1KiB", "ram_bytes: 0.3B", "13 [0.3B] AIF-E0104 ram_bytes must be a whole number"),
         ("  x: {type: F_t}", "  2x: {type: F_t}", "8 [2x] AIF-E0104 2x must be a name: a letter or _, then letters, digits or _"),
-        ("entry: \"a.b:C\"", "entry: a.b.C", "13 [a.b.C] AIF-E0104 entry must be module:Class, such as aims.event_sink:EventSink"),
-        ("entry: \"a.b:C\"", "entry: \"a.b:C\", source: ../../etc", "13 [../../etc] AIF-E0104 source must be a relative path without .."),
-        ("entry: \"a.b:C\"", "entry: \"a.b:C\", source: /etc", "13 [/etc] AIF-E0104 source must be a relative path without .."),
+        ('entry: "a.b:C"', "entry: a.b.C", "13 [a.b.C] AIF-E0104 entry must be module:Class, such as aims.event_sink:EventSink"),
+        ('entry: "a.b:C"', 'entry: "a.b:C", source: ../../etc', "13 [../../etc] AIF-E0104 source must be a relative path without .."),
+        ('entry: "a.b:C"', 'entry: "a.b:C", source: /etc', "13 [/etc] AIF-E0104 source must be a relative path without .."),
         # types
-        ("\"int8[4]\"", "\"int8[4\"", "4 [\"] AIF-E0201 expected ']', found the end at character 7 of 'int8[4'"),
-        ("\"int8[4]\"", "\"int9[4]\"", "4 [i] AIF-E0201 ..."),
+        ('"int8[4]"', '"int8[4"', "4 [\"] AIF-E0201 expected ']', found the end at character 7 of 'int8[4'"),
+        ('"int8[4]"', '"int9[4]"', "4 [i] AIF-E0201 ..."),
         ("zero_point: -1", "zero_point: 200", "4 [F_t] AIF-E0200 the zero point of int8 is -128..127, not 200"),
         ("type: F_t}", "type: G_t}", "8 [G] AIF-E0201 unknown type 'G_t'; did you mean 'F_t'? at character 1 of 'G_t'"),
         # payload
@@ -145,14 +145,14 @@ RUN = "runtime: python, entry: \"a.b:C\", ram_bytes: 1KiB, instructions: 10}"
         ("default: 1}", "minimum: 2, maximum: 1}", "6 [2] AIF-E0110 minimum of gain is above its maximum"),
         ("instructions: 10}", "instructions: 10, arena_bytes: 2KiB}", "13 [py] AIF-E0104 py in implementations has an arena of 2,048 B in 1,024 B of RAM (ram_bytes includes the arena)"),
         (", instructions: 10}", "}", "13 [py] AIF-E0104 py in implementations has no cost figure (give at least one of instructions, mac_count, measured)"),
-        ("entry: \"a.b:C\", ", "", "13 [py] AIF-E0104 py in implementations runs on python but names no entry (add entry: module:Class)"),
+        ('entry: "a.b:C", ', "", "13 [py] AIF-E0104 py in implementations runs on python but names no entry (add entry: module:Class)"),
         ("runtime: python", "runtime: tflite", "13 [py] AIF-E0104 py in implementations runs on tflite but names no model (add model: {component: NAME})"),
         ("runtime: python", "runtime: firmware", "13 [py] AIF-E0104 py in implementations lacks flash_bytes, which every MCU must account for (add flash_bytes)"),
         ("instructions: 10}", "instructions: 10, state_bytes: 5}", "13 [py] AIF-E0104 py in implementations is stateless but has state_bytes (set state: checkpointable)"),
         ("instructions: 10}", "measured: [{on: q, latency_us: 1, energy_uj: 1, method: emulator}]}", "13 [{] AIF-E0104 measured[0] gives energy_uj, but an emulator cannot measure energy (remove energy_uj, or measure on the board)"),
         ("ram_bytes", "model: {file: m.tflite}, ram_bytes", "13 [model] AIF-E0104 model has file but lacks sha256 and bytes (pin one exact file with file, sha256 and bytes, or give component alone)"),
         ("implementations:\n  - {id: py, " + RUN, "", "2 [aim] AIF-E0103 Clf@1.0 has neither implementations nor aims (implementations: ways to run it; aims: what a composite AIM is made of)"),
-        (PORT, "y: {type: \"uint8[]\", payload_bytes: 10, from: a.b}", "10 [a.b] AIF-E0110 output y comes from a.b, but this AIM holds no aims"),
+        (PORT, 'y: {type: "uint8[]", payload_bytes: 10, from: a.b}', "10 [a.b] AIF-E0110 output y comes from a.b, but this AIM holds no aims"),
     ],
 )  # fmt: skip
 def test_one_mistake_is_one_finding(

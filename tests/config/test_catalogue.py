@@ -33,7 +33,9 @@ def write(folder: Path, name: str, text: str) -> Path:
     return place
 
 
-def test_a_library_is_a_mapping_by_reference_and_knows_the_folders(catalogue: Catalogue, examples: Path) -> None:
+def test_a_library_is_a_mapping_by_reference_and_knows_the_folders(
+    catalogue: Catalogue, examples: Path
+) -> None:
     assert "GestureClassifier@1.0" in catalogue
     assert len(catalogue) == 9
     assert catalogue.folder("MotionFeatures@1.0") == examples / "aims/motion_features"

@@ -27,7 +27,9 @@ def model(folder: Path, text: str, catalogue: Catalogue) -> object:
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_formatting_is_idempotent_and_keeps_the_meaning(name: str, tmp_path: Path, catalogue: Catalogue) -> None:
+def test_formatting_is_idempotent_and_keeps_the_meaning(
+    name: str, tmp_path: Path, catalogue: Catalogue
+) -> None:
     once = format_text(TEXTS[name], name)
     assert format_text(once, name) == once
     assert model(tmp_path, once, catalogue) == model(tmp_path, TEXTS[name], catalogue)
@@ -146,7 +148,9 @@ topology:
 def test_long_lines_are_broken_and_short_ones_kept() -> None:
     once = format_text(TEXTS["mmc_ust/mmc_ust.aiw.yaml"], "x")
     assert max(map(len, once.splitlines())) <= 110
-    assert "  - {id: recognition, use: SpeechRecognition@1.2, inputs: {InputSpeech: aiw.InputSpeech}}\n" in once
+    assert (
+        "  - {id: recognition, use: SpeechRecognition@1.2, inputs: {InputSpeech: aiw.InputSpeech}}\n" in once
+    )
     assert "    inputs:\n      RecognisedText: recognition.RecognisedText\n" in once
 
 

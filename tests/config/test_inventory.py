@@ -58,7 +58,9 @@ def test_links_have_three_forms_and_a_name_of_their_own(tmp_path: Path) -> None:
 
 
 def test_how_a_device_is_reached_or_emulated_is_kept_as_given(tmp_path: Path) -> None:
-    text = BASE.replace("board: m4,", "board: m4, emulator: {tier: 2, args: [a, {b: on}]}, connect: {url: 'x'},")
+    text = BASE.replace(
+        "board: m4,", "board: m4, emulator: {tier: 2, args: [a, {b: on}]}, connect: {url: 'x'},"
+    )
     (tmp_path / "inventory.yaml").write_text(text)
     device = load_inventory(tmp_path).device("m1")
     assert device.emulator == {"tier": 2, "args": ["a", {"b": "on"}]}

@@ -35,7 +35,11 @@ def refused(tmp_path: Path, said: Said, catalogue: Catalogue) -> Callable[[str],
 def test_the_gesture_example_is_read_completely(examples: Path, catalogue: Catalogue) -> None:
     loaded = load_workflow(examples / "gesture", catalogue)
     aiw = loaded.metadata
-    assert (aiw.reference, aiw.profile, aiw.trusted_scope) == ("GestureRecognition@1.0", Profile.SECURE, "aim")
+    assert (aiw.reference, aiw.profile, aiw.trusted_scope) == (
+        "GestureRecognition@1.0",
+        Profile.SECURE,
+        "aim",
+    )
     assert [str(channel) for channel in loaded.workflow.channels] == [
         "imu.samples -> extract.samples",
         "extract.features -> classifier.features",
@@ -178,7 +182,9 @@ def test_one_mistake_is_said_at_its_place_and_without_consequences(
     assert refused(BASE.replace(old, new)) == expected
 
 
-def test_a_cycle_needs_a_delay(refused: Callable[[str], list[str]], tmp_path: Path, catalogue: Catalogue) -> None:
+def test_a_cycle_needs_a_delay(
+    refused: Callable[[str], list[str]], tmp_path: Path, catalogue: Catalogue
+) -> None:
     aims = dict(catalogue)
     text = """\
 schema: 1

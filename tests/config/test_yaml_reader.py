@@ -75,7 +75,10 @@ def test_tabs_are_named() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: !!python/object:os.system x\n", "tags such as tag:yaml.org,2002:python/object:os.system are not used"),
+        (
+            "a: !!python/object:os.system x\n",
+            "tags such as tag:yaml.org,2002:python/object:os.system are not used",
+        ),
         ("a: !x {b: 1}\n", "tags such as !x are not used here"),
         ("a: 1\n---\nb: 2\n", "a file holds one YAML document"),
         ("{a: 1}: 2\n", "a key must be a word, not a list or a map"),

@@ -52,6 +52,17 @@ def test_a_replacement_needs_room_for_both_versions(tmp_path: Path) -> None:
     unit.write("a", bytes(21_000))
 
 
+def test_a_reader_of_the_old_version_reads_it_to_its_end(tmp_path: Path) -> None:
+    unit = EmulatedUnit(FLASH, tmp_path)
+    unit.write("a", b"old version")
+    with (tmp_path / "a").open("rb", buffering=0) as reader:
+        assert reader.read(4) == b"old "
+        unit.write("a", b"NEW VERSION")
+        assert reader.read() == b"version"
+    assert unit.read("a") == b"NEW VERSION"
+    assert {path.name for path in tmp_path.iterdir()} == {"a", ".wear"}
+
+
 def test_the_number_of_files_is_bounded(tmp_path: Path) -> None:
     unit = EmulatedUnit(FLASH, tmp_path)
     for number in range(MAX_FILES):

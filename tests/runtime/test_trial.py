@@ -158,7 +158,8 @@ def test_an_optional_input_may_be_left_out(tmp_path: Path) -> None:
 # --- sources and time -----------------------------------------------------------------------------------
 
 SOURCE = "outputs: {twice: {type: int32, rate_hz: 1}}\n"
-SENSING = "{id: here, runtime: python, entry: 'module:Tried', ram_bytes: 1, instructions: 1, requires: {sensors: [imu]}}"
+SENSING = "{id: here, runtime: python, entry: 'module:Tried', ram_bytes: 1, instructions: 1, "
+SENSING += "requires: {sensors: [imu]}}"
 READ = "async def process(self): return {'twice': 2 * (await self.context.sensor('imu').read()).values}"
 
 

@@ -1,0 +1,185 @@
+"""What ``aif run`` does, step by step: prepare, provision, start, deploy, watch, sum up, leave nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from aif.authoring.recording import Recording, read_recording
+from aif.cli import _wiring as wiring
+from aif.cli._publishing import publish_everything, train_motion_models
+from aif.emulator.settings import replays_of
+from aif.errors import StartFailed
+from aif.gateway.live import open_screen
+from aif.gateway.run_record import RunDevice, RunRecord
+from aif.gateway.summary import check_writable, summary, write_summary
+from aif.gateway.wire_tap import WireReport, WireTap, needles_from_recording
+from aif.model.inventory import Inventory
+from aif.runtime.devices import Site
+from aif.runtime.local_site import LocalSite, LocalSiteOptions
+from aif.runtime.processes import ProcessGroup
+from aif.transport import local
+from aif.transport.mqtt import MQTTTransport
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C: 128 + SIGINT."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What the command line said."""
+
+    workflow: Path
+    inventory: Path
+    home: Path
+    aims: tuple[Path, ...]
+    broker: str
+    summary: Path | None
+    follow: bool
+    speed: float | None
+
+
+class LocalRun:
+    """One run, from training to the summary."""
+
+    def __init__(self, options: RunOptions) -> None:
+        self._options = options
+        self._home = wiring.Home(options.home.resolve())
+        self._screen = open_screen()
+        self._record: RunRecord | None = None
+        self._wire: WireReport | None = None
+
+    def run(self) -> int:
+        """Everything in order; what a person must mend is found before anything is started.
+
+        Returns:
+            0, or 130 after Ctrl-C.
+        """
+        options = self._options
+        if options.summary is not None:
+            check_writable(options.summary)
+        catalogue = wiring.catalogue(options.aims)
+        wiring.load_workflow(options.workflow, catalogue)
+        inventory = wiring.load_inventory(options.inventory)
+        try:
+            with self._screen as screen:
+                screen.phase("training the models on real motion data")
+                train_motion_models(self._home, screen.progress)
+                screen.phase("publishing models and AIMs to the store")
+                publish_everything(self._home, catalogue)
+                self._provision(inventory)
+                code = wiring.run_until_signalled(self._live(inventory), interrupted=INTERRUPTED)
+        finally:
+            self._sum_up()
+        return code
+
+    def _provision(self, inventory: Inventory) -> None:
+        """Every device of the inventory has an identity; one that never enrolled gets a new window."""
+        site = Site.open_or_create(self._home.site, os.urandom)
+        for device in inventory.devices:
+            record = site.try_device(device.id)
+            hw_class = wiring.device_hw_class(device.board, device.arch)
+            state = self._home.device_state(device.id)
+            if record is not None and record.enrolled_s and state.exists() and record.hw_class == hw_class:
+                continue
+            site.forget(device.id)
+            site.provision(device.id, hw_class, state, now_s=int(time.time()))
+
+    # --- while it runs -----------------------------------------------------------------------------
+
+    async def _live(self, inventory: Inventory) -> None:
+        options = self._options
+        recordings = self._recordings(inventory)
+        async with ProcessGroup(self._home.logs) as processes, AsyncExitStack() as stack:
+            site = LocalSite(
+                processes,
+                LocalSiteOptions(
+                    self._home.root, options.inventory.resolve(), options.aims, options.broker,
+                    options.follow, options.speed,
+                ),
+            )  # fmt: skip
+            self._screen.phase("starting broker, store and Controller")
+            await site.start_services()
+            tap = await self._tap(stack, site.broker_url, recordings)
+            self._screen.phase(f"starting {len(inventory.devices)} devices and placing the workflow")
+            await site.start_devices(inventory)
+            pids = site.pids()
+            record = self._record = RunRecord(
+                await self._deploy(),
+                devices=[RunDevice(d.id, str(d.device_class), pids[d.id]) for d in inventory.devices],
+                windows_total=None if options.follow else sum(map(len, recordings)) or None,
+            )
+            self._screen.watch(record, tap.report if tap is not None else None)
+            try:
+                await self._follow(record, processes)
+            finally:
+                self._wire = tap.report() if tap is not None else None
+
+    async def _deploy(self) -> str:
+        options = self._options
+        aiw: str = await local.call(
+            self._home.socket,
+            "deploy",
+            workflow=os.fspath(options.workflow.resolve()),
+            inventory=os.fspath(options.inventory.resolve()),
+            aims=[os.fspath(folder.resolve()) for folder in options.aims],
+        )
+        return aiw
+
+    def _recordings(self, inventory: Inventory) -> list[Recording]:
+        """What the emulated sensors of this inventory will play."""
+        names = {replay.recording for device in inventory.devices for replay in replays_of(device).values()}
+        files = [self._home.recordings / f"{name}.npz" for name in sorted(names)]
+        return [read_recording(file) for file in files if file.is_file()]
+
+    async def _tap(
+        self, stack: AsyncExitStack, broker_url: str, recordings: Sequence[Recording]
+    ) -> WireTap | None:
+        """Watch the broker for the plaintext that the sensors are about to play."""
+        if not recordings:
+            return None
+        transport = await stack.enter_async_context(MQTTTransport(broker_url, client_id="wire-tap"))
+        return await stack.enter_async_context(WireTap(transport, needles_from_recording(recordings[0])))
+
+    async def _follow(self, record: RunRecord, processes: ProcessGroup) -> None:
+        """Take and show every event until the workflow has ended.
+
+        Raises:
+            StartFailed: the workflow failed, or a process of the run ended by itself.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            watch = tasks.create_task(_notice_deaths(processes))
+            async for event in local.stream(self._home.socket, "events"):
+                record.take(event)
+                self._screen.update()
+                if record.ended:
+                    break
+            watch.cancel()
+        if record.state != "completed":
+            raise StartFailed(
+                f"{record.workflow} is {record.state}" + (f": {record.note}" if record.note else ""),
+                hint=f"the logs of its processes are in {self._home.logs}",
+            )
+
+    def _sum_up(self) -> None:
+        """Show what is known, however the run ended; write it where the user wants it."""
+        if self._record is None:
+            return
+        content = summary(self._record, wire=self._wire)
+        self._screen.final(content)
+        if self._options.summary is not None:
+            write_summary(self._options.summary, content)
+
+
+async def _notice_deaths(processes: ProcessGroup) -> None:
+    """End with an error when a process ends that nobody asked to."""
+    child = await processes.first_ended()
+    raise StartFailed(
+        f"{child.name} ended by itself (exit code {child.process.returncode})",
+        hint=f"its log: {child.log}\n{child.log_tail()}",
+    )
