@@ -13,6 +13,7 @@ from pathlib import Path
 from aif.authoring.recording import Recording, read_recording
 from aif.cli import _wiring as wiring
 from aif.cli._publishing import publish_everything, train_motion_models
+from aif.config import load_inventory, load_workflow
 from aif.emulator.settings import replays_of
 from aif.errors import StartFailed
 from aif.gateway.live import open_screen
@@ -64,8 +65,8 @@ class LocalRun:
         if options.summary is not None:
             check_writable(options.summary)
         catalogue = wiring.catalogue(options.aims)
-        wiring.load_workflow(options.workflow, catalogue)
-        inventory = wiring.load_inventory(options.inventory)
+        load_workflow(options.workflow, catalogue)
+        inventory = load_inventory(options.inventory)
         try:
             with self._screen as screen:
                 screen.phase("training the models on real motion data")
@@ -160,6 +161,7 @@ class LocalRun:
                 if record.ended:
                     break
             watch.cancel()
+        record.take({"type": "status", "status": await local.call(self._home.socket, "status")})
         if record.state != "completed":
             raise StartFailed(
                 f"{record.workflow} is {record.state}" + (f": {record.note}" if record.note else ""),

@@ -32,7 +32,7 @@ class Document:
     lines: list[str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.lines = LINE_BREAK.split(self.text)
+        self.lines = self.text.split(LINE_BREAK)
 
     @property
     def kind(self) -> str:
@@ -137,12 +137,13 @@ def parse_document(text: str, path: str) -> Document:
             f"the text is longer than {MAX_DOCUMENT_BYTES:,} characters",
             SourceLocation(path, 1, 1),
         )
+    text = text.replace("\r\n", LINE_BREAK).replace("\r", LINE_BREAK)
     root = read_yaml(text, path)
     if not isinstance(root, MapNode):
         raise refusal(
             Code.FILE,
             "the file holds no keys" if root is None else "the file must be a map of keys",
-            SourceLocation(path, 1, 1, 1, LINE_BREAK.split(text)[0]),
+            SourceLocation(path, 1, 1, 1, text.split(LINE_BREAK, 1)[0]),
             hint="start with schema: 1 and one of " + ", ".join(f"{kind}:" for kind in KINDS),
         )
     return Document(path, text, root)

@@ -18,9 +18,18 @@ FILES: Final[dict[str, type[Table]]] = {"aim": AIMFile, "aiw": AIWFile, "invento
 TITLES: Final = {"aim": "AIM file", "aiw": "AIW file", "inventory": "inventory file"}
 
 
+_KEYWORDS: Final = {"le": "maximum", "lt": "exclusiveMaximum", "ge": "minimum", "gt": "exclusiveMinimum"}
+
+
 def _close(schema: object) -> None:
-    """Where only names of a certain form are keys, others are none; pydantic leaves that open."""
+    """Say in the schema's own words what pydantic leaves open or in its words.
+
+    Where only names of a certain form are keys, others are none; a bound of a quantity holds for the number.
+    """
     if isinstance(schema, dict):
+        for word, keyword in _KEYWORDS.items():
+            if isinstance(schema.get(word), int | float):
+                schema[keyword] = schema.pop(word)
         if "patternProperties" in schema:
             schema.setdefault("additionalProperties", False)
         for inside in schema.values():

@@ -33,7 +33,8 @@ MAX_NUMBER_CHARACTERS: Final = 64
 MAX_SHOWN: Final = 400
 """Characters of a line that is shown with a finding; longer lines are not repeated."""
 
-LINE_BREAK: Final = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
+LINE_BREAK: Final = "\n"
+"""The only one: other spellings are replaced before reading (YAML 1.2.2, §5.4)."""
 
 Value = str | int | float | bool | None
 
@@ -127,7 +128,7 @@ def read_yaml(text: str, path: str) -> Node | None:
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
-    builder = _Builder(path, LINE_BREAK.split(text))
+    builder = _Builder(path, text)
     try:
         for event in YAML(typ="safe", pure=True).parse(text):
             builder.take(event)
@@ -148,8 +149,8 @@ class _Open:
 class _Builder:
     """Turns the reader's events into nodes, with a stack of its own: depth is a limit, not a recursion."""
 
-    def __init__(self, path: str, lines: list[str]) -> None:
-        self.path, self.lines = path, lines
+    def __init__(self, path: str, text: str) -> None:
+        self.path, self.text, self.lines = path, text, text.split(LINE_BREAK)
         self.root: Node | None = None
         self._open: list[_Open] = []
         self._anchors: dict[str, Node] = {}
@@ -268,8 +269,8 @@ class _Builder:
         mark: _Mark | None = getattr(reason, "problem_mark", None) or getattr(reason, "context_mark", None)
         problem = getattr(reason, "problem", None) or getattr(reason, "reason", None) or "not YAML"
         if mark is None:  # a character that YAML forbids, reported by its offset
-            before = "\n".join(self.lines)[: getattr(reason, "position", 0) or 0]
-            at = self._at(before.count("\n"), len(before) - before.rfind("\n") - 1)
+            before = self.text[: max(0, self.text.find(str(getattr(reason, "character", ""))))]
+            at = self._at(before.count(LINE_BREAK), len(before) - before.rfind(LINE_BREAK) - 1)
         else:
             at = self._at(mark.line, mark.column)
         context = getattr(reason, "context", None)

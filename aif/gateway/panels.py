@@ -107,6 +107,10 @@ class RunPanels:
         run, score = self.record, self.record.score
         if run.note:
             return Text(run.note, style="red" if run.state == "failed" else "yellow")
+        if run.state in COMING_UP:
+            devices = run.device_ids()
+            trusted = sum(run.states[d].trust == "trusted" for d in devices if d in run.states)
+            return Text(f"{trusted} of {len(devices)} devices are trusted", style="dim")
         if not (score.known or score.unseen):
             return Text("no window has been scored", style="dim")
         return Text.assemble(
@@ -151,17 +155,25 @@ class RunPanels:
             step, done, total = seen.progress
             moving = bool(total) and done < total
             bar = cells.bar(done / total, max(4, width // 8), self._signs) if moving else Text()
-            figure = f"{step} {cells.size(done)} of {cells.size(total)}" if moving else step
+            size = f" {cells.size(done)} of {cells.size(total)}" if width >= WIDE_COLUMNS else ""
             trust = cells.state(seen.trust or "expected")
-            rows.append([Text(device), trust, cells.state(seen.phase or cells.NONE), Text(figure), bar])
+            rows.append(
+                [
+                    Text(device),
+                    trust,
+                    cells.state(seen.phase or cells.NONE),
+                    Text(f"{step}{size}" if moving else step),
+                    bar,
+                ]
+            )
         return _filled(table, rows, max(1, room))
 
     # --- parts ---------------------------------------------------------------------------------------
 
     def _predictions(self, rows: int) -> Table:
         table = cells.grid(
-            Column(""), Column("prediction", grows=True), Column("truth", grows=True), Column("sure", right=True),
-            Column("", grows=True),
+            Column(""), Column("prediction", grows=True), Column("truth", grows=True),
+            Column("sure", right=True), Column("", grows=True),
         )  # fmt: skip
         if not self.record.latest:
             table.add_row("", Text("waiting for the first window", style="dim"))
@@ -200,9 +212,9 @@ class RunPanels:
 
     def _device_table(self, width: int) -> Table:
         return cells.grid(
-            Column("device"), *([Column("class")] if width >= WIDE_COLUMNS else []), Column("AIM", grows=True),
-            Column("as"), Column("state"), Column("p50 µs", right=True), Column("RAM"),
-            Column("arena", right=True), Column("flash"),
+            Column("device"), *([Column("class")] if width >= WIDE_COLUMNS else []),
+            Column("AIM", grows=True), Column("as"), Column("state"), Column("p50 µs", right=True),
+            Column("RAM"), Column("arena", right=True), Column("flash"),
         )  # fmt: skip
 
     def _device_rows(self, width: int) -> list[list[RenderableType]]:

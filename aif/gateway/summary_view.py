@@ -126,8 +126,9 @@ def _models(content: Mapping[str, Any]) -> Table:
         Column("size", right=True), Column("arena", right=True),
     )  # fmt: skip
     for model in content["models"]:
+        arena = cells.size(model["arena_bytes"]) if model["arena_bytes"] else cells.NONE
         table.add_row(
             Text(model["name"]), Text(model["version"]), Text(model["sha256"][:12]), Text(model["device"]),
-            cells.size(model["bytes"]), cells.size(model["arena_bytes"]) if model["arena_bytes"] else cells.NONE,
+            cells.size(model["bytes"]), arena,
         )  # fmt: skip
     return table

@@ -217,6 +217,7 @@ class PahoLink:
         self._wait_to_retry()
 
     def _paho_message(self, client: paho.Client, _userdata: object, message: paho.MQTTMessage) -> None:
+        _acknowledge_at_once(client)
         kept = False
         try:
             topic = message.topic
@@ -235,8 +236,9 @@ class PahoLink:
             client.ack(message.mid, message.qos)
 
     def _paho_published(
-        self, _client: paho.Client, _userdata: object, packet_id: int, _reason: object, _properties: object
+        self, client: paho.Client, _userdata: object, packet_id: int, _reason: object, _properties: object
     ) -> None:
+        _acknowledge_at_once(client)
         self.confirmed.append(packet_id)
         self._tell()
 
@@ -255,6 +257,18 @@ class PahoLink:
         self, _client: paho.Client, _userdata: object, packet_id: int, _reasons: object, _properties: object
     ) -> None:
         self._post(self._events.replied, packet_id, ())
+
+
+def _acknowledge_at_once(client: paho.Client) -> None:
+    """Send the TCP acknowledgement of what was just read without the usual delay of up to 40 ms.
+
+    A broker that does not set TCP_NODELAY holds its next small packet back until this acknowledgement comes
+    (Nagle's algorithm, RFC 896). The option is not lasting, so it is set after every read (tcp(7)).
+    """
+    opened = client.socket()
+    if opened is not None and hasattr(socket, "TCP_QUICKACK"):
+        with contextlib.suppress(OSError):
+            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
 
 def _stop(client: paho.Client) -> None:

@@ -17,9 +17,10 @@ from aif.errors import ConfigError
 EXAMPLES = Path(__file__).parent / "examples"
 TEXTS = [file.read_text() for file in sorted(EXAMPLES.rglob("*.yaml"))]
 WORDS = [
-    "", "-1", "0", "1e9", ".inf", "null", "true", "[]", "{}", "[1, [2]]", "{a: {b: 1}}", "64KiB", "5 parsecs", "a.b", "aiw.x",
-    "'", '"', "- ", ": ", "{", "}", "[", "]", "#", "&a ", "*a", "!t ", "|\n", ">\n", "\n", "\t", "---\n", "\x00", "\u2028", "ä",
-    "aims:", "inputs:", "aim:", "inventory:", "id:", "topology: [{output: a.b, input: c.d}]\n", "Features_t", "int8[",
+    "", "-1", "0", "1e9", ".inf", "null", "true", "[]", "{}", "[1, [2]]", "{a: {b: 1}}", "64KiB", "5 parsecs", "a.b",
+    "aiw.x", "'", '"', "- ", ": ", "{", "}", "[", "]", "#", "&a ", "*a", "!t ", "|\n", ">\n", "\n", "\t", "---\n",
+    "\x00", "\u2028", "\x85", "\r", "\r\n", "# c\r", "ä", "aims:", "inputs:", "aim:", "inventory:", "id:",
+    "topology: [{output: a.b, input: c.d}]\n", "Features_t", "int8[", "\ufeff", "%YAML 1.1\n---\n",
 ]  # fmt: skip
 
 
@@ -70,17 +71,18 @@ def check(text: str, catalogue: Catalogue) -> None:
     try:
         read(parse_document(text, "x.yaml"), catalogue)
         once = format_text(text, "x.yaml")
-    except ConfigError as refused:
-        assert refused.findings
-        for one in refused.findings:
-            assert one.message
-            assert one.location is not None
-            assert one.location.line >= 1
-            assert one.location.column >= 1
-            assert one.location.column <= max(1, len(one.location.text) + 1) or not one.location.text
-        assert refused.diagnostics()
+    except ConfigError as wrong:
+        refused = wrong
     else:
         assert format_text(once, "x.yaml") == once
+        return
+    assert refused.findings
+    for one in refused.findings:
+        assert one.message
+        assert one.location is not None
+        assert one.location.line >= 1
+        assert 1 <= one.location.column <= len(one.location.text) + 1 or not one.location.text
+    assert refused.diagnostics()
 
 
 @settings(max_examples=300, deadline=None)

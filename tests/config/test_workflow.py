@@ -1,3 +1,6 @@
+# ruff: noqa: E501
+# Each row of the tables is one mistake and the exact words said about it; they read best in one line.
+
 from collections.abc import Callable
 from pathlib import Path
 

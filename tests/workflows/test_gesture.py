@@ -7,18 +7,22 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import aims
+from aif.authoring.recording import Recording, write_recording
 from aif.config import load_catalogue, load_inventory, load_workflow
 from aif.config.format import format_file
 from aif.config.workflow import LoadedWorkflow
+from aif.emulator.device import EmulatedDevice
 from aif.emulator.settings import replays_of
 from aif.errors import Infeasible
 from aif.model.aiw import Workflow
 from aif.model.inventory import DeviceClass, Inventory
 from aif.model.placement import Placement
 from aif.model.rates import derive_rates
+from aif.runtime.clock import SystemClock
 from partitioner.checker import check
 from partitioner.policy import ModelFacts, PlanPolicy
 from partitioner.problem import build_problem
@@ -139,6 +143,25 @@ def test_the_wrist_microcontroller_has_ram_for_one_model_but_not_for_both(
     story = refused.value.diagnostics()
     assert "mcu-1" in story
     assert "RAM" in story
+
+
+def test_every_device_admits_what_is_placed_on_it(
+    workflow: Workflow, inventory: Inventory, tmp_path: Path
+) -> None:
+    samples, one = np.zeros((1, 100, 6), np.int16), np.ones(1, np.int16)
+    recording = Recording(samples, one.astype(np.uint64), one.astype(np.int8) - 1, one, ("pendulum",))
+    write_recording(tmp_path / "imu_held_out.npz", recording)
+    devices = {d.id: EmulatedDevice(d, tmp_path, clock=SystemClock()) for d in inventory.devices}
+    for assignment in placed(workflow, inventory).assignments:
+        contract = workflow.aim(assignment.aim).metadata
+        implementation = contract.implementation(assignment.implementation)
+        assert implementation is not None
+        model = MODELS[implementation.model.component].bytes_ if implementation.model else 0
+        queues = sum(port.queue_depth * port.payload_bytes for port in contract.inputs)
+        devices[assignment.device].admit(
+            assignment.aim, implementation, queue_bytes=queues, model_bytes=model
+        )
+    assert all(device.usage().ram_bytes > 0 for device in devices.values())
 
 
 def test_raw_motion_never_leaves_the_device_that_measured_it(
