@@ -1,4 +1,4 @@
-"""What ``aif run`` does, step by step: prepare, provision, start, deploy, watch, sum up, leave nothing behind."""
+"""What ``aif run`` does: prepare, provision, start, deploy, watch, sum up, leave nothing behind."""
 
 from __future__ import annotations
 
@@ -173,6 +173,8 @@ class LocalRun:
         if self._record is None:
             return
         content = summary(self._record, wire=self._wire)
+        if not self._record.ended:
+            content["state"] = "interrupted"
         self._screen.final(content)
         if self._options.summary is not None:
             write_summary(self._options.summary, content)

@@ -1,8 +1,9 @@
 """What a neighbour in the same process sees of a record that was never encoded.
 
-A reader must not be able to tell whether its writer is near or far. Far records come out of the codec;
-near ones are handed over as they are, except that structs become the same `Record` values (by reference to
-their members: arrays are not copied).
+A reader must not be able to tell whether its writer is near or far. Far records come out of the codec; near
+ones are handed over so that they look the same: structs are `Record` values, arrays are read-only memoryviews
+of the declared element type and shape, variants are what the codec gives. Arrays with a buffer are not copied,
+so a writer leaves an array alone once it has written it. Scalars go over as they are.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from collections.abc import Callable
 from typing import Any
 
 from aif.errors import InvalidRecord
+from aif.model.record_plans import compile_plan
 from aif.model.record_values import member_reader, record_class
 from aif.model.records import RecordType
-from aif.model.tensors import MemberError
-from aif.model.type_tree import Array, FixedArray, Node, Struct
+from aif.model.tensors import MemberError, Tensor
+from aif.model.type_tree import Array, FixedArray, Node, Struct, Variant
 
 Conform = Callable[[Any], Any]
 
@@ -23,7 +25,14 @@ Conform = Callable[[Any], Any]
 def conforming(record: RecordType, label: str = "record") -> Conform:
     """A function from what an author may write to what a reader expects.
 
-    It looks only at the members of structs; whether their values fit is the codec's business.
+    It looks only at how a value is built; whether the numbers fit is the codec's business.
+
+    Args:
+        record: the type of the output port.
+        label: what the errors call the record, such as ``imu.samples``.
+
+    Raises:
+        InvalidRecord: by the function, for a value that is not built like the type.
     """
     conform = _conform(record.root)
     if conform is None:
@@ -41,11 +50,39 @@ def conforming(record: RecordType, label: str = "record") -> Conform:
 @functools.lru_cache(maxsize=1024)
 def _conform(node: Node) -> Conform | None:
     """None where a value is handed over as it is."""
+    tensor = Tensor.of(node)
+    if tensor is not None:
+        return _tensor(tensor)
     if isinstance(node, Struct):
         return _struct(node)
-    if isinstance(node, Array | FixedArray) and (inner := _conform(node.element)) is not None:
-        return lambda values: tuple(inner(value) for value in values)
+    if isinstance(node, Variant):
+        plan = compile_plan(node)
+        return lambda value: plan.decode(memoryview(plan.encode(value)), 0)[0]
+    if isinstance(node, Array | FixedArray):
+        inner = _conform(node.element)
+        return tuple if inner is None else lambda values: tuple(map(inner, values))
     return None
+
+
+def _tensor(tensor: Tensor) -> Conform:
+    rank = len(tensor.shape) + tensor.variable
+
+    def conform(value: Any) -> memoryview:
+        if not isinstance(value, bytes | bytearray):
+            try:
+                view = memoryview(value)
+            except (TypeError, ValueError, BufferError):
+                pass  # a sequence of numbers, or something that encode() refuses with the reason
+            else:
+                shape = view.shape or ()
+                fits = view.ndim == rank and shape[len(shape) - len(tensor.shape) :] == tensor.shape
+                if fits and view.format in tensor.formats and view.c_contiguous and view.nbytes:
+                    if view.format != tensor.code:
+                        view = view.cast("B").cast(tensor.code, shape)  # type: ignore[call-overload]
+                    return view.toreadonly()
+        return tensor.decode(memoryview(tensor.encode(value)))
+
+    return conform
 
 
 def _struct(node: Struct) -> Conform:

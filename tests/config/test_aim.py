@@ -202,6 +202,5 @@ def test_two_implementations_with_one_id_show_both_places(tmp_path: Path, said: 
 
 def test_a_file_of_another_kind_is_named(examples: Path, said: Said) -> None:
     assert said(lambda: load_aim(examples / "gesture/gesture.aiw.yaml")) == [
-        "2 [aiw] AIF-E0109 this is a file with the top key aiw:, not an AIM file"
-        " (an AIM file starts with schema: 1 and aim:)"
+        "2 [aiw] AIF-E0109 this is a file with the top key aiw:, not an AIM file (an AIM file starts with schema: 1 and aim:)"
     ]

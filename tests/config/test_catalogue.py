@@ -70,8 +70,7 @@ def test_two_folders_with_one_reference_show_both_places(tmp_path: Path, said: S
     (tmp_path / "other").mkdir()
     (tmp_path / "other/aim.yaml").write_text("# copied\n" + LEAF.replace("NAME", "Leaf"))
     assert said(lambda: load_catalogue([tmp_path])) == [
-        "3 [Leaf] AIF-E0106 two AIM folders offer Leaf@1.0"
-        " (give one of them another version, or leave its folder out)"
+        "3 [Leaf] AIF-E0106 two AIM folders offer Leaf@1.0 (give one of them another version, or leave its folder out)"
     ]
 
 

@@ -1,4 +1,3 @@
-import os
 import stat
 from pathlib import Path
 
@@ -47,8 +46,9 @@ def place_comments(text: str, draw: st.DataObject) -> tuple[str, list[str]]:
             out.append("")
         if choice == 3 and "#" not in line:
             comments.append(f"# end {number}.")
-            line += draw.draw(st.sampled_from([" ", "   "])) + comments[-1]
-        out.append(line)
+            out.append(line + draw.draw(st.sampled_from([" ", "   "])) + comments[-1])
+        else:
+            out.append(line)
     return "\n".join(out) + "\n", comments
 
 
@@ -172,7 +172,7 @@ def test_a_file_is_replaced_in_one_step_and_keeps_its_permissions(tmp_path: Path
     assert target.read_bytes() == b"new\n"
     assert link.is_symlink()
     assert stat.S_IMODE(target.stat().st_mode) == 0o640
-    assert sorted(os.listdir(tmp_path)) == ["link.yaml", "real.yaml"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["link.yaml", "real.yaml"]
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -181,4 +181,4 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
     with pytest.raises(UnicodeEncodeError):
         write_atomically(target, "x" * 100_000 + "\ud800")
     assert target.read_text() == "old"
-    assert os.listdir(tmp_path) == ["a.yaml"]
+    assert [file.name for file in tmp_path.iterdir()] == ["a.yaml"]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from aif.config import load_inventory
+from aif.errors import ConfigError
 from aif.model.aim import Runtime
 from aif.model.inventory import DeviceClass, Energy, Link, Sensor, StorageUnit
 
@@ -104,8 +105,6 @@ def test_one_mistake_is_one_finding(
 
 
 def test_a_duplicate_device_is_shown_with_both_lines(tmp_path: Path) -> None:
-    from aif.errors import ConfigError
-
     file = tmp_path / "inventory.yaml"
     file.write_text(BASE.replace("id: m1", "id: gw").replace("gw, m1", "gw, gw"))
     with pytest.raises(ConfigError) as wrong:

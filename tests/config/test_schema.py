@@ -14,9 +14,10 @@ from aif.errors import ConfigError
 
 EXAMPLES = Path(__file__).parent / "examples"
 KNOWN = {
-    "$defs", "$id", "$ref", "$schema", "additionalProperties", "anyOf", "const", "default", "description", "enum",
-    "exclusiveMaximum", "exclusiveMinimum", "items", "maxItems", "maxLength", "maximum", "minItems", "minLength",
-    "minimum", "pattern", "patternProperties", "properties", "propertyNames", "required", "title", "type",
+    "$defs", "$id", "$ref", "$schema", "additionalProperties", "anyOf", "const", "default", "description",
+    "enum", "exclusiveMaximum", "exclusiveMinimum", "items", "maxItems", "maxLength", "maximum", "minItems",
+    "minLength", "minimum", "pattern", "patternProperties", "properties", "propertyNames", "required",
+    "title", "type",
 }  # fmt: skip
 PYTHON = {"object": dict, "array": list, "string": str, "boolean": bool, "null": type(None)}
 
