@@ -83,7 +83,7 @@ class AIM:
     def setup(self) -> Awaitable[None] | None:
         """Called once before the first invocation; may be async."""
 
-    def process(self, **inputs: Any) -> Any:
+    def process(self, *args: Any, **inputs: Any) -> Any:
         """One invocation; keyword arguments are records by input port name.
 
         Returns:

@@ -92,17 +92,18 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _run(name: str, rest: list[str]) -> int:
-    import click
+    import typer
+    from typer.exceptions import TyperException
 
     module = importlib.import_module(f"aif.cli.{VERBS[name].module}")
     try:
         result = module.app(args=rest, prog_name=f"aif {name}", standalone_mode=False)
-    except click.ClickException as misuse:
+    except TyperException as misuse:
         misuse.show()
         return misuse.exit_code
-    except click.exceptions.Exit as done:
+    except typer.Exit as done:
         return done.exit_code
-    except click.Abort:
+    except typer.Abort:
         raise KeyboardInterrupt from None
     return result if isinstance(result, int) else 0
 

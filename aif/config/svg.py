@@ -15,7 +15,7 @@ from typing import Final
 
 from aif.config.graph import INPUTS, OUTPUTS, Box, Graph, Layout, Line, arrange
 
-BOX_WIDTH: Final = 190
+BOX_WIDTH: Final = 220
 HEADER: Final = 44
 ROW: Final = 20
 LABEL_ZONE: Final = 112

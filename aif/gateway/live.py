@@ -30,6 +30,8 @@ STATUS_INTERVAL_S: Final = 2.0
 PLAIN_WIDTH: Final = 110
 """Columns of tables where the output is not a terminal."""
 
+NEVER_CAME_UP: Final = frozenset({"failed", "stopped"})
+
 Watched = Callable[[], WireReport]
 
 
@@ -129,7 +131,7 @@ class LiveScreen:
     def update(self) -> None:
         if self._panels is not None and not self._came_up and self._panels.record.state not in COMING_UP:
             self._came_up = True
-            if self._panels.record.state != "failed":
+            if self._panels.record.state not in NEVER_CAME_UP:
                 devices = len(self._panels.record.device_ids())
                 self._say_done(f"deployed to {devices} attested devices", done=True)
         if self._now_s() - self._drawn_s >= DRAW_INTERVAL_S:

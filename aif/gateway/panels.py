@@ -115,7 +115,7 @@ class RunPanels:
             return Text("no window has been scored", style="dim")
         return Text.assemble(
             "accuracy ", (cells.percent(score.accuracy), "bold"),
-            "   unseen motion noticed ", (cells.percent(score.detection), "bold"),
+            "   unseen kinds noticed ", (cells.percent(score.detection), "bold"),
             "   false alarms ", (cells.percent(score.false_alarm), "bold"),
         )  # fmt: skip
 

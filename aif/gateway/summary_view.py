@@ -29,21 +29,24 @@ def print_summary(console: Console, content: Mapping[str, Any]) -> None:
 
 
 def _headlines(content: Mapping[str, Any], signs: Glyphs) -> Iterable[Text]:
-    ok = content["state"] == "completed"
-    mark = (f"{signs.yes} ", "green") if ok else (f"{signs.dot} ", cells.state(content["state"]).style)
+    state = cells.state(content["state"])
+    mark = signs.yes if content["state"] == "completed" else signs.dot
     yield Text.assemble(
-        mark, (content["workflow"], "bold"), " ", cells.state(content["state"]),
-        f" after {content['seconds']:.1f} s: {content['windows']:,} windows",
-        f" on {len(content['devices'])} devices",
+        (f"{mark} ", state.style), (content["workflow"], "bold"), " ", state,
+        f": {content['windows']:,} windows on {len(content['devices'])} devices",
+        f" in {content['seconds']:.1f} s",
     )  # fmt: skip
     anomaly = content["anomaly"]
-    if content["accuracy"] is not None or anomaly["detection"] is not None:
+    if anomaly["known_windows"]:
         yield Text.assemble(
             "  recognised ", (cells.percent(content["accuracy"]), "bold"),
-            f" of {anomaly['known_windows']:,} windows of known motion, ",
-            f"with {cells.percent(anomaly['false_alarm'])} false alarms; noticed ",
-            (cells.percent(anomaly["detection"]), "bold"),
-            f" of {anomaly['unseen_windows']:,} windows of unseen motion",
+            f" of {anomaly['known_windows']:,} windows of known kinds; ",
+            f"false alarms in {cells.percent(anomaly['false_alarm'])}",
+        )  # fmt: skip
+    if anomaly["unseen_windows"]:
+        yield Text.assemble(
+            "  noticed ", (cells.percent(anomaly["detection"]), "bold"),
+            f" of {anomaly['unseen_windows']:,} windows of a kind never trained on",
         )  # fmt: skip
     latency = content["end_to_end"]
     if latency["p50_ms"] is not None:
@@ -51,21 +54,23 @@ def _headlines(content: Mapping[str, Any], signs: Glyphs) -> Iterable[Text]:
             f"  from sensor to result in {cells.milliseconds(latency['p50_ms'])} ms (p50), "
             f"{cells.milliseconds(latency['p99_ms'])} ms (p99)"
         )
-    yield _messages(content["messages"])
+    counts = content["messages"]
+    yield Text.assemble(
+        f"  {counts['sealed']:,} messages sealed, {counts['verified']:,} verified, ",
+        cells.trouble("rejected", counts["rejected"]), ", ", cells.trouble("lost", counts["lost"]),
+    )  # fmt: skip
+    yield _wire(counts["plaintext_on_wire"], counts["frames_watched"])
     yield _placement(content["placement"])
 
 
-def _messages(counts: Mapping[str, Any]) -> Text:
-    line = Text.assemble(
-        f"  messages: {counts['sealed']:,} sealed, {counts['verified']:,} verified, ",
-        cells.trouble("rejected", counts["rejected"]), ", ", cells.trouble("lost", counts["lost"]),
-    )  # fmt: skip
-    if counts["frames_watched"] is None:
-        return line.append("; the wire was not watched", "yellow")
-    if counts["plaintext_on_wire"]:
-        found = f"{counts['plaintext_on_wire']:,} of {counts['frames_watched']:,} frames held known plaintext"
-        return line.append("; ").append(found, "bold red")
-    return line.append(f"; none of {counts['frames_watched']:,} frames on the wire held known plaintext")
+def _wire(plaintext: int | None, watched: int | None) -> Text:
+    if plaintext is None or watched is None:
+        return Text("  the wire was not watched", style="yellow")
+    if plaintext:
+        return Text(f"  {plaintext:,} of {watched:,} frames on the wire held known plaintext", "bold red")
+    if not watched:
+        return Text("  no frame was seen on the wire", style="yellow")
+    return Text(f"  none of {watched:,} frames on the wire held known plaintext")
 
 
 def _placement(placement: Mapping[str, Any]) -> Text:

@@ -8,16 +8,20 @@ Source: MPAI-AIF V2 AIM metadata; the TinyML extension covers bytes, instruction
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
 
 from aif.errors import UnknownPort
 from aif.model.ports import ChannelSpec, Port, PortRef
 
-type_of_parameter = {"boolean": bool, "integer": int, "number": float, "string": str}
-"""Parameter type names (JSON Schema words) and the Python type of their values."""
+MAX_INTEGER: Final = (1 << 63) - 1
+"""Integer parameters lie within -MAX_INTEGER .. MAX_INTEGER, so that every document can carry them."""
 
+_PLAIN_KINDS: Final = MappingProxyType({"boolean": bool, "string": str})
 ParameterValue = bool | int | float | str | tuple[float, ...]
 
 
@@ -54,7 +58,11 @@ class StateKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A setting of an AIM. ``kind`` is boolean, integer, number, string or ``number[]``; bounds are inclusive."""
+    """A setting of an AIM.
+
+    ``kind`` is boolean, integer, number, string (JSON Schema words) or ``number[]``. ``minimum`` and
+    ``maximum`` are inclusive and bind every number of a list. None as ``default`` makes it required.
+    """
 
     name: str
     kind: str
@@ -73,12 +81,10 @@ class Parameter:
         if self.kind == "number[]":
             if not isinstance(value, list | tuple) or not all(_is_number(v) for v in value):
                 return "must be a list of numbers"
-            return next((p for v in value if (p := self._out_of_bounds(float(v)))), "")
-        if self.kind == "number" and _is_number(value):
-            problem = self._out_of_bounds(float(value))  # type: ignore[arg-type]  # _is_number proved it
-        elif self.kind == "integer" and isinstance(value, int) and not isinstance(value, bool):
-            problem = self._out_of_bounds(value)
-        elif self.kind in ("boolean", "string") and isinstance(value, type_of_parameter[self.kind]):
+            return next((p for v in value if (p := self._out_of_bounds(v))), "")
+        if (self.kind == "number" and _is_number(value)) or (self.kind == "integer" and _is_integer(value)):
+            problem = self._out_of_bounds(value)  # type: ignore[arg-type]  # the line above proved it
+        elif self.kind in _PLAIN_KINDS and isinstance(value, _PLAIN_KINDS[self.kind]):
             problem = ""
         else:
             return f"must be {'an' if self.kind == 'integer' else 'a'} {self.kind}"
@@ -87,6 +93,10 @@ class Parameter:
         return problem
 
     def _out_of_bounds(self, value: float) -> str:
+        if isinstance(value, int) and abs(value) > MAX_INTEGER:
+            return f"must be between {-MAX_INTEGER} and {MAX_INTEGER}"
+        if not math.isfinite(value):
+            return "must be finite"
         if self.minimum is not None and value < self.minimum:
             return f"must be at least {self.minimum:g}"
         if self.maximum is not None and value > self.maximum:
@@ -96,6 +106,10 @@ class Parameter:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +186,8 @@ class Join(StrEnum):
     """How records of several inputs are put together for one invocation.
 
     ARRIVAL pairs them in order; TIMESTAMP pairs records of the same source time stamp and drops (counts)
-    those whose partner never came; LATEST triggers on the first listed input and takes the newest of the rest.
+    those whose partner never came; LATEST triggers on the first listed input and takes the newest of the
+    rest.
     """
 
     ARRIVAL = "arrival"
@@ -263,6 +278,15 @@ class AIMMetadata:
     def required_inputs(self) -> tuple[Port, ...]:
         return tuple(port for port in self.inputs if not port.optional)
 
+    def trigger_inputs(self) -> tuple[str, ...]:
+        """Inputs whose records start an invocation: those listed, else all required ones, else all.
+
+        Under LATEST only the first of them does.
+        """
+        trigger = self.trigger
+        names = trigger.inputs or tuple(p.name for p in self.required_inputs() or self.inputs)
+        return names[:1] if trigger.join is Join.LATEST and not trigger.any_of else names
+
 
 def _named(ports: tuple[Port, ...], name: str, missing: str) -> Port:
     for port in ports:
@@ -273,7 +297,7 @@ def _named(ports: tuple[Port, ...], name: str, missing: str) -> Port:
 
 
 __all__ = [
-    "AIMMetadata", "Composition", "Implementation", "Join", "Measurement", "ModelRef", "Parameter", "ParameterValue",
-    "PlacementHint", "PortRef", "Profile", "Requirements", "Runtime", "SecurityNeed", "StateKind", "StorageNeed",
-    "SubAIM", "Trigger",
+    "AIMMetadata", "Composition", "Implementation", "Join", "Measurement", "ModelRef", "Parameter",
+    "ParameterValue", "PlacementHint", "PortRef", "Profile", "Requirements", "Runtime", "SecurityNeed",
+    "StateKind", "StorageNeed", "SubAIM", "Trigger",
 ]  # fmt: skip

@@ -5,12 +5,13 @@ Source: MPAI-AIF V2 AIW metadata; ``paths``, ``objectives`` and ``availability``
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from aif.errors import CyclicTopology, UnknownAIM
-from aif.model.aim import AIMMetadata, Composition, ParameterValue, PlacementHint, Profile, SubAIM
-from aif.model.ports import BOUNDARY, ChannelSpec, Port, PortRef
+from aif.errors import CyclicTopology, ModelError, UnknownAIM
+from aif.model.aim import AIMMetadata, Composition, ParameterValue, PlacementHint, Profile
+from aif.model.ports import BOUNDARY, BundleSettings, ChannelSpec, Port, PortRef
 
 MAX_COMPOSITE_DEPTH = 8
 MAX_AIMS = 4096
@@ -57,7 +58,10 @@ class Objectives:
 
 @dataclass(frozen=True, slots=True)
 class Availability:
-    """Service wanted: share of time (0..1), time to re-map (ms), AIMs kept ready twice, what to do meanwhile."""
+    """Service wanted: share of time (0..1), time to re-map (ms), AIMs kept ready twice, what to do meanwhile.
+
+    ``on_degraded`` is ``stop`` or ``continue``.
+    """
 
     target: float | None = None
     remap_within_ms: float | None = None
@@ -127,81 +131,187 @@ class Workflow:
 def expand(aiw: AIWMetadata, catalogue: Mapping[str, AIMMetadata]) -> Workflow:
     """Replace composite AIMs by their parts, until only basic AIMs are left.
 
+    Path limits that name a port of a composite come back with the port of the part behind it, one limit for
+    each such port. What a composite's ``placement`` says holds for each of its parts.
+
     Args:
         aiw: the workflow.
         catalogue: AIM contracts by ``Name@version``.
 
     Raises:
         UnknownAIM: a ``use`` is not in the catalogue.
-        CyclicTopology: a composite contains itself, directly or through others.
+        UnknownPort: a channel ends at a port that its composite does not have.
+        CyclicTopology: a composite contains itself, directly or through others, or nests too deeply.
+        ModelError: more than ``MAX_AIMS`` AIMs.
     """
-    leaves: list[LeafAIM] = []
-    channels = _expand(aiw.composition, "", catalogue, leaves, ())
-    return Workflow(aiw, tuple(leaves), tuple(channels))
+    parts = _Parts(catalogue)
+    parts.add(aiw.composition, "", None, ())
+    paths = tuple(
+        replace(limit, source=source, destination=destination)
+        for limit in aiw.paths
+        for source in parts.behind(limit.source)
+        for destination in parts.behind(limit.destination)
+    )
+    return Workflow(replace(aiw, paths=paths), tuple(parts.leaves), tuple(parts.joined()))
 
 
-def _expand(
-    composition: Composition,
-    prefix: str,
-    catalogue: Mapping[str, AIMMetadata],
-    leaves: list[LeafAIM],
-    within: tuple[str, ...],
-) -> list[ChannelSpec]:
-    """Leaves of one composition go to ``leaves``; channels come back with their boundary ends still open."""
-    inner: dict[str, list[ChannelSpec]] = {}
-    for sub in composition.aims:
-        metadata = catalogue.get(sub.use)
+@dataclass(frozen=True, slots=True)
+class _Joint:
+    """A port where channels meet: ``entering`` tells an input of a composite from an output of it."""
+
+    ref: PortRef
+    entering: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    """One channel as written in a composition that lies ``depth`` composites deep."""
+
+    spec: ChannelSpec
+    depth: int
+    source: _Joint
+    destination: _Joint
+
+
+class _Parts:
+    """What one expansion has found: basic AIMs, and channels that may end at the ports of composites."""
+
+    def __init__(self, catalogue: Mapping[str, AIMMetadata]) -> None:
+        self.leaves: list[LeafAIM] = []
+        self._catalogue = catalogue
+        self._composites: dict[str, AIMMetadata] = {}
+        self._leaving: defaultdict[_Joint, list[_Stretch]] = defaultdict(list)
+        self._arriving: defaultdict[_Joint, list[_Stretch]] = defaultdict(list)
+
+    def add(
+        self, composition: Composition, prefix: str, around: PlacementHint | None, within: tuple[str, ...]
+    ) -> None:
+        """Take up one composition, and those of its composites."""
+        for sub in composition.aims:
+            aim_id = prefix + sub.id
+            metadata = self._catalogue.get(sub.use)
+            if metadata is None:
+                raise UnknownAIM(f"{aim_id} uses {sub.use}, which no AIM library offers")
+            hint = _combined(_prefixed(sub.placement, prefix), around)
+            if metadata.composition is None:
+                self._add_leaf(LeafAIM(aim_id, metadata, sub.parameters, hint, sub.implementation))
+                continue
+            _refuse_nesting(aim_id, sub.use, within)
+            self._composites[aim_id] = metadata
+            self.add(metadata.composition, f"{aim_id}.", hint, (*within, sub.use))
+        for spec in composition.channels:
+            source = self._joint(spec.source, prefix, entering=spec.source.at_boundary)
+            destination = self._joint(spec.destination, prefix, entering=not spec.destination.at_boundary)
+            stretch = _Stretch(spec, len(within), source, destination)
+            self._leaving[source].append(stretch)
+            self._arriving[destination].append(stretch)
+
+    def joined(self) -> list[ChannelSpec]:
+        """Channels between basic AIMs and the workflow's boundary; the same two ports are joined once."""
+        found: dict[tuple[PortRef, PortRef], ChannelSpec] = {}
+        starts = [
+            stretch
+            for joint, stretches in self._leaving.items()
+            if self._real(joint)
+            for stretch in stretches
+        ]
+        for start in starts:
+            for way in self._ways((start,)):
+                spec = _joined(way)
+                found.setdefault((spec.source, spec.destination), spec)
+        return list(found.values())
+
+    def behind(self, ref: PortRef) -> tuple[PortRef, ...]:
+        """Ports of basic AIMs that a port of a composite stands for; any other port stands for itself."""
+        metadata = self._composites.get(ref.aim)
         if metadata is None:
-            raise UnknownAIM(f"{prefix}{sub.id} uses {sub.use}, which no AIM library offers")
-        if metadata.composition is None:
-            leaves.append(_leaf(prefix, sub, metadata))
-            continue
-        if sub.use in within or len(within) >= MAX_COMPOSITE_DEPTH:
-            raise CyclicTopology(f"composite AIM {sub.use} contains itself: {' > '.join((*within, sub.use))}")
-        inner[sub.id] = _expand(
-            metadata.composition, f"{prefix}{sub.id}.", catalogue, leaves, (*within, sub.use)
-        )
-    outer = [
-        replace(c, source=_prefixed(c.source, prefix), destination=_prefixed(c.destination, prefix))
-        for c in composition.channels
-    ]
-    for sub_id, open_channels in inner.items():
-        outer = _join(f"{prefix}{sub_id}", open_channels, outer)
-    return outer
+            return (ref,)
+        entering = ref.port in {port.name for port in metadata.inputs}
+        found: dict[PortRef, None] = {}
+        todo, seen = [_Joint(ref, entering)], set()
+        while todo:
+            joint = todo.pop()
+            if self._real(joint):
+                found[joint.ref] = None
+            elif joint not in seen:
+                seen.add(joint)
+                inside = self._leaving[joint] if entering else self._arriving[joint]
+                todo += [s.destination if entering else s.source for s in reversed(inside)]
+        return tuple(found)
+
+    def _ways(self, way: tuple[_Stretch, ...]) -> Iterator[tuple[_Stretch, ...]]:
+        """Every way on from the last stretch to a port that is no composite's."""
+        end = way[-1].destination
+        if self._real(end):
+            yield way
+        elif all(stretch.source != end for stretch in way):
+            for stretch in self._leaving[end]:
+                yield from self._ways((*way, stretch))
+
+    def _real(self, joint: _Joint) -> bool:
+        return joint.ref.aim not in self._composites
+
+    def _joint(self, ref: PortRef, prefix: str, *, entering: bool) -> _Joint:
+        if ref.at_boundary:
+            return _Joint(PortRef(prefix.removesuffix(".") or BOUNDARY, ref.port), entering)
+        metadata = self._composites.get(prefix + ref.aim)
+        if metadata is not None:
+            (metadata.input if entering else metadata.output)(ref.port)
+        return _Joint(PortRef(prefix + ref.aim, ref.port), entering)
+
+    def _add_leaf(self, leaf: LeafAIM) -> None:
+        if len(self.leaves) >= MAX_AIMS:
+            raise ModelError(
+                f"the workflow expands to more than {MAX_AIMS:,} AIMs",
+                hint="use fewer, or smaller, composites",
+            )
+        self.leaves.append(leaf)
 
 
-def _leaf(prefix: str, sub: SubAIM, metadata: AIMMetadata) -> LeafAIM:
-    hint = sub.placement
-    if hint is not None and prefix:
-        hint = replace(
-            hint,
-            colocate_with=tuple(prefix + other for other in hint.colocate_with),
-            separate_from=tuple(prefix + other for other in hint.separate_from),
-        )
-    return LeafAIM(prefix + sub.id, metadata, sub.parameters, hint, sub.implementation)
+def _refuse_nesting(aim_id: str, use: str, within: tuple[str, ...]) -> None:
+    if use in within:
+        raise CyclicTopology(f"composite AIM {use} contains itself: {' > '.join((*within, use))}")
+    if len(within) >= MAX_COMPOSITE_DEPTH:
+        raise CyclicTopology(f"{aim_id}: composite AIMs are nested more than {MAX_COMPOSITE_DEPTH} deep")
 
 
-def _prefixed(ref: PortRef, prefix: str) -> PortRef:
-    if ref.at_boundary:
-        return PortRef(prefix.rstrip(".") or BOUNDARY, ref.port)
-    return PortRef(prefix + ref.aim, ref.port)
+def _prefixed(hint: PlacementHint | None, prefix: str) -> PlacementHint | None:
+    if hint is None or not prefix:
+        return hint
+    return replace(
+        hint,
+        colocate_with=tuple(prefix + other for other in hint.colocate_with),
+        separate_from=tuple(prefix + other for other in hint.separate_from),
+    )
 
 
-def _join(composite: str, inside: list[ChannelSpec], outside: list[ChannelSpec]) -> list[ChannelSpec]:
-    """Connect the channels that meet at a composite's boundary and drop the boundary itself.
+def _combined(own: PlacementHint | None, around: PlacementHint | None) -> PlacementHint | None:
+    """The hint of a part inside a composite that has one too: a pin of its own wins, affinities add up."""
+    if own is None or around is None:
+        return own or around
+    return PlacementHint(
+        own.device or around.device,
+        own.device_class or around.device_class,
+        own.site or around.site,
+        own.zone or around.zone,
+        tuple(dict.fromkeys((*own.colocate_with, *around.colocate_with))),
+        tuple(dict.fromkeys((*own.separate_from, *around.separate_from))),
+        "hard" if "hard" in (own.strength, around.strength) else own.strength,
+    )
 
-    The outer channel's settings win where it set any: it knows where the data goes.
+
+def _joined(way: tuple[_Stretch, ...]) -> ChannelSpec:
+    """Stretches that follow each other, as one channel.
+
+    What the outermost stretch sets holds, since it knows where the data goes; delays add up, and the surest
+    quality of service holds.
     """
-    joined = [c for c in inside if composite not in (c.source.aim, c.destination.aim)]
-    for channel in outside:
-        into, out_of = channel.destination.aim == composite, channel.source.aim == composite
-        sources = (
-            [c.source for c in inside if c.destination == channel.source] if out_of else [channel.source]
-        )
-        destinations = (
-            [c.destination for c in inside if c.source == channel.destination]
-            if into
-            else [channel.destination]
-        )
-        joined += [replace(channel, source=s, destination=d) for s in sources for d in destinations]
-    return joined
+    specs = [stretch.spec for stretch in sorted(way, key=lambda stretch: stretch.depth)]
+    return ChannelSpec(
+        way[0].source.ref,
+        way[-1].destination.ref,
+        next((spec.auth for spec in specs if spec.auth is not None), None),
+        max(spec.qos for spec in specs),
+        next((spec.bundle for spec in specs if spec.bundle != BundleSettings()), BundleSettings()),
+        sum(spec.delay_records for spec in specs),
+    )

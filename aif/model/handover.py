@@ -1,8 +1,8 @@
 """What a neighbour in the same process sees of a record that was never encoded.
 
 A reader must not be able to tell whether its writer is near or far. Far records come out of the codec; near
-ones are handed over so that they look the same: structs are `Record` values, arrays are read-only memoryviews
-of the declared element type and shape, variants are what the codec gives. Arrays with a buffer are not copied,
+ones are handed over so that they look the same: structs are `Record` values, arrays read-only memoryviews of
+the declared element type and shape, variants what the codec gives. Arrays with a buffer are not copied,
 so a writer leaves an array alone once it has written it. Scalars go over as they are.
 """
 

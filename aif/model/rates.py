@@ -1,21 +1,25 @@
 """Record rates of every output Port, derived from the sources downstream.
 
 A rule, not a measurement: invocation rate = trigger rate / ``consumes``; output rate = invocation rate *
-``emits``. Feedback channels (declared delay) are cut. Rates are records per second, long-run means.
+``emits``. Delayed channels that close a cycle are cut: what comes back cannot set the pace. Rates are records
+per second, long-run means; 0 stands for a rate that nobody declared (a boundary input without ``rate_hz``).
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from graphlib import TopologicalSorter
+from graphlib import CycleError, TopologicalSorter
 
-from aif.errors import ModelError
+from aif.errors import CyclicTopology, ModelError
 from aif.model.aim import AIMMetadata
 from aif.model.ports import BOUNDARY, ChannelSpec, Port, PortRef
 
 TOLERANCE = 0.10
 """A declared rate may differ from the derived one by this share."""
+
+Feeders = Mapping[PortRef, list[PortRef]]
+"""Sources of every connected input; an input that only feedback reaches has an empty list."""
 
 
 class RateError(ModelError):
@@ -42,18 +46,17 @@ def derive_rates(
 
     Raises:
         RateError: a source declares no rate, or a declared rate is off by more than 10 %.
+        CyclicTopology: a cycle without delay.
     """
     rates: dict[PortRef, float] = {
         PortRef(BOUNDARY, name): port.rate_hz or 0.0 for name, port in (boundary or {}).items()
     }
-    feeding: defaultdict[PortRef, list[PortRef]] = defaultdict(list)
-    order: dict[str, set[str]] = {aim: set() for aim in contracts}
-    for channel in channels:
-        if channel.delay_records == 0:
-            feeding[channel.destination].append(channel.source)
-            if BOUNDARY not in (channel.source.aim, channel.destination.aim):
-                order[channel.destination.aim].add(channel.source.aim)
-    for aim in TopologicalSorter(order).static_order():
+    feeding, order = _feeders(contracts, tuple(channels))
+    try:
+        in_order = list(TopologicalSorter(order).static_order())
+    except CycleError as found:
+        raise CyclicTopology(f"cycle without delay: {' -> '.join(found.args[1])}") from None
+    for aim in in_order:
         contract = contracts[aim]
         invocations = _invocations_per_s(aim, contract, feeding, rates)
         for port in contract.outputs:
@@ -65,10 +68,7 @@ def invocation_rates(
     contracts: Mapping[str, AIMMetadata], channels: Iterable[ChannelSpec], rates: Mapping[PortRef, float]
 ) -> dict[str, float]:
     """Invocations per second of every AIM, given the output rates of ``derive_rates``."""
-    feeding: defaultdict[PortRef, list[PortRef]] = defaultdict(list)
-    for channel in channels:
-        if channel.delay_records == 0:
-            feeding[channel.destination].append(channel.source)
+    feeding, _ = _feeders(contracts, tuple(channels))
     return {
         aim: value if (value := _invocations_per_s(aim, contract, feeding, rates)) is not None
         else max((rates[PortRef(aim, p.name)] / p.emits for p in contract.outputs if p.emits), default=0.0)
@@ -76,25 +76,56 @@ def invocation_rates(
     }  # fmt: skip
 
 
+def _feeders(
+    contracts: Mapping[str, AIMMetadata], channels: tuple[ChannelSpec, ...]
+) -> tuple[Feeders, dict[str, set[str]]]:
+    """What sets the pace of every input, and which AIMs come before which."""
+    forward: defaultdict[str, set[str]] = defaultdict(set)
+    for channel in channels:
+        if BOUNDARY not in (channel.source.aim, channel.destination.aim):
+            forward[channel.source.aim].add(channel.destination.aim)
+    feeding: defaultdict[PortRef, list[PortRef]] = defaultdict(list)
+    order: dict[str, set[str]] = {aim: set() for aim in contracts}
+    for channel in channels:
+        source, destination = channel.source, channel.destination
+        sources = feeding[destination]
+        inside = BOUNDARY not in (source.aim, destination.aim)
+        if inside and channel.delay_records and _leads(forward, destination.aim, source.aim):
+            continue
+        sources.append(source)
+        if inside:
+            order[destination.aim].add(source.aim)
+    return feeding, order
+
+
+def _leads(forward: Mapping[str, set[str]], start: str, end: str) -> bool:
+    seen, todo = {start}, [start]
+    while todo:
+        aim = todo.pop()
+        if aim == end:
+            return True
+        new = forward.get(aim, set()) - seen
+        seen |= new
+        todo += new
+    return False
+
+
 def _invocations_per_s(
-    aim: str,
-    contract: AIMMetadata,
-    feeding: Mapping[PortRef, list[PortRef]],
-    rates: Mapping[PortRef, float],
+    aim: str, contract: AIMMetadata, feeding: Feeders, rates: Mapping[PortRef, float]
 ) -> float | None:
-    """None when only the outputs of a source can tell."""
+    """None when only the outputs of a source can tell; 0 when nothing tells."""
     if contract.period_ms is not None:
         return 1000.0 / contract.period_ms
-    names = contract.trigger.inputs or tuple(p.name for p in contract.required_inputs())
-    names = names or tuple(p.name for p in contract.inputs)
-    arriving = [
-        sum(rates.get(source, 0.0) for source in feeding.get(PortRef(aim, name), ()))
-        / contract.input(name).consumes
-        for name in names
-    ]
-    if not arriving:
+    if contract.is_source:
         return None
-    return sum(arriving) if contract.trigger.any_of else min(arriving)
+    arriving = [
+        sum(rates.get(source, 0.0) for source in feeding[PortRef(aim, name)]) / contract.input(name).consumes
+        for name in contract.trigger_inputs()
+        if PortRef(aim, name) in feeding
+    ]
+    if contract.trigger.any_of:
+        return sum(arriving)
+    return min((rate for rate in arriving if rate), default=0.0)
 
 
 def _output_rate(aim: str, contract: AIMMetadata, port: Port, invocations: float | None) -> float:
@@ -107,10 +138,12 @@ def _output_rate(aim: str, contract: AIMMetadata, port: Port, invocations: float
             )
         return port.rate_hz
     derived = invocations * port.emits
-    if port.rate_hz is not None and abs(port.rate_hz - derived) > TOLERANCE * max(derived, port.rate_hz):
+    if port.rate_hz is None or not derived:
+        return port.rate_hz or derived
+    if abs(port.rate_hz - derived) > TOLERANCE * max(derived, port.rate_hz):
         raise RateError(
             f"{aim}.{port.name} declares {port.rate_hz:g} Hz but {derived:g} Hz follow from what arrives",
             aim=aim,
             hint="correct rate_hz, consumes or emits",
         )
-    return port.rate_hz or derived
+    return port.rate_hz

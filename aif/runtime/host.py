@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from aif import __version__
 from aif.errors import AIFError, TransportError
-from aif.model.aim import AIMMetadata, Implementation
+from aif.model.aim import AIMMetadata, Implementation, Runtime
 from aif.protocol import control, deployment
 from aif.protocol.control import AIMReport, ControlMessage, Failure, Phase
 from aif.protocol.deployment import DeployedAIM, Deployment, ModelRelease
@@ -223,7 +223,7 @@ class Host:
             loop.call_soon_threadsafe(self.session.send, control.Progress(deployed.aiw_id, step, done, total))
 
         loop = asyncio.get_running_loop()
-        limits = SlotLimits(self._platform.usage().flash_limit_bytes, max(implementation.arena_bytes, 1))
+        limits = SlotLimits(self._platform.usage().flash_limit_bytes, _arena_limit(implementation))
         await asyncio.to_thread(
             self._models.install, release, limits, lambda wanted: self._fetch(deployed, wanted, progress)
         )
@@ -343,6 +343,13 @@ class Host:
 
 def _into(receiver: SecureReceiver) -> Callable[[Received], None]:
     return lambda received: receiver.receive(received.payload, retained=received.retained)
+
+
+def _arena_limit(implementation: Implementation) -> int:
+    """What a release may ask for: the declared arena; engines that manage their own memory have the RAM."""
+    if implementation.runtime is Runtime.TFLM:
+        return implementation.arena_bytes
+    return implementation.arena_bytes or implementation.ram_bytes
 
 
 def _owner(aiw_id: str, aim_id: str) -> str:

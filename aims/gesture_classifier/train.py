@@ -22,6 +22,10 @@ from aims.motion_features.features import SCALE, ZERO_POINT
 
 NAME: Final = "gesture_classifier"
 
+LOGIT_SCALE: Final = 0.04
+LOGIT_ZERO_POINT: Final = -128
+"""Coding of the output, fixed because the port ``scores`` declares it."""
+
 _HIDDEN: Final = 16
 _PENALTY: Final = 5.0
 """Strong weight decay: five people are few, and what differs between them must not be learnt."""
@@ -69,6 +73,7 @@ def train(
         classification_accuracy(truth),
         name=NAME,
         input_quantisation=Quantisation(SCALE, ZERO_POINT),
+        output_quantisation=Quantisation(LOGIT_SCALE, LOGIT_ZERO_POINT),
     )
     right = made.test_outputs.argmax(1) == truth
     progress("gesture classifier", 1.0)

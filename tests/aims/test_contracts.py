@@ -66,7 +66,7 @@ def test_scores_are_coded_as_the_classifier_codes_them(motion: MotionRun) -> Non
     assert note.zero_point == outputs.zero_point
     assert isinstance(note.scale, float)
     # training chooses the step from its data; the contract states it to two digits
-    assert note.scale == pytest.approx(outputs.scale, rel=0.05)
+    assert note.scale == pytest.approx(outputs.scale, rel=1e-6)
 
 
 def test_the_decision_reads_scores_and_labels_as_the_classifier_means_them(motion: MotionRun) -> None:

@@ -19,8 +19,9 @@ TEXTS = [file.read_text() for file in sorted(EXAMPLES.rglob("*.yaml"))]
 WORDS = [
     "", "-1", "0", "1e9", ".inf", "null", "true", "[]", "{}", "[1, [2]]", "{a: {b: 1}}", "64KiB", "5 parsecs",
     "a.b", "aiw.x", "'", '"', "- ", ": ", "{", "}", "[", "]", "#", "&a ", "*a", "!t ", "|\n", ">\n", "\n",
-    "\t", "---\n", "\x00", "\u2028", "\x85", "\r", "\r\n", "# c\r", "ä", "aims:", "inputs:", "aim:", "inventory:",
-    "id:", "topology: [{output: a.b, input: c.d}]\n", "Features_t", "int8[", "\ufeff", "%YAML 1.1\n---\n",
+    "\t", "---\n", "\x00", "\u2028", "\x85", "\r", "\r\n", "# c\r", "ä", "aims:", "inputs:", "aim:",
+    "inventory:", "id:", "topology: [{output: a.b, input: c.d}]\n", "Features_t", "int8[", "\ufeff",
+    "%YAML 1.1\n---\n",
 ]  # fmt: skip
 
 
