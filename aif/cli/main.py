@@ -13,6 +13,9 @@ from typing import NamedTuple
 from aif import __version__
 from aif.errors import AIFError
 
+MISUSE = 2
+"""Exit code for an unknown verb or a wrong option."""
+
 
 class Verb(NamedTuple):
     """Where a verb lives and what it does, in one line."""
@@ -87,7 +90,7 @@ def _dispatch(arguments: list[str]) -> int:
         from aif.model.check import nearest
 
         print(f"error: aif has no verb {name!r}; {nearest(name, VERBS)}", file=sys.stderr)
-        return 2
+        return MISUSE
     return _run(name, rest)
 
 
@@ -99,8 +102,8 @@ def _run(name: str, rest: list[str]) -> int:
     try:
         result = module.app(args=rest, prog_name=f"aif {name}", standalone_mode=False)
     except TyperException as misuse:
-        misuse.show()
-        return misuse.exit_code
+        print(f"error: {misuse.format_message()}\n  = help: aif {name} --help", file=sys.stderr)
+        return MISUSE
     except typer.Exit as done:
         return done.exit_code
     except typer.Abort:

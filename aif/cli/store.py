@@ -42,10 +42,8 @@ def list_releases(home: HomeOption = Path(".aif")) -> None:
     from aif.cli._publishing import open_or_create_store
 
     for release in open_or_create_store(wiring.Home(home)).releases():
-        state = f"withdrawn: {release.yanked}" if release.yanked else ""
-        print(
-            f"{release.kind:<8} {release.path:<44} {release.length:>9,} B  {release.sha256[:16]}  {state}".rstrip()
-        )
+        state = f"  withdrawn: {release.yanked}" if release.yanked else ""
+        print(f"{release.kind:<8} {release.path:<44} {release.length:>9,} B  {release.sha256[:16]}{state}")
 
 
 @app.command()

@@ -26,6 +26,7 @@ def train(
         models = train_motion_models(wiring.Home(home), progress, force=force)
     for model in models:
         print(
-            f"{model.name}: {len(model.tflite):,} B, arena {model.arena_bytes:,} B, float {model.accuracy_float:.4f}, "
-            f"int8 {model.accuracy_int8:.4f} ({model.examples:,} held-out examples)"
+            f"{model.name}: {len(model.tflite):,} B, arena {model.arena_bytes:,} B, "
+            f"float {model.accuracy_float:.4f}, int8 {model.accuracy_int8:.4f} "
+            f"({model.examples:,} held-out examples)"
         )

@@ -5,8 +5,8 @@ Source: MPAI-AIF V2 AIW metadata; ``paths``, ``objectives`` and ``availability``
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from aif.errors import CyclicTopology, ModelError, UnknownAIM
@@ -146,13 +146,40 @@ def expand(aiw: AIWMetadata, catalogue: Mapping[str, AIMMetadata]) -> Workflow:
     """
     parts = _Parts(catalogue)
     parts.add(aiw.composition, "", None, ())
-    paths = tuple(
-        replace(limit, source=source, destination=destination)
-        for limit in aiw.paths
-        for source in parts.behind(limit.source)
-        for destination in parts.behind(limit.destination)
-    )
-    return Workflow(replace(aiw, paths=paths), tuple(parts.leaves), tuple(parts.joined()))
+    channels = tuple(parts.joined())
+    paths = [limit for written in aiw.paths for limit in _limits_behind(written, parts, channels)]
+    return Workflow(replace(aiw, paths=tuple(paths)), tuple(parts.leaves), channels)
+
+
+def leads(channels: Iterable[ChannelSpec], source: PortRef, destination: PortRef) -> bool:
+    """Whether records go from ``source`` to ``destination`` without a delayed channel on the way.
+
+    Args:
+        channels: the Topology; nothing passes through the workflow's own boundary.
+        source: an output of an AIM, or an input of the workflow.
+        destination: an input of an AIM, an output of the workflow, or an output of an AIM on the way.
+    """
+    following: defaultdict[str, list[PortRef]] = defaultdict(list)
+    reached: list[PortRef] = []
+    for channel in channels:
+        if channel.delay_records == 0:
+            following[channel.source.aim].append(channel.destination)
+            if channel.source == source:
+                reached.append(channel.destination)
+    seen = {BOUNDARY}
+    for ref in reached:  # it grows on the way
+        if ref.aim not in seen:
+            seen.add(ref.aim)
+            reached += following[ref.aim]
+    inputs = {ref for of_one in following.values() for ref in of_one}
+    return destination in reached or (destination not in inputs and destination.aim in seen - {BOUNDARY})
+
+
+def _limits_behind(limit: PathLimit, parts: _Parts, channels: tuple[ChannelSpec, ...]) -> list[PathLimit]:
+    """A path limit between ports of basic AIMs: one for each way it stands for, or itself if there is none."""
+    ends = [(s, d) for s in parts.behind(limit.source) for d in parts.behind(limit.destination)]
+    connected = [(s, d) for s, d in ends if leads(channels, s, d)]
+    return [replace(limit, source=s, destination=d) for s, d in connected or ends]
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,16 +236,11 @@ class _Parts:
     def joined(self) -> list[ChannelSpec]:
         """Channels between basic AIMs and the workflow's boundary; the same two ports are joined once."""
         found: dict[tuple[PortRef, PortRef], ChannelSpec] = {}
-        starts = [
-            stretch
-            for joint, stretches in self._leaving.items()
-            if self._real(joint)
-            for stretch in stretches
-        ]
-        for start in starts:
-            for way in self._ways((start,)):
-                spec = _joined(way)
-                found.setdefault((spec.source, spec.destination), spec)
+        for joint, stretches in self._leaving.items():
+            if self._real(joint):
+                for way in self._ways(stretches):
+                    spec = _joined(way)
+                    found.setdefault((spec.source, spec.destination), spec)
         return list(found.values())
 
     def behind(self, ref: PortRef) -> tuple[PortRef, ...]:
@@ -239,14 +261,18 @@ class _Parts:
                 todo += [s.destination if entering else s.source for s in reversed(inside)]
         return tuple(found)
 
-    def _ways(self, way: tuple[_Stretch, ...]) -> Iterator[tuple[_Stretch, ...]]:
-        """Every way on from the last stretch to a port that is no composite's."""
-        end = way[-1].destination
-        if self._real(end):
-            yield way
-        elif all(stretch.source != end for stretch in way):
-            for stretch in self._leaving[end]:
-                yield from self._ways((*way, stretch))
+    def _ways(self, starts: Iterable[_Stretch]) -> Iterator[tuple[_Stretch, ...]]:
+        """Ways from one port to ports that are no composite's; of two ways through one joint the first."""
+        seen: set[_Joint] = set()
+        todo = deque((start,) for start in starts)
+        while todo:
+            way = todo.popleft()
+            end = way[-1].destination
+            if self._real(end):
+                yield way
+            elif end not in seen:
+                seen.add(end)
+                todo.extend((*way, stretch) for stretch in self._leaving[end])
 
     def _real(self, joint: _Joint) -> bool:
         return joint.ref.aim not in self._composites

@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
 
 from aif.errors import (
     AIFError,
@@ -24,7 +25,7 @@ from aif.errors import (
     UnknownPort,
 )
 from aif.model.aim import AIMMetadata, Profile, SubAIM
-from aif.model.aiw import AIWMetadata
+from aif.model.aiw import AIWMetadata, Workflow, expand, leads
 from aif.model.ports import BOUNDARY, ChannelSpec, Overflow, Port, PortRef
 from aif.model.rates import RateError, derive_rates
 from aif.model.records import compatible
@@ -66,12 +67,21 @@ def check_workflow(aiw: AIWMetadata, catalogue: Mapping[str, AIMMetadata]) -> li
     contracts = {s.id: catalogue[s.use] for s in aiw.composition.aims if s.use in catalogue}
     findings += _channels(aiw, contracts)
     findings += _inputs_connected(aiw, contracts)
-    findings += _cycles(aiw.composition.channels)
+    workflow = _expanded(aiw, catalogue)
+    findings += _cycles(aiw, workflow)
     findings += _settings(aiw, contracts)
-    findings += _limits(aiw, contracts)
-    if not any(f.severity == "error" for f in findings):
-        findings += _rates(aiw, contracts)
+    findings += _limits(aiw, contracts, workflow)
+    if workflow is not None and not any(f.severity == "error" for f in findings):
+        findings += _rates(workflow)
     return findings
+
+
+def _expanded(aiw: AIWMetadata, catalogue: Mapping[str, AIMMetadata]) -> Workflow | None:
+    """The workflow down to its basic AIMs; None where what is wrong with it is said elsewhere."""
+    try:
+        return expand(aiw, catalogue)
+    except AIFError:
+        return None
 
 
 def _known_aims(aiw: AIWMetadata, catalogue: Mapping[str, AIMMetadata]) -> list[Finding]:
@@ -229,6 +239,20 @@ def _inputs_connected(aiw: AIWMetadata, contracts: Mapping[str, AIMMetadata]) ->
         if PortRef(sub_id, port.name) not in fed
     ]
     findings += [
+        Finding(
+            UnconnectedPort.code,
+            f"nothing starts {sub_id}: none of its inputs {', '.join(contract.trigger_inputs())} is connected",
+            ("aim", sub_id),
+            hint="connect one of them, or give the AIM a period_ms",
+        )
+        for sub_id, contract in contracts.items()
+        if not contract.is_source
+        and contract.period_ms is None
+        and contract.composition is None
+        and not contract.required_inputs()
+        and not any(PortRef(sub_id, name) in fed for name in contract.trigger_inputs())
+    ]
+    findings += [
         Finding(UnconnectedPort.code, f"workflow output {b.port.name} has no source", ("output", b.port.name))
         for b in aiw.outputs
         if PortRef(BOUNDARY, b.port.name) not in fed
@@ -236,19 +260,26 @@ def _inputs_connected(aiw: AIWMetadata, contracts: Mapping[str, AIMMetadata]) ->
     return findings
 
 
-def _cycles(channels: Iterable[ChannelSpec]) -> list[Finding]:
+def _cycles(aiw: AIWMetadata, workflow: Workflow | None) -> list[Finding]:
+    """A cycle between basic AIMs; one that lies inside a composite is that composite's own."""
     graph: defaultdict[str, set[str]] = defaultdict(set)
-    by_ends: dict[tuple[str, str], ChannelSpec] = {}
-    for channel in channels:
-        ends = (channel.source.aim, channel.destination.aim)
-        if channel.delay_records == 0 and BOUNDARY not in ends:
-            graph[ends[1]].add(ends[0])
-            by_ends[ends] = channel
+    for channel in workflow.channels if workflow is not None else aiw.composition.channels:
+        source, destination = channel.source.aim, channel.destination.aim
+        if channel.delay_records == 0 and BOUNDARY not in (source, destination):
+            graph[destination].add(source)
+    written = {
+        (channel.source.aim, channel.destination.aim): channel
+        for channel in aiw.composition.channels
+        if channel.delay_records == 0
+    }
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as found:
         path: list[str] = found.args[1]
-        closing = by_ends[path[0], path[1]]
+        top = [aim.partition(".")[0] for aim in path]
+        closing = next((written[ends] for ends in pairwise(top) if ends in written), None)
+        if closing is None:
+            return []
         return [
             Finding(
                 CyclicTopology.code,
@@ -292,7 +323,9 @@ def _implementation_and_parameters(sub: SubAIM, contract: AIMMetadata) -> list[F
         known = [i.id for i in contract.implementations]
         message = f"{contract.reference} has no implementation {sub.implementation!r}"
         findings.append(
-            Finding(UnknownAIM.code, message, ("implementation", sub.id), hint=nearest(message, known))
+            Finding(
+                UnknownAIM.code, message, ("implementation", sub.id), hint=nearest(sub.implementation, known)
+            )
         )
     declared = {p.name: p for p in contract.parameters}
     for name, value in sub.parameters.items():
@@ -314,12 +347,20 @@ def _implementation_and_parameters(sub: SubAIM, contract: AIMMetadata) -> list[F
     return findings
 
 
-def _limits(aiw: AIWMetadata, contracts: Mapping[str, AIMMetadata]) -> list[Finding]:
+def _limits(
+    aiw: AIWMetadata, contracts: Mapping[str, AIMMetadata], workflow: Workflow | None
+) -> list[Finding]:
     findings: list[Finding] = []
     ids = {sub.id for sub in aiw.composition.aims}
-    forward: defaultdict[str, set[str]] = defaultdict(set)
-    for channel in aiw.composition.channels:
-        forward[channel.source.aim].add(channel.destination.aim)
+    connected = {
+        limit.id
+        for limit in (workflow.metadata if workflow is not None else aiw).paths
+        if leads(
+            workflow.channels if workflow is not None else aiw.composition.channels,
+            limit.source,
+            limit.destination,
+        )
+    }
     for limit in aiw.paths:
         anchor = ("path", limit.id)
         ends_known = True
@@ -332,7 +373,7 @@ def _limits(aiw: AIWMetadata, contracts: Mapping[str, AIMMetadata]) -> list[Find
                 findings.append(
                     Finding(UnknownPort.code, f"path {limit.id} names unknown port {ref}", (*anchor, end))
                 )
-        if ends_known and limit.destination.aim not in _reachable(forward, limit.source.aim):
+        if ends_known and limit.id not in connected:
             message = f"path {limit.id}: nothing flows from {limit.source} to {limit.destination}"
             findings.append(Finding(UnconnectedPort.code, message, anchor))
     findings += [
@@ -348,21 +389,14 @@ def _limits(aiw: AIWMetadata, contracts: Mapping[str, AIMMetadata]) -> list[Find
     return findings
 
 
-def _reachable(forward: Mapping[str, set[str]], start: str) -> set[str]:
-    seen, todo = {start}, [start]
-    while todo:
-        for following in forward.get(todo.pop(), ()):
-            if following not in seen:
-                seen.add(following)
-                todo.append(following)
-    return seen
-
-
-def _rates(aiw: AIWMetadata, contracts: Mapping[str, AIMMetadata]) -> list[Finding]:
+def _rates(workflow: Workflow) -> list[Finding]:
+    contracts = {leaf.id: leaf.metadata for leaf in workflow.aims}
     try:
-        derive_rates(contracts, aiw.composition.channels, {b.port.name: b.port for b in aiw.inputs})
+        derive_rates(contracts, workflow.channels, {b.port.name: b.port for b in workflow.metadata.inputs})
     except RateError as wrong:
-        return [Finding("AIF-E0210", str(wrong), ("aim", wrong.aim), hint=wrong.hint)]
+        return [Finding(RateError.code, str(wrong), ("aim", wrong.aim.partition(".")[0]), hint=wrong.hint)]
+    except CyclicTopology:  # inside a composite, which says so itself
+        return []
     return []
 
 

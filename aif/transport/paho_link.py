@@ -266,7 +266,7 @@ def _acknowledge_at_once(client: paho.Client) -> None:
     (Nagle's algorithm, RFC 896). The option is not lasting, so it is set after every read (tcp(7)).
     """
     opened = client.socket()
-    if opened is not None and hasattr(socket, "TCP_QUICKACK"):
+    if isinstance(opened, socket.socket) and hasattr(socket, "TCP_QUICKACK"):
         with contextlib.suppress(OSError):
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 

@@ -59,7 +59,7 @@ def crowd(story: Any) -> RunRecord:
         {"aim": f"{'AIM' * 90}-{n}", "device": f"device-{n}", "implementation": "python"} for n in range(300)
     ]
     record.take(status)
-    for event in story.windows() * 10:
+    for event in [event for _ in range(10) for event in story.windows()]:
         event["value"] |= {name: f"{event['value'][name]} " * 60 for name in ("predicted", "truth")}
         record.take(event)
     record.take({"type": "log", "level": "warning", "origin": "gw-1", "event": "records lost"})
