@@ -128,6 +128,7 @@ class RunPanels:
         if self._wire is not None:
             wire = self._wire()
             of = f" of {wire.messages:,} watched" if width >= WIDE_COLUMNS else f"/{wire.messages:,}"
+            of += f", {wire.missed:,} missed" if wire.missed else ""
             label = "plaintext on wire" if width >= WIDE_COLUMNS else "plaintext"
             parts.append(cells.trouble(label, wire.plaintext).append(of))
         lines = [_line(Text("   " if width >= WIDE_COLUMNS else "  ").join(parts))]
@@ -176,7 +177,7 @@ class RunPanels:
             Column("sure", right=True), Column("", grows=True),
         )  # fmt: skip
         if not self.record.latest:
-            table.add_row("", Text("waiting for the first window", style="dim"))
+            table.add_row("", Text("none yet", style="dim"))
         latest = list(self.record.latest)
         for window in reversed(latest[max(0, len(latest) - rows) :]):
             table.add_row(*self._prediction(window))

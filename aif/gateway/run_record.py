@@ -16,11 +16,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from aif.gateway.device_metrics import (
+    AIMFigures,
+    ChannelFigures,
+    DeviceMetrics,
+    MessageCounts,
+    merged,
+    read_metrics,
+)
 from aif.gateway.event_fields import count, entries, flag, items, mapping, number, text
 from aif.model.placement import Assignment
 from aif.protocol.lifecycle import FINAL_WORKFLOW_STATES
-from aif.runtime.metrics import MAX_BUCKET, Histogram
-from aif.runtime.platform import Usage
+from aif.runtime.metrics import Histogram
 
 RATE_WINDOW_S: Final = 2.0
 LATEST_KEPT: Final = 16
@@ -79,42 +86,6 @@ class Score:
     @property
     def false_alarm(self) -> float | None:
         return _share(self.false_alarms, self.known)
-
-
-@dataclass(frozen=True, slots=True)
-class AIMFigures:
-    """What one AIM instance did."""
-
-    invocations: int
-    process_us: Histogram
-
-
-@dataclass(frozen=True, slots=True)
-class ChannelFigures:
-    """What arrived over one sealed channel; latency is from the sender's write to delivery."""
-
-    records: int
-    latency_us: Histogram
-
-
-@dataclass(frozen=True, slots=True)
-class MessageCounts:
-    """Messages between devices, in both directions."""
-
-    sealed: int = 0
-    verified: int = 0
-    rejected: int = 0
-    lost: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceMetrics:
-    """The newest figures of one device. ``usage`` is None until it reported its budgets."""
-
-    aims: Mapping[str, AIMFigures]
-    channels: Mapping[str, ChannelFigures]
-    messages: MessageCounts
-    usage: Usage | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,23 +180,23 @@ class RunRecord:
 
     def channels(self) -> dict[str, ChannelFigures]:
         """By name. A record for several devices counts once; its latencies count at each of them."""
-        merged: dict[str, ChannelFigures] = {}
+        whole: dict[str, ChannelFigures] = {}
         for metrics in self.metrics.values():
             for name, seen in metrics.channels.items():
-                before = merged.get(name, ChannelFigures(0, Histogram()))
-                latency = _merged([before.latency_us, seen.latency_us])
-                merged[name] = ChannelFigures(max(before.records, seen.records), latency)
-        return dict(sorted(merged.items()))
+                before = whole.get(name, ChannelFigures(0, Histogram()))
+                latency = merged([before.latency_us, seen.latency_us])
+                whole[name] = ChannelFigures(max(before.records, seen.records), latency)
+        return dict(sorted(whole.items()))
 
     def aims(self) -> dict[str, AIMFigures]:
         """By instance id; an AIM that ran on several devices in turn counts as one."""
-        merged: dict[str, AIMFigures] = {}
+        whole: dict[str, AIMFigures] = {}
         for metrics in self.metrics.values():
             for name, seen in metrics.aims.items():
-                before = merged.get(name, AIMFigures(0, Histogram()))
-                spent = _merged([before.process_us, seen.process_us])
-                merged[name] = AIMFigures(before.invocations + seen.invocations, spent)
-        return dict(sorted(merged.items()))
+                before = whole.get(name, AIMFigures(0, Histogram()))
+                spent = merged([before.process_us, seen.process_us])
+                whole[name] = AIMFigures(before.invocations + seen.invocations, spent)
+        return dict(sorted(whole.items()))
 
     def rate_hz(self, channel: str) -> float:
         """Records per second over the last two seconds."""
@@ -315,7 +286,7 @@ class RunRecord:
     def _take_metrics(self, values: Mapping[str, Any]) -> None:
         for device, figures in entries(values):
             if device and isinstance(figures, Mapping):
-                self.metrics[device] = _device_metrics(figures)
+                self.metrics[device] = read_metrics(figures)
         now_s = self._now_s()
         names = {name for metrics in self.metrics.values() for name in metrics.channels}
         self._arrivals = {name: self._arrivals.get(name, deque()) for name in names}
@@ -339,13 +310,6 @@ class RunRecord:
 
 def _share(part: int, whole: int) -> float | None:
     return part / whole if whole else None
-
-
-def _merged(histograms: Iterable[Histogram]) -> Histogram:
-    whole = Histogram()
-    for histogram in histograms:
-        whole.merge(histogram)
-    return whole
 
 
 def _prediction(value: Mapping[str, Any]) -> Prediction | None:
@@ -378,37 +342,3 @@ def _models(value: object) -> Iterable[Model]:
                 name, text(version) or str(count(version)), text(one.get("sha256")), text(one.get("device")),
                 count(one.get("bytes")), count(one.get("arena_bytes")),
             )  # fmt: skip
-
-
-def _device_metrics(values: Mapping[str, Any]) -> DeviceMetrics:
-    messages, usage = mapping(values.get("messages")), mapping(values.get("usage"))
-    return DeviceMetrics(
-        {
-            name: AIMFigures(
-                count(mapping(seen).get("invocations")), _histogram(mapping(seen).get("process_us"))
-            )
-            for name, seen in entries(values.get("aims"))
-        },
-        {
-            name: ChannelFigures(
-                count(mapping(seen).get("records")), _histogram(mapping(seen).get("latency_us"))
-            )
-            for name, seen in entries(values.get("channels"))
-        },
-        MessageCounts(*(count(messages.get(name)) for name in ("sealed", "verified", "rejected", "lost"))),
-        Usage(*(count(usage.get(name)) for name in ("ram", "ram_limit", "flash", "flash_limit", "arena")))
-        if usage
-        else None,
-    )
-
-
-def _histogram(value: object) -> Histogram:
-    """Buckets by number; their keys are texts after a journey through JSON."""
-    buckets: dict[int, int] = {}
-    for key, seen in mapping(value).items():
-        bucket = (
-            int(key) if isinstance(key, str) and key.isascii() and key.isdigit() and len(key) < 6 else key
-        )
-        if isinstance(bucket, int) and 0 <= bucket <= MAX_BUCKET and count(seen):
-            buckets[bucket] = count(seen)
-    return Histogram(buckets)

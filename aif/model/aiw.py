@@ -176,7 +176,7 @@ def leads(channels: Iterable[ChannelSpec], source: PortRef, destination: PortRef
 
 
 def _limits_behind(limit: PathLimit, parts: _Parts, channels: tuple[ChannelSpec, ...]) -> list[PathLimit]:
-    """A path limit between ports of basic AIMs: one for each way it stands for, or itself if there is none."""
+    """A path limit between ports of basic AIMs: one for each way it stands for, itself if none does."""
     ends = [(s, d) for s in parts.behind(limit.source) for d in parts.behind(limit.destination)]
     connected = [(s, d) for s, d in ends if leads(channels, s, d)]
     return [replace(limit, source=s, destination=d) for s, d in connected or ends]
@@ -221,10 +221,12 @@ class _Parts:
                 raise UnknownAIM(f"{aim_id} uses {sub.use}, which no AIM library offers")
             hint = _combined(_prefixed(sub.placement, prefix), around)
             if metadata.composition is None:
-                self._add_leaf(LeafAIM(aim_id, metadata, sub.parameters, hint, sub.implementation))
+                self.leaves.append(LeafAIM(aim_id, metadata, sub.parameters, hint, sub.implementation))
+                self._refuse_too_many()
                 continue
             _refuse_nesting(aim_id, sub.use, within)
             self._composites[aim_id] = metadata
+            self._refuse_too_many()
             self.add(metadata.composition, f"{aim_id}.", hint, (*within, sub.use))
         for spec in composition.channels:
             source = self._joint(spec.source, prefix, entering=spec.source.at_boundary)
@@ -257,14 +259,14 @@ class _Parts:
                 found[joint.ref] = None
             elif joint not in seen:
                 seen.add(joint)
-                inside = self._leaving[joint] if entering else self._arriving[joint]
+                inside = (self._leaving if entering else self._arriving).get(joint, [])
                 todo += [s.destination if entering else s.source for s in reversed(inside)]
         return tuple(found)
 
     def _ways(self, starts: Iterable[_Stretch]) -> Iterator[tuple[_Stretch, ...]]:
         """Ways from one port to ports that are no composite's; of two ways through one joint the first."""
         seen: set[_Joint] = set()
-        todo = deque((start,) for start in starts)
+        todo: deque[tuple[_Stretch, ...]] = deque((start,) for start in starts)
         while todo:
             way = todo.popleft()
             end = way[-1].destination
@@ -272,7 +274,7 @@ class _Parts:
                 yield way
             elif end not in seen:
                 seen.add(end)
-                todo.extend((*way, stretch) for stretch in self._leaving[end])
+                todo.extend((*way, stretch) for stretch in self._leaving.get(end, ()))
 
     def _real(self, joint: _Joint) -> bool:
         return joint.ref.aim not in self._composites
@@ -285,13 +287,12 @@ class _Parts:
             (metadata.input if entering else metadata.output)(ref.port)
         return _Joint(PortRef(prefix + ref.aim, ref.port), entering)
 
-    def _add_leaf(self, leaf: LeafAIM) -> None:
-        if len(self.leaves) >= MAX_AIMS:
+    def _refuse_too_many(self) -> None:
+        if max(len(self.leaves), len(self._composites)) > MAX_AIMS:
             raise ModelError(
                 f"the workflow expands to more than {MAX_AIMS:,} AIMs",
                 hint="use fewer, or smaller, composites",
             )
-        self.leaves.append(leaf)
 
 
 def _refuse_nesting(aim_id: str, use: str, within: tuple[str, ...]) -> None:

@@ -241,7 +241,7 @@ def _inputs_connected(aiw: AIWMetadata, contracts: Mapping[str, AIMMetadata]) ->
     findings += [
         Finding(
             UnconnectedPort.code,
-            f"nothing starts {sub_id}: none of its inputs {', '.join(contract.trigger_inputs())} is connected",
+            f"nothing starts {sub_id}: no input of {', '.join(contract.trigger_inputs())} is connected",
             ("aim", sub_id),
             hint="connect one of them, or give the AIM a period_ms",
         )

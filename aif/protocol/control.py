@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar
 
-from aif.errors import RemoteProtocolError
+from aif.errors import LocalProtocolError, RemoteProtocolError
 from aif.protocol import cbor, cose, documents
 from aif.protocol.frame import channel_id
 from aif.protocol.lifecycle import Signal, State
@@ -21,6 +21,7 @@ from aif.protocol.topics import Down, DownTopic, Up, UpTopic
 HELLO_AAD = b"AIF-HELLO-1"
 MAX_HELLO_BYTES = 8192
 MAX_MESSAGE_BYTES = 512 * 1024
+_ENVELOPE_BYTES = 16  # more than [kind, head of the body] takes
 CONTROLLER = "controller"
 """The Controller's name where a device name is expected (senders, receivers, boundary ports)."""
 
@@ -213,7 +214,18 @@ _KINDS: dict[int, type[Any]] = {
 
 
 def pack(message: ControlMessage) -> bytes:
-    return cbor.encode([message.kind, documents.encode(message)])
+    """The plaintext of one control frame.
+
+    Raises:
+        LocalProtocolError: longer than the peer takes, or with a value that no document carries.
+    """
+    body = documents.encode(message)
+    if len(body) > MAX_MESSAGE_BYTES - _ENVELOPE_BYTES:
+        raise LocalProtocolError(
+            f"a {type(message).__name__} of {len(body):,} B is longer than a control message may be "
+            f"({MAX_MESSAGE_BYTES:,} B)"
+        )
+    return cbor.encode([message.kind, body])
 
 
 def unpack(payload: bytes | memoryview) -> ControlMessage:
@@ -225,9 +237,10 @@ def unpack(payload: bytes | memoryview) -> ControlMessage:
     outer = cbor.decode(bytes(payload), max_bytes=MAX_MESSAGE_BYTES)
     if not (isinstance(outer, list) and len(outer) == 2 and isinstance(outer[1], bytes)):
         raise RemoteProtocolError("a control message is [kind, body]")
-    cls = _KINDS.get(outer[0]) if isinstance(outer[0], int) else None
+    cls = _KINDS.get(outer[0]) if type(outer[0]) is int else None
     if cls is None:
-        raise RemoteProtocolError(f"unknown control message {outer[0]!r}")
+        shown = outer[0] if type(outer[0]) is int else type(outer[0]).__name__
+        raise RemoteProtocolError(f"unknown control message {shown}")
     message: ControlMessage = documents.decode(cls, outer[1], max_bytes=MAX_MESSAGE_BYTES)
     return message
 

@@ -6,6 +6,8 @@ digest of the AIM's package. A document is signed by the Controller's deployment
 external_aad ``AIF-DEPLOY-1``) and carries a mapping version that only grows.
 
 Keys are in no deployment document; they come as grants, after attestation.
+
+Invariant: who holds a Deployment from ``verify`` need not check lengths, counts or ranges again.
 """
 
 from __future__ import annotations
@@ -13,9 +15,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from aif.errors import RollbackDetected, TrustError
-from aif.model.ports import AuthMode
+from aif.errors import RemoteProtocolError, RollbackDetected, TrustError
+from aif.model.ports import MAX_QUEUE_DEPTH, AuthMode
 from aif.protocol import cose, documents
+from aif.protocol.limits import HASH_BYTES, MAX_MODEL_BYTES
+from aif.protocol.numbers import CHANNEL_ID_BYTES
 
 EXTERNAL_AAD = b"AIF-DEPLOY-1"
 MAX_DOCUMENT_BYTES = 256 * 1024
@@ -76,7 +80,7 @@ class RemoteChannel:
 
 @dataclass(frozen=True, slots=True)
 class BoundaryPort:
-    """A port of the workflow itself, joined to an AIM's port on this device; the far end is the Controller."""
+    """A port of the workflow itself, joined to an AIM's port here; the far end is the Controller."""
 
     name: str
     port: str
@@ -126,6 +130,34 @@ def verify(data: bytes, public_key: bytes, *, device: str, mapping_floor: int) -
         raise TrustError(f"this deployment document is for {deployment.device}, not for {device}")
     if deployment.mapping_version < mapping_floor:
         raise RollbackDetected(
-            f"mapping version {deployment.mapping_version} is older than {mapping_floor}, which this device ran"
+            f"mapping version {deployment.mapping_version} is older than {mapping_floor}, "
+            "which this device ran"
         )
+    _check(deployment)
     return deployment
+
+
+def _check(deployment: Deployment) -> None:
+    """Refuse what would be found only in the middle of building it."""
+    ids = [aim.id for aim in deployment.aims]
+    doubled = next((aim for aim in ids if ids.count(aim) > 1), None)
+    if doubled is not None:
+        raise RemoteProtocolError(f"the deployment document names the AIM {doubled} twice")
+    for aim in deployment.aims:
+        digests = [aim.package_sha256, *([aim.model.sha256] if aim.model else [])]
+        if any(len(digest) != HASH_BYTES for digest in digests):
+            raise RemoteProtocolError(f"AIM {aim.id}: a SHA-256 has {HASH_BYTES} bytes")
+        if aim.model is not None and not 0 < aim.model.bytes_ <= MAX_MODEL_BYTES:
+            raise RemoteProtocolError(f"AIM {aim.id}: a model has 1 to {MAX_MODEL_BYTES} bytes")
+    for channel in deployment.remote_channels:
+        if len(channel.channel_id) != CHANNEL_ID_BYTES:
+            raise RemoteProtocolError(f"channel {channel.topic}: an id has {CHANNEL_ID_BYTES} bytes")
+        if not 0 < len(channel.destinations) == len(channel.destination_devices):
+            raise RemoteProtocolError(f"channel {channel.topic}: every destination needs its device")
+        if channel.qos not in (0, 1):
+            raise RemoteProtocolError(f"channel {channel.topic}: quality of service is 0 or 1")
+    for link in (*deployment.local_channels, *deployment.remote_channels):
+        if not 0 <= link.delay_records <= MAX_QUEUE_DEPTH:
+            raise RemoteProtocolError(
+                f"channel from {link.source}: a delay is 0 to {MAX_QUEUE_DEPTH} records"
+            )

@@ -1,10 +1,16 @@
 """Frozen dataclasses as documents on the wire: deterministic CBOR maps with small integer keys.
 
-A field's key is its position in the class (from 0), so fields are only ever appended. ``None`` is left
-out. Decoding is strict: exact types, no unknown keys, bounded texts and lists.
+A field's key is its position in the class (from 0), so fields are only ever appended, and with a default: a
+document that was written before has that value. ``None`` is left out. Decoding is strict: exact types, no
+unknown keys, bounded texts and lists.
 
 Decides how a value is written; not who signs it (``cose``) nor what it means.
-Source: RFC 8949 section 4.2 for the encoding.
+
+Invariants: ``decode(cls, encode(x)) == x`` for tuples, mappings and scalars of the declared types;
+``decode`` raises RemoteProtocolError and nothing else. Where a float is declared an integer is taken too, and
+``Any`` gives lists for tuples.
+
+Source: RFC 8949 §4.2 for the encoding.
 """
 
 from __future__ import annotations
@@ -12,25 +18,34 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from functools import cache
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from aif.errors import RemoteProtocolError
+from aif.errors import AIFError, RemoteProtocolError
 from aif.protocol import cbor
 
 MAX_TEXT = 65_536
 """Characters of one text field."""
 
+MAX_BYTES = 64 * MAX_TEXT
+"""Bytes of one byte string."""
+
 MAX_ITEMS = 8_192
 """Elements of one list or map."""
+
+_SHOWN = 60  # characters of a foreign value in an error
 
 D = TypeVar("D")
 
 
 def encode(document: object) -> bytes:
-    """Deterministic CBOR of a dataclass instance."""
+    """Deterministic CBOR of a dataclass instance.
+
+    Raises:
+        LocalProtocolError: it holds something that no document carries, such as NaN or 2**64.
+    """
     return cbor.encode(_plain(document))
 
 
@@ -57,9 +72,13 @@ def _plain(value: object) -> Any:
 
 
 @cache
-def _schema(cls: type) -> tuple[tuple[str, Any], ...]:
+def _schema(cls: type) -> tuple[tuple[str, Any, bool], ...]:
+    """Name, type and whether there is a default, of every field by its key."""
     hints = get_type_hints(cls)
-    return tuple((f.name, hints[f.name]) for f in fields(cls))
+    return tuple(
+        (f.name, hints[f.name], f.default is not MISSING or f.default_factory is not MISSING)
+        for f in fields(cls)
+    )
 
 
 def _build(cls: type[D], plain: object, what: str) -> D:
@@ -68,19 +87,26 @@ def _build(cls: type[D], plain: object, what: str) -> D:
     schema = _schema(cls)  # type: ignore[arg-type]  # classes are hashable
     unknown = set(plain) - set(range(len(schema)))
     if unknown:
-        raise RemoteProtocolError(f"{what} holds unknown fields {sorted(map(str, unknown))}")
+        raise RemoteProtocolError(f"{what} holds the unknown field {_shown(min(unknown, key=str))}")
     values = {}
-    for key, (name, hint) in enumerate(schema):
-        if key in plain:
+    for key, (name, hint, has_default) in enumerate(schema):
+        if plain.get(key) is not None:
             values[name] = _value(hint, plain[key], f"{what}.{name}")
-        elif not _optional(hint):
-            raise RemoteProtocolError(f"{what} lacks the field {name}")
-        else:
+        elif key in plain:
+            raise RemoteProtocolError(f"{what}.{name} is null, where it must be left out")
+        elif _optional(hint):
             values[name] = None
+        elif not has_default:
+            raise RemoteProtocolError(f"{what} lacks the field {name}")
     try:
         return cls(**values)
-    except (ValueError, TypeError) as wrong:
+    except (ValueError, TypeError, AIFError) as wrong:
         raise RemoteProtocolError(f"{what}: {wrong}") from wrong
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
 def _optional(hint: Any) -> bool:
@@ -92,10 +118,7 @@ def _value(hint: Any, plain: object, what: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         return _union(hint, plain, what)
     if origin is tuple:
-        item_hint = get_args(hint)[0]
-        if not isinstance(plain, list) or len(plain) > MAX_ITEMS:
-            raise RemoteProtocolError(f"{what} must be a list of at most {MAX_ITEMS} items")
-        return tuple(_value(item_hint, v, f"{what}[{n}]") for n, v in enumerate(plain))
+        return _tuple(hint, plain, what)
     if origin in (dict, Mapping):
         return _mapping(hint, plain, what)
     if hint is Any:
@@ -103,17 +126,32 @@ def _value(hint: Any, plain: object, what: str) -> Any:
     if is_dataclass(hint) and isinstance(hint, type):
         return _build(hint, plain, what)
     if isinstance(hint, type) and issubclass(hint, Enum):
-        try:
-            return hint(plain)
-        except ValueError:
-            raise RemoteProtocolError(f"{what} is {plain!r}, not a {hint.__name__}") from None
+        for member in hint:
+            if type(plain) is type(member.value) and plain == member.value:
+                return member
+        raise RemoteProtocolError(f"{what} is {_shown(plain)}, not a {hint.__name__}")
     return _scalar(hint, plain, what)
 
 
+def _tuple(hint: Any, plain: object, what: str) -> tuple[Any, ...]:
+    items = get_args(hint)
+    if not isinstance(plain, list) or len(plain) > MAX_ITEMS:
+        raise RemoteProtocolError(f"{what} must be a list of at most {MAX_ITEMS} items")
+    if items[-1] is not Ellipsis and len(items) != len(plain):
+        raise RemoteProtocolError(f"{what} must be a list of {len(items)} items, not {len(plain)}")
+    hints = [items[0]] * len(plain) if items[-1] is Ellipsis else items
+    return tuple(
+        _value(item, v, f"{what}[{n}]") for n, (item, v) in enumerate(zip(hints, plain, strict=True))
+    )
+
+
 def _union(hint: Any, plain: object, what: str) -> Any:
-    for option in get_args(hint):
-        if option is type(None):
-            continue
+    options = [option for option in get_args(hint) if option is not type(None)]
+    if plain is None and len(options) < len(get_args(hint)):
+        return None
+    if len(options) == 1:
+        return _value(options[0], plain, what)
+    for option in options:
         try:
             return _value(option, plain, what)
         except RemoteProtocolError:
@@ -125,7 +163,9 @@ def _mapping(hint: Any, plain: object, what: str) -> dict[Any, Any]:
     key_hint, value_hint = get_args(hint)
     if not isinstance(plain, dict) or len(plain) > MAX_ITEMS:
         raise RemoteProtocolError(f"{what} must be a map of at most {MAX_ITEMS} items")
-    return {_value(key_hint, k, what): _value(value_hint, v, f"{what}[{k!r}]") for k, v in plain.items()}
+    return {
+        _value(key_hint, k, what): _value(value_hint, v, f"{what}[{_shown(k)}]") for k, v in plain.items()
+    }
 
 
 def _scalar(hint: Any, plain: object, what: str) -> Any:
@@ -135,6 +175,6 @@ def _scalar(hint: Any, plain: object, what: str) -> Any:
         raise RemoteProtocolError(
             f"{what} must be {getattr(hint, '__name__', hint)}, not {type(plain).__name__}"
         )
-    if isinstance(plain, str | bytes) and len(plain) > MAX_TEXT * (64 if isinstance(plain, bytes) else 1):
+    if isinstance(plain, str | bytes) and len(plain) > (MAX_BYTES if isinstance(plain, bytes) else MAX_TEXT):
         raise RemoteProtocolError(f"{what} is too long")
     return plain

@@ -54,8 +54,13 @@ class Event(StrEnum):
 
 
 ALIVE_STATES = frozenset({State.RUNNING, State.PAUSED, State.DEGRADED})
+"""What the standard calls ALIVE; every other state is DEAD."""
 
-_ENDING: dict[Signal | Event, State] = {Signal.STOP: State.STOPPING, Event.FINISHED: State.STOPPING, Event.FAILURE: State.FAILED}
+_ENDING: dict[Signal | Event, State] = {
+    Signal.STOP: State.STOPPING,
+    Event.FINISHED: State.STOPPING,
+    Event.FAILURE: State.FAILED,
+}
 
 TRANSITIONS: dict[State, dict[Signal | Event, State]] = {
     State.IDLE: {Signal.START: State.STARTING, Signal.STOP: State.STOPPED, Event.FAILURE: State.FAILED},

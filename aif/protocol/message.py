@@ -17,10 +17,18 @@ from aif.errors import RemoteProtocolError
 
 HEADER = struct.Struct(">QI")
 MAX_AGE_US = 0xFFFF_FFFF
+MAX_ORIGIN_US = 0xFFFF_FFFF_FFFF_FFFF
 
 
 def pack(origin_us: int, now_us: int, record: bytes | memoryview) -> bytes:
-    """Header and record. ``now_us`` is this sender's wall clock."""
+    """Header and record.
+
+    Args:
+        origin_us: when the source record was made; what the header cannot hold is cut to its range.
+        now_us: this sender's wall clock, in the same units.
+        record: canonical bytes.
+    """
+    origin_us = min(max(origin_us, 0), MAX_ORIGIN_US)
     return HEADER.pack(origin_us, min(max(now_us - origin_us, 0), MAX_AGE_US)) + record
 
 

@@ -1,0 +1,95 @@
+"""The figures that one device reports about its part of a workflow.
+
+Decides what of a metrics message is believed. Does not decide how devices are added up (``run_record``).
+
+Invariant: any shape can be read; histograms hold only buckets that exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aif.gateway.event_fields import count, entries, mapping
+from aif.runtime.metrics import MAX_BUCKET, Histogram
+from aif.runtime.platform import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class AIMFigures:
+    """What one AIM instance did."""
+
+    invocations: int
+    process_us: Histogram
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelFigures:
+    """What arrived over one sealed channel; latency is from the sender's write to delivery."""
+
+    records: int
+    latency_us: Histogram
+
+
+@dataclass(frozen=True, slots=True)
+class MessageCounts:
+    """Messages between devices, in both directions."""
+
+    sealed: int = 0
+    verified: int = 0
+    rejected: int = 0
+    lost: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceMetrics:
+    """The newest figures of one device. ``usage`` is None until it reported its budgets."""
+
+    aims: Mapping[str, AIMFigures]
+    channels: Mapping[str, ChannelFigures]
+    messages: MessageCounts
+    usage: Usage | None
+
+
+def merged(histograms: Iterable[Histogram]) -> Histogram:
+    """One new histogram of all of them."""
+    whole = Histogram()
+    for histogram in histograms:
+        whole.merge(histogram)
+    return whole
+
+
+def read_metrics(values: Mapping[str, Any]) -> DeviceMetrics:
+    """Figures as a device sends them (``runtime.hosted``); what has another form reads as none."""
+    messages, usage = mapping(values.get("messages")), mapping(values.get("usage"))
+    return DeviceMetrics(
+        {
+            name: AIMFigures(
+                count(mapping(seen).get("invocations")), _histogram(mapping(seen).get("process_us"))
+            )
+            for name, seen in entries(values.get("aims"))
+        },
+        {
+            name: ChannelFigures(
+                count(mapping(seen).get("records")), _histogram(mapping(seen).get("latency_us"))
+            )
+            for name, seen in entries(values.get("channels"))
+        },
+        MessageCounts(*(count(messages.get(name)) for name in ("sealed", "verified", "rejected", "lost"))),
+        Usage(*(count(usage.get(name)) for name in ("ram", "ram_limit", "flash", "flash_limit", "arena")))
+        if usage
+        else None,
+    )
+
+
+def _histogram(value: object) -> Histogram:
+    """Buckets by number; their keys are texts after a journey through JSON."""
+    buckets: dict[int, int] = {}
+    for key, seen in mapping(value).items():
+        bucket = (
+            int(key) if isinstance(key, str) and key.isascii() and key.isdigit() and len(key) < 6 else key
+        )
+        if isinstance(bucket, int) and 0 <= bucket <= MAX_BUCKET and count(seen):
+            buckets[bucket] = count(seen)
+    return Histogram(buckets)
