@@ -4,6 +4,9 @@ An AIM is a folder with ``aim.yaml`` (the contract: ports, types, parameters, ne
 the work. Most AIMs only define ``process``: its arguments are the input ports by name, its result is a
 mapping from output ports to records. The class is checked against the contract when it is loaded.
 
+What ``process`` gets is read-only. What it returns belongs to its readers from then on: an array that was
+returned must not be changed.
+
     class Doubler(AIM):
         def process(self, number):
             return {"twice": 2 * number}
@@ -70,13 +73,17 @@ class Context(Protocol):
         """A sensor that the contract requires."""
         ...
 
-    def log(self, event: str, **facts: Any) -> None:
+    def log(self, event: str, /, **facts: Any) -> None:
         """Write one structured line to the device's log."""
         ...
 
 
 class AIM:
-    """Base class of AI Modules. Subclasses define ``process`` (plain, async, or a generator of records)."""
+    """Base class of AI Modules. Subclasses define ``process`` (plain, async, or a generator of records).
+
+    Plain methods and generators of an AIM whose engine runs in another process are called in a thread of
+    their own, one at a time; async ones always run on the event loop and must not call the model there.
+    """
 
     context: Context
 
@@ -113,20 +120,27 @@ def check_class(cls: object, contract: AIMMetadata) -> None:
     if cls.process is AIM.process:
         raise CreationFailed(f"{cls.__name__} defines no process()", kind="module")
     parameters = list(inspect.signature(cls.process).parameters.values())[1:]
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return
-    taken = {p.name for p in parameters}
-    optional = {p.name for p in parameters if p.default is not p.empty}
+    any_name = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    taken = {p.name for p in (named if any_name else parameters)}
+    optional = {p.name for p in named if p.default is not p.empty}
     declared = {port.name for port in contract.inputs}
-    if taken - declared or declared - taken:
+    if taken - declared - (optional if any_name else set()) or (declared - taken and not any_name):
         raise CreationFailed(
-            f"{cls.__name__}.process takes ({', '.join(sorted(taken))}) but {contract.reference} declares the "
-            f"inputs ({', '.join(sorted(declared))})",
+            f"{cls.__name__}.process takes ({', '.join(sorted(taken))}) but {contract.reference} declares "
+            f"the inputs ({', '.join(sorted(declared))})",
             kind="module",
             hint="name the arguments of process() like the inputs in aim.yaml",
         )
+    by_position = [p.name for p in parameters if p.kind is p.POSITIONAL_ONLY]
+    if by_position:
+        raise CreationFailed(
+            f"{cls.__name__}.process takes {', '.join(by_position)} by position only",
+            kind="module",
+            hint="remove the / from its arguments: records are passed by name",
+        )
     for port in contract.inputs:
-        if port.optional and port.name not in optional:
+        if port.optional and port.name in taken - optional:
             raise CreationFailed(
                 f"{cls.__name__}.process needs a default for the optional input {port.name}", kind="module"
             )

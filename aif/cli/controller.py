@@ -20,15 +20,17 @@ def controller(
 ) -> int:
     """Run the Controller of a site until stopped (Ctrl-C)."""
     from aif.cli import _wiring as wiring
-    from aif.runtime.processes import die_with_parent, say_ready
+    from aif.runtime.processes import die_with_parent, only_one, say_ready
 
     die_with_parent()
-    return wiring.run_until_signalled(
-        wiring.run_controller(
-            home=wiring.Home(home),
-            broker=broker,
-            store_url=store,
-            log_stream=wiring.stderr(),
-            ready=say_ready,
+    place = wiring.Home(home)
+    with only_one(place.site / "running.lock", "the Controller of this site"):
+        return wiring.run_until_signalled(
+            wiring.run_controller(
+                home=place,
+                broker=broker,
+                store_url=store,
+                log_stream=wiring.stderr(),
+                ready=say_ready,
+            )
         )
-    )

@@ -1,4 +1,4 @@
-"""``aif device``: add and list the devices a site knows."""
+"""``aif device``: add, list and remove the devices a site knows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import typer
 
 from aif.cli._options import HomeOption, InventoryOption
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Add and list the devices a site knows.")
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Add, list and remove the devices a site knows."
+)
 
 
 @app.command()
@@ -32,6 +34,21 @@ def add(
     code = site.provision(device, hw_class, place.device_state(device), now_s=now_s)
     print(f"device {device} added ({hw_class}); its identity is in {place.device(device)}")
     print(f"pairing code {code}; it may enrol for the next 15 minutes")
+
+
+@app.command()
+def remove(
+    device: Annotated[str, typer.Argument(help="Device id, as `aif device list` shows it.")],
+    home: HomeOption = Path(".aif"),
+) -> None:
+    """Forget a device: it gets no key any more, and may be added anew."""
+    from aif.cli import _wiring as wiring
+    from aif.runtime.devices import Site
+
+    site = Site.open_or_create(wiring.Home(home).site, os.urandom)
+    site.device(device)
+    site.forget(device)
+    print(f"device {device} removed")
 
 
 @app.command("list")

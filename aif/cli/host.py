@@ -23,19 +23,14 @@ def host(
     speed: Annotated[float | None, typer.Option("--speed", help="Replay this many times faster.")] = None,
 ) -> int:
     """Run one device's AIMs until stopped (Ctrl-C)."""
-    from aif.cli import _wiring as wiring
-    from aif.runtime.processes import die_with_parent
+    from aif.cli._device import serve_device
 
-    die_with_parent()
-    return wiring.run_until_signalled(
-        wiring.run_device(
-            device,
-            home=wiring.Home(home),
-            inventory=inventory,
-            broker=broker,
-            aims=aims,
-            follow=follow,
-            speed=speed,
-            log_stream=wiring.stderr(),
-        )
+    return serve_device(
+        device,
+        inventory=inventory,
+        broker=broker,
+        home=home,
+        aims=aims,
+        follow=follow,
+        speed=speed,
     )

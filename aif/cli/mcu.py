@@ -25,27 +25,15 @@ def mcu(
     speed: Annotated[float | None, typer.Option("--speed", help="Replay this many times faster.")] = None,
 ) -> int:
     """Run one emulated microcontroller until stopped (Ctrl-C)."""
-    from aif.cli import _wiring as wiring
-    from aif.config import load_inventory
-    from aif.errors import ModelError
-    from aif.model.inventory import DeviceClass
-    from aif.runtime.processes import die_with_parent
+    from aif.cli._device import serve_device
 
-    die_with_parent()
-    declared = load_inventory(inventory).device(device)
-    if declared.device_class is not DeviceClass.MCU:
-        raise ModelError(
-            f"{device} is a device of class {declared.device_class}, not mcu", hint="start it with `aif host`"
-        )
-    return wiring.run_until_signalled(
-        wiring.run_device(
-            device,
-            home=wiring.Home(home),
-            inventory=inventory,
-            broker=broker,
-            aims=aims,
-            follow=follow,
-            speed=speed,
-            log_stream=wiring.stderr(),
-        )
+    return serve_device(
+        device,
+        inventory=inventory,
+        broker=broker,
+        home=home,
+        aims=aims,
+        follow=follow,
+        speed=speed,
+        must_be_mcu=True,
     )

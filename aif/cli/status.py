@@ -12,6 +12,9 @@ from aif.cli._options import HomeOption
 
 app = typer.Typer(add_completion=False)
 
+SKEW_SHOWN_S = 2.0
+"""A smaller difference between clocks disturbs nothing."""
+
 
 @app.command()
 def status(
@@ -30,7 +33,9 @@ def status(
         return
     print("devices:" if seen["devices"] else "devices: none has said hello")
     for device in seen["devices"]:
-        print(f"  {device['device']:<12} {device['trust']:<11} {device['reason']}".rstrip())
+        skew_s = device["clock_skew_s"]
+        words = [device["reason"], f"its clock is {skew_s:+.1f} s off" if abs(skew_s) > SKEW_SHOWN_S else ""]
+        print(f"  {device['device']:<12} {device['trust']:<11} {'; '.join(filter(None, words))}".rstrip())
     print("workflows:" if seen["workflows"] else "workflows: none")
     for workflow in seen["workflows"]:
         print(f"  {workflow['aiw']:<24} {workflow['state']:<10} {workflow['note']}".rstrip())

@@ -140,9 +140,8 @@ def verify(data: bytes, public_key: bytes, *, device: str, mapping_floor: int) -
 def _check(deployment: Deployment) -> None:
     """Refuse what would be found only in the middle of building it."""
     ids = [aim.id for aim in deployment.aims]
-    doubled = next((aim for aim in ids if ids.count(aim) > 1), None)
-    if doubled is not None:
-        raise RemoteProtocolError(f"the deployment document names the AIM {doubled} twice")
+    if len(set(ids)) < len(ids):
+        raise RemoteProtocolError("the deployment document names an AIM twice")
     for aim in deployment.aims:
         digests = [aim.package_sha256, *([aim.model.sha256] if aim.model else [])]
         if any(len(digest) != HASH_BYTES for digest in digests):
@@ -150,14 +149,17 @@ def _check(deployment: Deployment) -> None:
         if aim.model is not None and not 0 < aim.model.bytes_ <= MAX_MODEL_BYTES:
             raise RemoteProtocolError(f"AIM {aim.id}: a model has 1 to {MAX_MODEL_BYTES} bytes")
     for channel in deployment.remote_channels:
-        if len(channel.channel_id) != CHANNEL_ID_BYTES:
-            raise RemoteProtocolError(f"channel {channel.topic}: an id has {CHANNEL_ID_BYTES} bytes")
-        if not 0 < len(channel.destinations) == len(channel.destination_devices):
-            raise RemoteProtocolError(f"channel {channel.topic}: every destination needs its device")
-        if channel.qos not in (0, 1):
-            raise RemoteProtocolError(f"channel {channel.topic}: quality of service is 0 or 1")
-    for link in (*deployment.local_channels, *deployment.remote_channels):
-        if not 0 <= link.delay_records <= MAX_QUEUE_DEPTH:
-            raise RemoteProtocolError(
-                f"channel from {link.source}: a delay is 0 to {MAX_QUEUE_DEPTH} records"
-            )
+        _check_channel(channel)
+    delays = [c.delay_records for c in deployment.remote_channels]
+    delays += [c.delay_records for c in deployment.local_channels]
+    if delays and not 0 <= min(delays) <= max(delays) <= MAX_QUEUE_DEPTH:
+        raise RemoteProtocolError(f"the delay of a channel is 0 to {MAX_QUEUE_DEPTH} records")
+
+
+def _check_channel(channel: RemoteChannel) -> None:
+    if len(channel.channel_id) != CHANNEL_ID_BYTES:
+        raise RemoteProtocolError(f"channel {channel.topic}: an id has {CHANNEL_ID_BYTES} bytes")
+    if not 0 < len(channel.destinations) == len(channel.destination_devices):
+        raise RemoteProtocolError(f"channel {channel.topic}: every destination needs its device")
+    if channel.qos not in (0, 1):
+        raise RemoteProtocolError(f"channel {channel.topic}: the quality of service is 0 or 1")

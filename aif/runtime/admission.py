@@ -1,7 +1,12 @@
 """The Controller's side of every device session: enrolment, hello, appraisal, control channels.
 
 A device is trusted for one boot and one mapping at a time. Until its Evidence has been accepted it gets no
-key; when it says Hello again (a new boot), everything it had is void. Nothing of a workflow is decided here.
+key. Nothing of a workflow is decided here.
+
+Invariants: what anybody could have sent changes nothing. A Hello is only an offer until fresh Evidence speaks
+for its session key, so a replayed one ends with the challenge; Evidence that is not this device's own answer
+to an open challenge is logged and forgotten; a last will is a rumour that a sealed word refutes. Only devices
+of the registry take memory.
 """
 
 from __future__ import annotations
@@ -12,10 +17,11 @@ from enum import StrEnum
 
 from nacl.signing import SigningKey
 
-from aif.errors import AIFError, AttestationRejected, TransportError
+from aif.errors import AIFError, AttestationRejected, NotConnected, StoreError, TransportError
 from aif.protocol import control, topics
-from aif.protocol.control import CONTROLLER, ControlMessage, Heartbeat, Hello
-from aif.protocol.evidence import Component
+from aif.protocol.bundle import BundlePolicy
+from aif.protocol.control import CONTROLLER, ControlMessage, Heartbeat, Hello, InstalledRelease
+from aif.protocol.evidence import Component, Step
 from aif.protocol.identifiers import id16
 from aif.protocol.numbers import AuthMode
 from aif.protocol.topics import (
@@ -30,18 +36,29 @@ from aif.protocol.topics import (
 )  # fmt: skip
 from aif.runtime.clock import Clock
 from aif.runtime.devices import Site
-from aif.runtime.grants import End, GrantOffice
+from aif.runtime.grants import MAX_FRAMES, RENEWAL_S, End, GrantOffice
 from aif.runtime.logbook import LogBook
-from aif.runtime.session import CONTROL_QOS
-from aif.transport.base import Received, Transport
-from aif.trusted.attestation import Verifier
+from aif.runtime.session import CLOCK_SKEW_WARNING_S, CONTROL_QOS
+from aif.transport.base import ConnectionChange, Received, Transport
+from aif.trusted.attestation import Verdict, Verifier
 from aif.trusted.communication import CommunicationService, SealedChannel, SecureReceiver, SecureSender
 
 DEVICE_SILENCE_S = 6.0
+RUMOUR_S = 2.5
+"""A device whose connection is said to have ended has this long to refute it; it speaks every second."""
+
 CHALLENGE_PATIENCE_S = 3.0
-"""A device that repeats its hello gets a new challenge after this long."""
+"""A challenge that was not answered is replaced after this long."""
+
+HELLO_INTERVAL_MS = 500.0
+"""Hellos that follow a challenge faster are ignored: whoever repeats old ones must not keep a device busy."""
 
 REATTESTATION_S = 15 * 60.0
+REATTESTATION_PATIENCE_S = 60.0
+"""A device that does not answer its re-attestation for this long has lost its trust."""
+
+_UNPROVEN = frozenset({Step.FORMAT, Step.KEY, Step.SIGNATURE, Step.PROFILE, Step.NONCE})
+"""Steps of an appraisal that anybody's bytes can fail: failing them says nothing about the device."""
 
 
 class Trust(StrEnum):
@@ -56,20 +73,29 @@ class Trust(StrEnum):
 
 @dataclass(slots=True)
 class DeviceLink:
-    """One device as the Controller sees it now."""
+    """One device as the Controller sees it now.
+
+    ``hello`` is the one that accepted Evidence spoke for, ``offered`` one that still waits for Evidence.
+    Times are monotonic milliseconds.
+    """
 
     device: str
     hello: Hello | None = None
+    offered: Hello | None = None
     trust: Trust = Trust.UNKNOWN
     verdict: tuple[str, ...] = ()
     reason: str = ""
     attested_mapping: int = -1
     attested_ms: float = 0.0
+    challenged_ms: float = float("-inf")
     heard_ms: float = 0.0
+    rumoured_ms: float | None = None
+    keyed_ms: float = 0.0
+    keyed_frames: int = 0
     skew_s: float = 0.0
+    installed: dict[str, InstalledRelease] = field(default_factory=dict)
     up: SecureReceiver | None = None
     down: SecureSender | None = None
-    challenged_ms: float = 0.0
 
 
 class Admission:
@@ -99,6 +125,7 @@ class Admission:
 
     async def start(self) -> None:
         """Listen to devices."""
+        self._transport.on_connection(self._connection_changed)
         for what, qos in ((Up.HELLO, 1), (Up.STATUS, 1), (Up.REPORT, CONTROL_QOS)):
             await self._transport.subscribe(topics.up_filter(what=what), self._from_device, qos=qos)
         await self._transport.subscribe(
@@ -106,20 +133,30 @@ class Admission:
         )
         await self._transport.subscribe(topics.enrolment_filter(Enrolment.REQUEST), self._enrolment, qos=1)
 
+    def _connection_changed(self, change: ConnectionChange) -> None:
+        if change.connected:
+            self._log.info("connected to the broker again")
+        else:
+            self._log.warning("the connection to the broker is lost", reason=change.reason)
+
     def link(self, device: str) -> DeviceLink:
+        """The link to a device that the caller knows to exist."""
         return self.links.setdefault(device, DeviceLink(device))
 
     def trusted(self, device: str) -> bool:
         return self.link(device).trust is Trust.TRUSTED
 
     def send(self, device: str, message: ControlMessage) -> None:
-        """Seal a control message for a trusted device; otherwise it is dropped (the Controller repeats itself)."""
-        down = self.link(device).down
-        if down is not None and down.keyed:
-            try:
-                down.send(control.pack(message))
-            except TransportError as error:
-                self._log.warning("control message dropped", device=device, reason=str(error))
+        """Seal a control message for a trusted device; otherwise drop it (the Controller repeats itself)."""
+        link = self.links.get(device)
+        if link is None or link.down is None or not link.down.keyed:
+            return
+        try:
+            link.down.send(control.pack(message))
+        except NotConnected:
+            return  # the log says so once, when the connection ends
+        except AIFError as error:
+            self._log.warning("control message dropped", device=device, reason=str(error))
 
     # --- what arrives ------------------------------------------------------------------------------
 
@@ -129,16 +166,18 @@ class Admission:
             return
         if topic.what is Up.HELLO:
             self._hello(topic.device, received.payload)
-        elif topic.what is Up.REPORT:
-            up = self.link(topic.device).up
-            if up is not None:
-                up.receive(received.payload, retained=received.retained)
-        elif topic.what is Up.STATUS:
-            self._lost(topic.device, "its connection ended")
+            return
+        link = self.links.get(topic.device)
+        if link is None:
+            return
+        if topic.what is Up.REPORT and link.up is not None:
+            link.up.receive(received.payload, retained=received.retained)
+        elif topic.what is Up.STATUS and link.rumoured_ms is None:
+            link.rumoured_ms = self._clock.monotonic_ms()
 
     def _enrolment(self, received: Received) -> None:
         topic = topics.parse(received.topic)
-        if not isinstance(topic, EnrolmentTopic):
+        if not isinstance(topic, EnrolmentTopic) or received.retained:
             return
         name = topic.device
         try:
@@ -150,51 +189,54 @@ class Admission:
                 self._log.info("device enrolled", device=name)
             self._transport.send(str(EnrolmentTopic(name, Enrolment.RESPONSE)), answer, qos=1)
         except AIFError as error:
-            self._log.warning("enrolment refused", device=name, code=error.code, reason=str(error))
+            self._log.warning(
+                "enrolment refused", device=name, code=error.code, reason=str(error), hint=error.hint
+            )
 
     def _hello(self, device: str, data: bytes) -> None:
         record = self._site.try_device(device)
-        link = self.link(device)
         if record is None or record.enrolled_s is None or record.revoked:
-            why = (
-                "is not registered"
-                if record is None
-                else "is revoked"
-                if record.revoked
-                else "is not enrolled"
-            )
-            self._log.warning("hello ignored", device=device, reason=f"{device} {why}")
+            state = "not registered" if record is None else "revoked" if record.revoked else "not enrolled"
+            self._log.warning("hello ignored", device=device, reason=f"{device} is {state}")
             return
         try:
             hello = control.verify_hello(data, record.identity_pk, device=device)
         except AIFError as error:
             self._log.warning("hello refused", device=device, code=error.code, reason=str(error))
             return
-        same_boot = link.hello is not None and link.hello.boot_id == hello.boot_id
-        waited_ms = self._clock.monotonic_ms() - link.challenged_ms
-        if same_boot and self._verifier.expects(device) and waited_ms < CHALLENGE_PATIENCE_S * 1000:
+        link = self.link(device)
+        now_ms = self._clock.monotonic_ms()
+        waited_ms = now_ms - link.challenged_ms
+        if waited_ms < (CHALLENGE_PATIENCE_S * 1000 if self._verifier.expects(device) else HELLO_INTERVAL_MS):
             return  # its challenge is on the way
-        link.hello = hello
-        link.skew_s = (hello.time_us - self._clock.time_us()) / 1e6
-        link.attested_mapping = -1
-        self.challenge(device, mapping_version=None)
+        current = link.hello
+        if current is not None and (hello.boot_id, hello.time_us) == (current.boot_id, current.time_us):
+            return  # the hello of the session that exists, once more
+        if link.offered is None or link.offered.boot_id != hello.boot_id:
+            self._judge_clock(link, hello)
+        link.offered = hello
+        self.challenge(device, mapping_version=hello.mapping_version)
 
-    def challenge(self, device: str, *, mapping_version: int | None) -> None:
-        """Ask for Evidence about this boot under a mapping; None means the one the device last had."""
+    def _judge_clock(self, link: DeviceLink, hello: Hello) -> None:
+        skew_s = (hello.time_us - self._clock.time_us()) / 1e6
+        if abs(skew_s) > CLOCK_SKEW_WARNING_S:
+            self._log.warning(
+                "a device's clock differs from the Controller's", device=link.device, skew_s=round(skew_s, 1),
+                hint="set the clock there; ages, deadlines and grants depend on it",
+            )  # fmt: skip
+
+    def challenge(self, device: str, *, mapping_version: int) -> None:
+        """Ask for fresh Evidence under a mapping; an earlier challenge is void."""
         link = self.link(device)
         if link.trust is not Trust.TRUSTED:
             link.trust = Trust.APPRAISING
         link.challenged_ms = self._clock.monotonic_ms()
         now_s = self._clock.time_us() // 1_000_000
-        last = (
-            link.attested_mapping
-            if link.attested_mapping >= 0 or link.hello is None
-            else link.hello.mapping_version
-        )
-        wanted = last if mapping_version is None else mapping_version
-        request = self._verifier.challenge(device, mapping_version=wanted, now_s=now_s)
+        request = self._verifier.challenge(device, mapping_version=mapping_version, now_s=now_s)
         try:
             self._transport.send(str(AttestationTopic(device, Attestation.REQUEST)), request, qos=1)
+        except NotConnected:
+            return  # asked again with the next hello
         except TransportError as error:
             self._log.warning("challenge not sent", device=device, reason=str(error))
 
@@ -204,7 +246,7 @@ class Admission:
             return
         device = topic.device
         link, record = self.link(device), self._site.try_device(device)
-        if record is None or link.hello is None:
+        if record is None:
             return
         try:
             verdict = self._verifier.appraise(
@@ -213,22 +255,43 @@ class Admission:
                 reference=self._reference(), last_generation=record.last_generation,
                 now_s=self._clock.time_us() // 1_000_000,
             )  # fmt: skip
-            if verdict.session_pk != link.hello.session_public:
-                raise AttestationRejected("evidence speaks for another session than the hello", step="nonce")
         except AttestationRejected as error:
-            link.trust, link.reason = Trust.REJECTED, str(error)
-            self._log.error("evidence rejected", device=device, step=error.step, reason=str(error))
-            self._close(link)
-            self._on_trust(link)
+            self._refuse(link, error, proven=record.revoked or error.step not in _UNPROVEN)
+        except StoreError as error:
+            link.reason = f"no reference values: {error}"
+            self._log.error("evidence not appraised", device=device, code=error.code, reason=str(error))
+        else:
+            self._site.note_generation(device, verdict.generation)
+            self._accept(link, verdict)
+
+    def _refuse(self, link: DeviceLink, error: AttestationRejected, *, proven: bool) -> None:
+        """Evidence was refused; only what is the device's own fresh word costs it its trust."""
+        if not proven:
+            self._log.warning("evidence ignored", device=link.device, step=error.step, reason=str(error))
+            if link.trust is not Trust.TRUSTED:
+                link.reason = str(error)
             return
-        self._site.note_generation(device, verdict.generation)
-        fresh_session = link.attested_mapping < 0
+        self._log.error("evidence rejected", device=link.device, step=error.step, reason=str(error))
+        self._end(link, Trust.REJECTED, str(error))
+
+    def _accept(self, link: DeviceLink, verdict: Verdict) -> None:
+        """Evidence was accepted; it speaks for the session that exists, or for the one that was offered."""
+        offered, link.offered = link.offered, None
+        fresh = offered is not None and verdict.session_pk == offered.session_public
+        if not fresh and (link.hello is None or verdict.session_pk != link.hello.session_public):
+            self._log.warning(
+                "evidence ignored", device=link.device, reason="it speaks for another session than the hello"
+            )
+            return
+        now_ms = self._clock.monotonic_ms()
+        if fresh and offered is not None:
+            link.installed = {release.component: release for release in offered.installed}
+            link.hello, link.heard_ms, link.rumoured_ms = offered, now_ms, None
         link.verdict, link.reason = verdict.steps, ""
-        link.attested_mapping = verdict.result.mapping_version
-        link.attested_ms = link.heard_ms = self._clock.monotonic_ms()
+        link.attested_mapping, link.attested_ms = verdict.result.mapping_version, now_ms
         link.trust = Trust.TRUSTED
-        self._log.info("evidence accepted", device=device, mapping_version=link.attested_mapping)
-        if fresh_session:
+        self._log.info("evidence accepted", device=link.device, mapping_version=link.attested_mapping)
+        if fresh:
             self._open(link)
         self._on_trust(link)
 
@@ -237,30 +300,38 @@ class Admission:
     def _open(self, link: DeviceLink) -> None:
         """New control channels for a new session, and the grants for them."""
         self._close(link)
-        device = link.device
-        up_id, up_topic = control.control_channel(device, up=True)
-        down_id, down_topic = control.control_channel(device, up=False)
+        up_id, up_topic = control.control_channel(link.device, up=True)
+        down_id, down_topic = control.control_channel(link.device, up=False)
         link.up = self.communication.open_receiver(
             SealedChannel(up_id, up_topic, AuthMode.AEAD, qos=CONTROL_QOS),
             lambda payload: self._control_payload(link, payload), lambda _: None,
         )  # fmt: skip
         link.down = self.communication.open_sender(
-            SealedChannel(down_id, down_topic, AuthMode.AEAD, qos=CONTROL_QOS)
+            SealedChannel(down_id, down_topic, AuthMode.AEAD, qos=CONTROL_QOS, policy=_UNBUNDLED)
         )
+        self._key(link)
+        self.send(link.device, Heartbeat(self._clock.time_us()))
+
+    def _key(self, link: DeviceLink) -> None:
+        """Fresh keys for both control channels."""
+        device = link.device
+        link.keyed_ms, link.keyed_frames = self._clock.monotonic_ms(), _frames(link)
         here, there = End(CONTROLLER, f"{device}.control"), End(device, "control")
-        for channel_id, sender, receiver in ((up_id, there, here), (down_id, here, there)):
-            for grant in self._grants.issue(
-                channel_id, AuthMode.AEAD, [sender], [receiver], mapping_version=0
-            ):
+        for up, sender, receiver in ((True, there, here), (False, here, there)):
+            channel_id, _ = control.control_channel(device, up=up)
+            issued = self._grants.issue(channel_id, AuthMode.AEAD, [sender], [receiver], mapping_version=0)
+            # whoever receives has the key before whoever sends uses it
+            for grant in sorted(issued, key=lambda grant: grant.device == sender.device):
                 if grant.device == CONTROLLER:
                     self.communication.apply_grant(grant.grant, b"")
                 else:
                     self.send_grant(device, grant.sealed)
-        self.send(device, Heartbeat(self._clock.time_us()))
 
     def send_grant(self, device: str, sealed: bytes) -> None:
         try:
             self._transport.send(str(DownTopic(device, Down.GRANT)), sealed, qos=1)
+        except NotConnected:
+            return  # what waits for the grant asks again
         except TransportError as error:
             self._log.warning("grant not sent", device=device, reason=str(error))
 
@@ -271,7 +342,7 @@ class Admission:
         link.up = link.down = None
 
     def _control_payload(self, link: DeviceLink, payload: bytes) -> None:
-        link.heard_ms = self._clock.monotonic_ms()
+        link.heard_ms, link.rumoured_ms = self._clock.monotonic_ms(), None
         try:
             message = control.unpack(payload)
         except AIFError as error:
@@ -282,30 +353,56 @@ class Admission:
         else:
             self._on_message(link.device, message)
 
+    # --- time --------------------------------------------------------------------------------------
+
     def tick(self) -> None:
-        """Once a second: heartbeats, silence, re-attestation."""
-        now = self._clock.monotonic_ms()
+        """Once a second: the registry, heartbeats, silence, re-attestation, fresh control keys."""
+        registered = {record.device for record in self._site.state.devices if not record.revoked}
         for link in self.links.values():
             if link.trust is not Trust.TRUSTED:
                 continue
+            if link.device not in registered:
+                self._end(link, Trust.REJECTED, "it was removed from the registry")
+                continue
             self.send(link.device, Heartbeat(self._clock.time_us()))
-            if now - link.heard_ms > DEVICE_SILENCE_S * 1000:
-                self._lost(link.device, f"silent for {DEVICE_SILENCE_S:g} s")
-            elif now - link.attested_ms > REATTESTATION_S * 1000 and not self._verifier.expects(link.device):
-                self.challenge(link.device, mapping_version=None)
+            now_ms = self._clock.monotonic_ms()
+            overdue_s = (now_ms - link.attested_ms) / 1000 - REATTESTATION_S
+            if now_ms - link.heard_ms > DEVICE_SILENCE_S * 1000:
+                self._end(link, Trust.LOST, f"silent for {DEVICE_SILENCE_S:g} s")
+            elif link.rumoured_ms is not None and now_ms - link.rumoured_ms > RUMOUR_S * 1000:
+                self._end(link, Trust.LOST, "its connection ended")
+            elif overdue_s > REATTESTATION_PATIENCE_S:
+                self._end(link, Trust.LOST, f"no new evidence for {REATTESTATION_PATIENCE_S:g} s")
+            elif overdue_s > 0 and now_ms - link.challenged_ms > CHALLENGE_PATIENCE_S * 1000:
+                self.challenge(link.device, mapping_version=link.attested_mapping)
+            elif self._keys_are_old(link, now_ms):
+                self._key(link)
 
-    def _lost(self, device: str, why: str) -> None:
-        link = self.link(device)
-        if link.trust is Trust.TRUSTED:
-            link.trust, link.reason = Trust.LOST, why
-            link.hello = None
-            self._close(link)
-            self._log.warning("device lost", device=device, reason=why)
-            self._on_trust(link)
+    @staticmethod
+    def _keys_are_old(link: DeviceLink, now_ms: float) -> bool:
+        return (
+            now_ms - link.keyed_ms > RENEWAL_S * 1000 or _frames(link) - link.keyed_frames > MAX_FRAMES // 2
+        )
 
-    def frame_public(self, device: str) -> bytes | None:
-        hello = self.link(device).hello
-        return hello.frame_public if hello else None
+    def _end(self, link: DeviceLink, trust: Trust, why: str) -> None:
+        """The session is over: no key, no word, until new Evidence is accepted."""
+        link.trust, link.reason = trust, why
+        link.hello = link.offered = None
+        link.attested_mapping, link.rumoured_ms = -1, None
+        self._close(link)
+        if trust is Trust.LOST:
+            self._log.warning("device lost", device=link.device, reason=why)
+        self._on_trust(link)
+
+
+def _frames(link: DeviceLink) -> int:
+    """Frames of the busier direction since the session began."""
+    ends = [end.statistics() for end in (link.up, link.down) if end is not None]
+    return max((max(end.sealed_frames, end.verified_frames) for end in ends), default=0)
+
+
+_UNBUNDLED = BundlePolicy(max_messages=1)
+"""What the Controller says is rare and urgent."""
 
 
 def controller_signer(seed: bytes) -> Callable[[bytes], bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from aif.errors import CreationFailed, NotFound
+from aif.errors import CreationFailed, EngineError, NotFound
 from aif.model.aim import AIMMetadata, Implementation, ParameterValue
 from aif.model.records import FixedArray, RecordType
 from aif.protocol.deployment import DeployedAIM
@@ -40,8 +40,8 @@ class AIMContext:
             )
         return self._platform.sensor(kind)
 
-    def log(self, event: str, **facts: Any) -> None:
-        self._log.info(event, aim=self._owner, **facts)
+    def log(self, event: str, /, **facts: Any) -> None:
+        self._log.info(event, **{**facts, "aim": self._owner})
 
 
 class ModelAIM(AIM):
@@ -53,6 +53,11 @@ class ModelAIM(AIM):
 
     def process(self, **inputs: Any) -> Mapping[str, Any]:
         results = self.context.model.infer(*(inputs[name] for name in self._inputs))
+        if len(results) != len(self._outputs):
+            raise EngineError(
+                f"the model has {len(results)} outputs, its AIM {len(self._outputs)}",
+                hint="declare one output port for each output of the model, in their order",
+            )
         pairs = zip(self._outputs, results, strict=True)
         return {name: result.reshape(shape) if shape else result.item() for (name, shape), result in pairs}
 
@@ -128,6 +133,9 @@ class AIMFactory:
 
 def _complete(contract: AIMMetadata, deployed: DeployedAIM) -> dict[str, ParameterValue]:
     """Parameters with defaults filled in, checked against the contract."""
+    unknown = deployed.parameters.keys() - {parameter.name for parameter in contract.parameters}
+    if unknown:
+        raise CreationFailed(f"{deployed.use} has no parameter {min(unknown)!r}", kind="module")
     values: dict[str, ParameterValue] = {}
     for parameter in contract.parameters:
         value = deployed.parameters.get(parameter.name, parameter.default)

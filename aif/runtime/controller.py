@@ -1,8 +1,11 @@
-"""The Controller: workflows from deployment to their end, on devices that ``admission`` trusts.
+"""The Controller: what a User Agent asks of workflows, and what devices say about them.
 
-One task drives each workflow: wait for trusted devices, send signed documents, wait until all have prepared,
-attest again under the new mapping, grant channel keys, wait until all are READY, START. Nothing runs
-half-deployed: if a step fails anywhere, every device drops its part.
+One task drives each workflow: ``bringup`` takes it to READY, ``supervisor`` watches it to its end, and then
+every device drops its part. Nothing runs half-deployed: if a step fails anywhere, all of it is taken back,
+and a device that still holds a part of something that has ended is told again when it says so.
+
+Workflows live in this process only: a Controller that is restarted knows its devices, but takes off whatever
+they still run.
 
 Source: MPAI-AIF V2, Controller; the mapping to devices is this project's extension.
 """
@@ -11,12 +14,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
-from aif.errors import AIFError, LifecycleError, NotFound, StartFailed
+from aif.errors import AIFError, LifecycleError, NotFound, StopFailed
 from aif.model.aiw import Workflow
 from aif.model.codec import compile_record
 from aif.model.inventory import Inventory
@@ -31,78 +33,25 @@ from aif.protocol.control import (
     Progress,
     WorkflowStatus,
 )
-from aif.protocol.lifecycle import FINAL_WORKFLOW_STATES, Signal, State, WorkflowState
-from aif.runtime.admission import Admission, DeviceLink, Trust
+from aif.protocol.lifecycle import FINAL_WORKFLOW_STATES, Signal, WorkflowState
+from aif.runtime.admission import Admission, DeviceLink
+from aif.runtime.bringup import BringUp, Means, ModelResolver
 from aif.runtime.clock import Clock
-from aif.runtime.deployer import Deployer, DeviceFacts, Plan, ResolvedModel
-from aif.runtime.grants import RENEWAL_S, GrantOffice
+from aif.runtime.deployer import Deployer
+from aif.runtime.grants import GrantOffice
 from aif.runtime.library import AIMLibrary
 from aif.runtime.logbook import LogBook
 from aif.runtime.plain import plain_record
+from aif.runtime.supervisor import Supervisor
+from aif.runtime.workflows import Changes, EventFeed, Patience, RunningWorkflow
 
-CONNECT_TIMEOUT_S = 60.0
-PREPARE_TIMEOUT_S = 120.0
-TRUST_TIMEOUT_S = 30.0
-REPEAT_S = 2.0
-EVENTS_KEPT = 10_000
 LOG_LINES_KEPT = 1_000
+ENDED_KEPT = 100
+"""Workflows that have ended stay visible up to this number."""
+
+STOP_REPEAT_S = 0.5
 
 Planner = Callable[[Workflow, Inventory], Placement]
-ModelResolver = Callable[[str, str], ResolvedModel]
-
-
-@dataclass(slots=True)
-class RunningWorkflow:
-    """One workflow as the Controller sees it."""
-
-    aiw_id: str
-    workflow: Workflow
-    placement: Placement
-    inventory: Inventory
-    library: AIMLibrary
-    state: WorkflowState = WorkflowState.PLANNED
-    plan: Plan | None = None
-    status: dict[str, WorkflowStatus] = field(default_factory=dict)
-    metrics: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    failure: AIFError | None = None
-    note: str = ""
-    task: asyncio.Task[None] | None = None
-    stopping: bool = False
-
-    @property
-    def devices(self) -> list[str]:
-        return sorted({a.device for a in self.placement.assignments})
-
-    def phases(self, *wanted: Phase) -> bool:
-        """Every device is in one of these phases, under the current mapping."""
-        mapping = self.plan.mapping_version if self.plan else -1
-        return all(
-            (s := self.status.get(d)) is not None and s.mapping_version == mapping and s.phase in wanted
-            for d in self.devices
-        )
-
-
-class EventFeed:
-    """Fans events out to listeners; a listener that does not keep up loses the oldest and is told how many."""
-
-    def __init__(self) -> None:
-        self._listeners: set[asyncio.Queue[dict[str, Any]]] = set()
-
-    def publish(self, event: dict[str, Any]) -> None:
-        for queue in self._listeners:
-            if queue.full():
-                queue.get_nowait()
-            queue.put_nowait(event)
-
-    @contextmanager
-    def listening(self) -> Iterator[asyncio.Queue[dict[str, Any]]]:
-        """Events from now on, until the block ends."""
-        queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue(EVENTS_KEPT)
-        self._listeners.add(queue)
-        try:
-            yield queue
-        finally:
-            self._listeners.discard(queue)
 
 
 class Controller:
@@ -120,15 +69,18 @@ class Controller:
         resolve_model: ModelResolver,
         clock: Clock,
         log: LogBook,
+        patience: Patience | None = None,
     ) -> None:
         self.admission, self._grants, self._deployer = admission, grants, deployer
         self._next_mapping_version, self._hw_class_of = next_mapping_version, hw_class_of
         self._planner, self._resolve_model = planner, resolve_model
         self._clock, self._log = clock, log
+        self.patience = patience or Patience()
         self.workflows: dict[str, RunningWorkflow] = {}
         self.events = EventFeed()
         self.recent_logs: deque[dict[str, Any]] = deque(maxlen=LOG_LINES_KEPT)
-        self._changed = asyncio.Event()
+        self._changes = Changes(clock)
+        self._turn = asyncio.Lock()
         self._number = 0
 
     async def run(self) -> None:
@@ -138,9 +90,7 @@ class Controller:
                 self.admission.tick()
                 await self._clock.sleep(1.0)
         finally:
-            for running in list(self.workflows.values()):
-                with suppress(AIFError):
-                    await self.stop(running.aiw_id)
+            await asyncio.gather(*(self.stop(aiw_id) for aiw_id in self.workflows))
 
     # --- User Agent's calls ------------------------------------------------------------------------
 
@@ -154,12 +104,23 @@ class Controller:
         self._number += 1
         aiw_id = f"{workflow.name}-{self._number}"
         running = RunningWorkflow(aiw_id, workflow, placement, inventory, library)
+        self._forget_oldest()
         self.workflows[aiw_id] = running
         self._log.info("workflow planned", aiw=aiw_id, devices=", ".join(running.devices))
         running.task = asyncio.create_task(self._drive(running), name=f"workflow {aiw_id}")
         return running
 
+    def _forget_oldest(self) -> None:
+        ended = [aiw for aiw, running in self.workflows.items() if running.state in FINAL_WORKFLOW_STATES]
+        for aiw in ended[: max(0, len(ended) - ENDED_KEPT + 1)]:
+            del self.workflows[aiw]
+
     def workflow(self, aiw_id: str) -> RunningWorkflow:
+        """The workflow of that id.
+
+        Raises:
+            NotFound: none is deployed under it.
+        """
         if aiw_id not in self.workflows:
             known = ", ".join(self.workflows) or "none"
             raise NotFound(f"no workflow {aiw_id!r} is deployed", hint=f"deployed: {known}")
@@ -168,171 +129,107 @@ class Controller:
     async def stop(self, aiw_id: str) -> None:
         """Stop a workflow and take it off every device. Stopping one that has ended is no error."""
         running = self.workflow(aiw_id)
-        running.stopping = True
+        if running.state in FINAL_WORKFLOW_STATES:
+            return
         if running.task is not None and not running.task.done():
             running.task.cancel()
             with suppress(asyncio.CancelledError):
                 await running.task
-        for device in running.devices:
-            self.admission.send(device, control.SignalAIMs(aiw_id, "", Signal.STOP))
-            self.admission.send(device, control.Undeploy(aiw_id))
-        if running.state not in FINAL_WORKFLOW_STATES:
-            self._move(running, WorkflowState.STOPPED)
+        if running.state in FINAL_WORKFLOW_STATES:  # it had ended by itself
+            return
+        self._move(running, WorkflowState.STOPPING)
+        await self._take_off(running)
+        self._move(running, WorkflowState.STOPPED)
 
     def signal(self, aiw_id: str, signal: Signal, aim: str = "") -> None:
         """Pause or resume a workflow or one of its AIMs.
 
         Raises:
-            LifecycleError: the workflow is not running.
+            LifecycleError: the workflow is not running, or the signal is another one.
+            NotFound: it has no such AIM.
         """
         running = self.workflow(aiw_id)
         if running.state not in (WorkflowState.RUNNING, WorkflowState.PAUSED, WorkflowState.DEGRADED):
             raise LifecycleError(f"{aiw_id} is {running.state}; it cannot take {signal.name}")
+        if signal not in (Signal.PAUSE, Signal.RESUME):
+            raise LifecycleError(f"{signal.name} is not a signal for a running workflow", hint="use stop()")
+        known = [leaf.id for leaf in running.workflow.aims]
+        if aim and aim not in known:
+            raise NotFound(f"{aiw_id} has no AIM {aim!r}", hint=f"it has: {', '.join(known)}")
+        if aim and signal is Signal.PAUSE:
+            running.paused_aims.add(aim)
+        elif aim:
+            running.paused_aims.discard(aim)
+        else:
+            running.paused = signal is Signal.PAUSE
+            running.paused_aims.clear()
         for device in running.devices:
             self.admission.send(device, control.SignalAIMs(aiw_id, aim, signal))
-        if not aim and signal in (Signal.PAUSE, Signal.RESUME):
-            self._move(running, WorkflowState.PAUSED if signal is Signal.PAUSE else WorkflowState.RUNNING)
+        self._changes.notify()
 
     # --- driving one workflow ----------------------------------------------------------------------
 
     async def _drive(self, running: RunningWorkflow) -> None:
+        state, note = WorkflowState.FAILED, ""
         try:
-            await self._bring_up(running)
-            await self._watch(running)
+            state, note = await self._bring_up_and_watch(running)
         except AIFError as error:
             running.failure = error
-            self._log.error("workflow failed", aiw=running.aiw_id, code=error.code, reason=str(error))
-            for device in running.devices:
-                self.admission.send(device, control.Undeploy(running.aiw_id))
-            self._move(running, WorkflowState.FAILED, str(error))
+        except Exception as error:  # noqa: BLE001  # a defect ends its workflow; it must not leave it hanging
+            running.failure = AIFError(f"the Controller failed: {type(error).__name__}: {error}")
+        if running.failure is not None:
+            failure = running.failure
+            note = str(failure)
+            self._log.error(
+                "workflow failed", aiw=running.aiw_id, code=failure.code, reason=note, hint=failure.hint
+            )
+        await self._take_off(running)
+        self._move(running, state, note)
 
-    async def _bring_up(self, running: RunningWorkflow) -> None:
+    async def _bring_up_and_watch(self, running: RunningWorkflow) -> tuple[WorkflowState, str]:
+        means = Means(
+            self.admission, self._grants, self._deployer, self._changes, self._clock, self.patience,
+            self._next_mapping_version, self._hw_class_of, self._resolve_model,
+        )  # fmt: skip
+
+        def waiting(note: str) -> None:
+            if running.note != note:
+                self._move(running, WorkflowState.DEPLOYING, note)
+
         self._move(running, WorkflowState.DEPLOYING)
-        await self._until(
-            lambda: all(self.admission.trusted(d) for d in running.devices),
-            CONNECT_TIMEOUT_S, lambda: self._missing(running),
-        )  # fmt: skip
-        plan = await asyncio.to_thread(
-            self._deployer.plan,
-            running.aiw_id, running.workflow, running.placement, self._next_mapping_version(),
-            now_us=self._clock.time_us(), package_digest=running.library.digest,
-            resolve_model=self._resolve_model, device_facts=self._facts,
-        )  # fmt: skip
-        running.plan = plan
-        await self._repeat_until(
-            lambda: self._send_documents(running, plan),
-            lambda: self._checked(running).phases(Phase.PREPARED, Phase.READY),
-            PREPARE_TIMEOUT_S, lambda: self._behind(running, "prepare its AIMs", Phase.PREPARED),
-        )  # fmt: skip
-        await self._repeat_until(
-            lambda: self._attest(running, plan.mapping_version),
-            lambda: all(self.admission.link(d).attested_mapping == plan.mapping_version for d in running.devices),
-            TRUST_TIMEOUT_S, lambda: self._behind(running, "be attested under the new mapping", Phase.PREPARED),
-            check=lambda: self._check_trust(running),
-        )  # fmt: skip
-        self._grant(plan)
-        await self._until(
-            lambda: self._checked(running).phases(Phase.READY),
-            TRUST_TIMEOUT_S, lambda: self._behind(running, "take its channel keys", Phase.READY),
-        )  # fmt: skip
+        await BringUp(running, means, on_waiting=waiting).run(self._turn)
         self._move(running, WorkflowState.READY)
+        return await Supervisor(
+            running, means, log=self._log, move=lambda state, note: self._move(running, state, note)
+        ).run()
 
-    async def _watch(self, running: RunningWorkflow) -> None:
-        await self._repeat_until(
-            lambda: self._start_aims(running),
-            lambda: self._checked(running).phases(Phase.RUNNING, Phase.FINISHED),
-            TRUST_TIMEOUT_S, lambda: self._behind(running, "start", Phase.RUNNING),
-        )  # fmt: skip
-        self._move(running, WorkflowState.RUNNING)
-        renew_ms = self._clock.monotonic_ms() + RENEWAL_S * 1000
-        while not running.phases(Phase.FINISHED):
-            self._checked(running)
-            self._judge(running)
-            if running.plan is not None and self._clock.monotonic_ms() > renew_ms:
-                renew_ms += RENEWAL_S * 1000
-                self._grant(running.plan)
-            await self._pulse(1.0)
-        failed = [
-            f"{a}: {r.detail}"
-            for s in running.status.values()
-            for a, r in s.aims.items()
-            if r.state is State.FAILED
-        ]
-        if failed:
-            raise StartFailed(f"{running.aiw_id} ended with failed AIMs: {'; '.join(failed)}")
-        self._move(running, WorkflowState.COMPLETED)
+    async def _take_off(self, running: RunningWorkflow) -> None:
+        """Tell every device to drop its part, and wait a little until all have."""
 
-    def _judge(self, running: RunningWorkflow) -> None:
-        """Degraded while an AIM has failed or a device is away; running otherwise."""
-        failed = [a for s in running.status.values() for a, r in s.aims.items() if r.state is State.FAILED]
-        away = [d for d in running.devices if not self.admission.trusted(d)]
-        if (failed or away) and running.state is WorkflowState.RUNNING:
-            words = [f"AIM {a} failed" for a in failed] + [f"device {d} is away" for d in away]
-            self._move(running, WorkflowState.DEGRADED, "; ".join(words))
-        elif not failed and not away and running.state is WorkflowState.DEGRADED:
-            self._move(running, WorkflowState.RUNNING)
+        def holding() -> list[str]:
+            told = running.devices if running.plan is not None else ()
+            return [d for d in told if self.admission.trusted(d) and d not in running.dropped]
 
-    def _checked(self, running: RunningWorkflow) -> RunningWorkflow:
-        """Raise what a device reported as its failure."""
-        for device, status in running.status.items():
-            if status.phase is Phase.FAILED and status.failure is not None:
-                failure = status.failure
-                raise StartFailed(f"{device}: {failure.code}: {failure.message}", hint=failure.hint)
-        return running
+        def tell() -> None:
+            for device in holding():
+                self.admission.send(device, control.Undeploy(running.aiw_id))
 
-    def _check_trust(self, running: RunningWorkflow) -> None:
-        for device in running.devices:
-            link = self.admission.link(device)
-            if link.trust is Trust.REJECTED:
-                raise StartFailed(
-                    f"{device} is not trusted: {link.reason}", hint="see `aif status` for its appraisal"
-                )
+        def late() -> AIFError:
+            return StopFailed(f"{', '.join(holding())} did not confirm to have dropped {running.aiw_id}")
 
-    def _missing(self, running: RunningWorkflow) -> StartFailed:
-        away = []
-        for device in running.devices:
-            link = self.admission.link(device)
-            if link.trust is not Trust.TRUSTED:
-                away.append(f"{device} is {link.trust}" + (f" ({link.reason})" if link.reason else ""))
-        return StartFailed(
-            f"{running.aiw_id} waits for devices: {'; '.join(away)}",
-            hint="add each with `aif device add` and start it with `aif host` or `aif mcu`",
-        )
-
-    def _behind(self, running: RunningWorkflow, what: str, phase: Phase) -> StartFailed:
-        late = [d for d in running.devices if (s := running.status.get(d)) is None or s.phase is not phase]
-        return StartFailed(f"{', '.join(late) or 'a device'} did not {what} in time", hint="see `aif logs`")
-
-    def _facts(self, device: str) -> DeviceFacts:
-        hello = self.admission.link(device).hello
-        return DeviceFacts(self._hw_class_of(device), hello.installed if hello else ())
-
-    def _send_documents(self, running: RunningWorkflow, plan: Plan) -> None:
-        for device, document in plan.documents.items():
-            status = running.status.get(device)
-            if status is None or status.mapping_version != plan.mapping_version:
-                self.admission.send(device, control.Deploy(document))
-
-    def _attest(self, running: RunningWorkflow, mapping_version: int) -> None:
-        for device in running.devices:
-            if self.admission.link(device).attested_mapping != mapping_version:
-                self.admission.challenge(device, mapping_version=mapping_version)
-
-    def _grant(self, plan: Plan) -> None:
-        for channel_id, channel in plan.channels.items():
-            issued = self._grants.issue(
-                channel_id, channel.auth, plan.senders[channel_id], plan.receivers[channel_id],
-                mapping_version=plan.mapping_version,
+        try:
+            await self._changes.until(
+                lambda: not holding(), self.patience.stop_s, late,
+                act=tell, repeat_s=STOP_REPEAT_S,
             )  # fmt: skip
-            receivers_first = sorted(issued, key=lambda grant: grant.device == channel.source_device)
-            for grant in receivers_first:
-                self.admission.send_grant(grant.device, grant.sealed)
+        except StopFailed as error:  # told again when they report that they still hold it
+            self._log.warning("workflow may still be on devices", reason=str(error))
 
-    def _start_aims(self, running: RunningWorkflow) -> None:
-        for device in running.devices:
-            status = running.status.get(device)
-            if status is not None and status.phase is Phase.READY:
-                self.admission.send(device, control.SignalAIMs(running.aiw_id, "", Signal.START))
+    def _move(self, running: RunningWorkflow, state: WorkflowState, note: str = "") -> None:
+        running.state, running.note = state, note
+        self._log.info("workflow state", aiw=running.aiw_id, state=str(state), note=note)
+        self.events.publish({"type": "workflow", "aiw": running.aiw_id, "state": str(state), "note": note})
+        self._changes.notify()
 
     # --- what devices say --------------------------------------------------------------------------
 
@@ -342,16 +239,24 @@ class Controller:
             self.take_log(device, message)
             return
         running = self.workflows.get(getattr(message, "aiw_id", ""))
-        if running is None or device not in running.devices:
+        if running is None or device not in running.devices or running.state in FINAL_WORKFLOW_STATES:
+            if isinstance(message, WorkflowStatus) and not _dropped(message):
+                aiw_id = message.aiw_id
+                self._log.warning("device holds a workflow that has ended", device=device, aiw=aiw_id)
+                self.admission.send(device, control.Undeploy(aiw_id))
             return
         match message:
             case WorkflowStatus():
                 self._take_status(running, device, message)
             case Metrics(values=values):
                 running.metrics[device] = values
+                self._changes.notify()
                 self.events.publish(
-                    {"type": "metrics", "aiw": running.aiw_id, "device": device, "values": plain_record(values)}
-                )
+                    {
+                        "type": "metrics", "aiw": running.aiw_id, "device": device,
+                        "values": plain_record(values),
+                    }
+                )  # fmt: skip
             case Progress(step=step, done=done, total=total):
                 self.events.publish(
                     {"type": "progress", "aiw": running.aiw_id, "device": device, "step": step,
@@ -364,6 +269,21 @@ class Controller:
                     "unexpected message from a device", device=device, message=type(message).__name__
                 )
 
+    def _take_status(self, running: RunningWorkflow, device: str, status: WorkflowStatus) -> None:
+        if _dropped(status):
+            running.dropped.add(device)
+            self._changes.notify()
+            return
+        running.dropped.discard(device)
+        previous = running.status.get(device)
+        running.status[device] = status
+        if previous != status:
+            self.events.publish(
+                {"type": "device", "aiw": running.aiw_id, "device": device, "phase": str(status.phase),
+                 "aims": {aim: str(report.state) for aim, report in status.aims.items()}}
+            )  # fmt: skip
+        self._changes.notify()
+
     def take_log(self, origin: str, line: LogLine) -> None:
         """Keep and publish one log line of a device or of the Controller itself."""
         event = {
@@ -372,16 +292,6 @@ class Controller:
         }  # fmt: skip
         self.recent_logs.append(event)
         self.events.publish(event)
-
-    def _take_status(self, running: RunningWorkflow, device: str, status: WorkflowStatus) -> None:
-        previous = running.status.get(device)
-        running.status[device] = status
-        if previous is None or previous != status:
-            self.events.publish(
-                {"type": "device", "aiw": running.aiw_id, "device": device, "phase": str(status.phase),
-                 "aims": {aim: str(report.state) for aim, report in status.aims.items()}}
-            )  # fmt: skip
-        self._changed.set()
 
     def _boundary_output(self, running: RunningWorkflow, record: BoundaryRecord) -> None:
         port = next((b.port for b in running.workflow.metadata.outputs if b.port.name == record.port), None)
@@ -403,47 +313,12 @@ class Controller:
         self.events.publish(
             {"type": "trust", "device": link.device, "trust": str(link.trust), "reason": link.reason}
         )
-        self._changed.set()
-
-    # --- waiting -----------------------------------------------------------------------------------
-
-    def _move(self, running: RunningWorkflow, state: WorkflowState, note: str = "") -> None:
-        running.state, running.note = state, note
-        self._log.info("workflow state", aiw=running.aiw_id, state=str(state), note=note)
-        self.events.publish({"type": "workflow", "aiw": running.aiw_id, "state": str(state), "note": note})
-        self._changed.set()
-
-    async def _pulse(self, timeout_s: float) -> None:
-        """Until something changes, at most ``timeout_s``."""
-        self._changed.clear()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await self._changed.wait()
-
-    async def _until(self, done: Callable[[], bool], timeout_s: float, late: Callable[[], AIFError]) -> None:
-        await self._repeat_until(lambda: None, done, timeout_s, late)
-
-    async def _repeat_until(
-        self,
-        act: Callable[[], None],
-        done: Callable[[], bool],
-        timeout_s: float,
-        late: Callable[[], AIFError],
-        *,
-        check: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Act, and act again every two seconds, until ``done``; what is lost on the way is thus sent again."""
-        deadline = self._clock.monotonic_ms() + timeout_s * 1000
-        next_act = 0.0
-        while not done():
-            check()
-            now = self._clock.monotonic_ms()
-            if now >= deadline:
-                raise late()
-            if now >= next_act:
-                act()
-                next_act = now + REPEAT_S * 1000
-            await self._pulse(0.2)
+        self._changes.notify()
 
 
-__all__ = ["Controller", "EventFeed", "ModelResolver", "Planner", "RunningWorkflow"]
+def _dropped(status: WorkflowStatus) -> bool:
+    """What a device says about a workflow of which it holds nothing."""
+    return status.phase is Phase.FINISHED and not status.aims
+
+
+__all__ = ["Controller", "EventFeed", "ModelResolver", "Patience", "Planner", "RunningWorkflow"]

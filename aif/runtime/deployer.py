@@ -69,6 +69,7 @@ class PlacedModel:
     sha256: bytes
     bytes_: int
     arena_bytes: int
+    slot: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,9 @@ class Deployer:
         Raises:
             StoreError: a model that an implementation needs is not in the Store.
         """
-        device_of = {a.aim: a.device for a in placement.assignments}
+        aims_of_workflow = {leaf.id for leaf in workflow.aims}
+        # boundary Ports that are bound to a device are placed too, but nothing runs for them
+        device_of = {a.aim: a.device for a in placement.assignments if a.aim in aims_of_workflow}
         remote = remote_channels(aiw_id, workflow, device_of)
         documents: dict[str, bytes] = {}
         models: list[PlacedModel] = []
@@ -135,7 +138,16 @@ class Deployer:
             )  # fmt: skip
             documents[device] = deployment.sign(document, self._sign_deployment)
             models += [
-                PlacedModel(device, a.id, m.component, m.counter, m.sha256, m.bytes_, m.arena_bytes)
+                PlacedModel(
+                    device,
+                    a.id,
+                    m.component,
+                    m.counter,
+                    m.sha256,
+                    m.bytes_,
+                    m.arena_bytes,
+                    _slot(m.component, (m.sha256, m.counter), device_facts(device)),
+                )
                 for a in aims
                 if (m := a.model) is not None
             ]
@@ -178,7 +190,8 @@ class Deployer:
             pinned = implementation.model.sha256
             if pinned is not None and pinned != resolved.sha256.hex():
                 raise StartFailed(
-                    f"{leaf.metadata.reference} pins another release of {resolved.component} than the Store's newest"
+                    f"{leaf.metadata.reference} pins another release of {resolved.component} "
+                    "than the Store's newest"
                 )
             parameters = {name: value for name, value in resolved.parameters.items() if name in declared}
             release = self._release(
@@ -196,7 +209,7 @@ class Deployer:
         arena = arena_bytes or model.arena_bytes
         ticket = b""
         if present is None or (present.sha256, present.counter) != (model.sha256, model.counter):
-            slot = Slot.B if present is not None and present.slot == Slot.A else Slot.A
+            slot = _slot(model.component, (model.sha256, model.counter), facts)
             ticket = issue_ticket(
                 Ticket(
                     id16("device", device), self._random(16), model.counter, model.component, slot,
@@ -209,6 +222,16 @@ class Deployer:
         return ModelRelease(
             model.component, model.path, model.counter, model.sha256, model.bytes_, arena, ticket
         )
+
+
+def _slot(component: str, release: tuple[bytes, int], facts: DeviceFacts) -> Slot:
+    """Where a release (digest, counter) is, or will be: never the slot that another one is run from."""
+    present = next((i for i in facts.installed if i.component == component), None)
+    if present is None:
+        return Slot.A
+    if (present.sha256, present.counter) == release:
+        return Slot(present.slot)
+    return Slot.B if present.slot == Slot.A else Slot.A
 
 
 def local_channels(workflow: Workflow, device_of: Mapping[str, str], device: str) -> tuple[LocalChannel, ...]:

@@ -84,7 +84,8 @@ class Site:
         check_device_name(name)
         if self.state.device(name) is not None:
             raise EnrolmentRefused(
-                f"device {name} is registered already", hint="choose another name, or remove it first"
+                f"device {name} is registered already",
+                hint=f"choose another name, or remove it first with `aif device remove {name}`",
             )
         identity, exchange = SigningKey(self._random(32)), PrivateKey(self._random(32))
         secret = self._random(SECRET_BYTES)

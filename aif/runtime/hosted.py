@@ -3,6 +3,9 @@
 Built from a verified deployment document and the AIM contracts on this device. Neighbours hand values over
 as they are; what leaves or enters the device is encoded canonically and goes through the Communication
 Service. The end of a stream travels like data: over a final watermark, or directly.
+
+Without a connection to the broker, an AIM that writes to another device waits, and so does the end of its
+stream; neither is sent into the void.
 """
 
 from __future__ import annotations
@@ -36,7 +39,10 @@ from aif.sdk import AIM
 from aif.trusted.communication import CommunicationService, SealedChannel, SecureReceiver, SecureSender
 
 CHECKED_LOCAL_RECORDS = 3
-"""The first records of a local channel are encoded once and thrown away, so that a wrong type shows there too."""
+"""The first records of a local channel are encoded and thrown away, so that a wrong type shows there too."""
+
+CONNECTION_POLL_S = 0.05
+STOP_TIMEOUT_S = 5.0
 
 MakeAIM = Callable[[DeployedAIM, AIMMetadata, Implementation], Callable[[], AIM]]
 
@@ -67,6 +73,7 @@ class HostedWorkflow:
         blocks: Callable[[Implementation], bool],
         on_state: StateListener,
         on_boundary: Callable[[BoundaryRecord], None],
+        connected: Callable[[], bool] = lambda: True,
     ) -> None:
         self.deployment = deployment
         self.instances: dict[str, AIMInstance] = {}
@@ -74,7 +81,8 @@ class HostedWorkflow:
         self.receivers: list[SecureReceiver] = []
         self._library, self._communication = library, communication
         self._clock, self._log = clock, log
-        self._on_state, self._on_boundary = on_state, on_boundary
+        self._on_state, self._on_boundary, self._connected = on_state, on_boundary, connected
+        self._unfinished: list[SecureSender] = []
         self._senders: defaultdict[str, list[SecureSender]] = defaultdict(list)
         self._readers: defaultdict[str, list[InputPort]] = defaultdict(list)
         self._boundary_inputs: dict[str, tuple[Codec, list[InputPort]]] = {}
@@ -209,16 +217,16 @@ class HostedWorkflow:
         async def deliver(record: Message) -> None:
             encoded = codec.encode(record.value)
             payload = message.pack(record.t_us, self._clock.time_us(), encoded)
-            while True:
-                try:
-                    sender.send(payload)
-                except NotConnected:
-                    # the record waits here, and with it the AIM, until the connection is back
-                    await self._clock.sleep(0.05)
-                except TransportError as full:
-                    raise QueueFull(f"{end}: {full}") from full
-                else:
-                    return
+            # the record waits here, and with it the AIM, until the connection is back: a frame that is sealed
+            # and not sent would count as lost
+            while not self._connected():
+                await self._clock.sleep(CONNECTION_POLL_S)
+            try:
+                sender.send(payload)
+            except NotConnected:
+                return  # lost in this very moment; the next watermark says so
+            except TransportError as full:
+                raise QueueFull(f"{end}: {full}", hint="send less often, or bundle more") from full
 
         return deliver
 
@@ -261,7 +269,7 @@ class HostedWorkflow:
             )  # fmt: skip
 
     def boundary_input(self, record: BoundaryRecord) -> None:
-        """A record that the User Agent wrote to an input of the workflow; empty means that no more will come."""
+        """A record that the User Agent wrote to an input of the workflow; empty ends the stream."""
         entry = self._boundary_inputs.get(record.port)
         if entry is None:
             return
@@ -274,13 +282,21 @@ class HostedWorkflow:
         """Tell the readers of a finished (or failed) instance that nothing more comes."""
         for port in self._readers[instance.id]:
             port.finish()
-        for sender in self._senders[instance.id]:
-            try:
-                sender.finish()
-            except TransportError as error:
-                self._log.warning("end of stream not sent", channel=sender.channel.topic, reason=str(error))
+        self._unfinished += self._senders[instance.id]
+        self.send_ends()
         if all(i.state in (State.STOPPED, State.FAILED) for i in self.instances.values()):
             self.finished.set()
+
+    def send_ends(self) -> None:
+        """Say that streams have ended; what cannot be said without a connection waits for the next call."""
+        for sender in list(self._unfinished) if self._connected() else ():
+            try:
+                sender.finish()
+            except NotConnected:
+                return
+            except AIFError as error:
+                self._log.warning("end of stream not sent", channel=sender.channel.topic, reason=str(error))
+            self._unfinished.remove(sender)
 
     # --- life --------------------------------------------------------------------------------------
 
@@ -304,8 +320,14 @@ class HostedWorkflow:
                 instance.resume()
 
     async def stop(self, aim_id: str = "") -> None:
-        for instance in self._chosen(aim_id):
-            await instance.stop()
+        """End instances, whatever they do; one that ignores its cancellation is left behind after 5 s."""
+        chosen = self._chosen(aim_id)
+        try:
+            async with asyncio.timeout(STOP_TIMEOUT_S):
+                await asyncio.gather(*(instance.stop() for instance in chosen))
+        except TimeoutError:
+            late = [i.id for i in chosen if i.state not in (State.STOPPED, State.FAILED)]
+            self._log.error("AIMs do not stop", aims=", ".join(late))
 
     def _chosen(self, aim_id: str) -> list[AIMInstance]:
         return [i for i in self.instances.values() if not aim_id or i.id == aim_id]
@@ -328,22 +350,35 @@ class HostedWorkflow:
                 "restarts": m.restarts, "deadlines_missed": m.deadlines_missed,
                 "process_us": m.process_us.plain(), **instance.port_counters(),
             }  # fmt: skip
-        channels = {
-            f"{entry.channel.source} -> {', '.join(entry.channel.destinations)}": {
+        figures = self._communication.statistics
+        channels = {}
+        for entry in self.remote_inputs.values():
+            seen = figures({entry.channel.channel_id})
+            channels[_name(entry.channel)] = {
                 "records": entry.metrics.records,
                 "invalid": entry.metrics.invalid,
+                "verified": seen.verified_messages,
+                "lost": seen.lost_messages,
                 "latency_us": entry.metrics.latency_us.plain(),
                 "age_us": entry.metrics.age_us.plain(),
             }
-            for entry in self.remote_inputs.values()
+        deployed = self.deployment
+        sent = {
+            _name(c): figures({c.channel_id}).sealed_messages
+            for c in deployed.remote_channels
+            if c.source_device == deployed.device
         }
-        ids = {c.channel_id for c in self.deployment.remote_channels}
-        seen = self._communication.statistics(ids)
+        seen = figures({c.channel_id for c in deployed.remote_channels})
         messages = {
-            "sealed": seen.sealed_messages, "verified": seen.verified_messages, "rejected": seen.rejected_frames,
-            "lost": seen.lost_messages, "causes": {k: n for k, n in seen.causes.items() if n},
+            "sealed": seen.sealed_messages, "verified": seen.verified_messages,
+            "rejected": seen.rejected_frames, "lost": seen.lost_messages,
+            "causes": {cause: count for cause, count in seen.causes.items() if count},
         }  # fmt: skip
-        return {"aims": aims, "channels": channels, "messages": messages}
+        return {"aims": aims, "channels": channels, "sent": sent, "messages": messages}
+
+
+def _name(channel: RemoteChannel) -> str:
+    return f"{channel.source} -> {', '.join(channel.destinations)}"
 
 
 def _preload(port: InputPort, empty_turns: int) -> None:

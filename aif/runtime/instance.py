@@ -1,8 +1,12 @@
-"""One running AIM: its life cycle, what starts an invocation, and what happens when its code fails.
+"""One running AIM: its life cycle, its invocations, and what happens when its code fails.
 
 An instance owns one task. A failure of the author's code or of its engine is a failure of this instance
 only; it is restarted up to ``restart_limit`` times. When every producer of a required input has finished,
 the instance drains what it holds, finishes, and lets its readers know.
+
+Invariants: it ends in STOPPED or FAILED, once, whatever the author's code does; ``close()`` of every object
+that was made is called; a paused instance takes no record; a period that was missed is skipped, not made up
+for. With ``blocking`` the author's plain code, engine included, runs in one thread of its own.
 
 Source: MPAI-AIF V2 life cycle and signals; periods, deadlines, restarts and DEGRADED as in V3.
 """
@@ -11,28 +15,47 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import math
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from aif.errors import AIFError, AIMFailed, EndOfData, InvalidRecord
-from aif.model.aim import AIMMetadata, Join
+from aif.model.aim import AIMMetadata
 from aif.protocol.lifecycle import ALIVE_STATES, AIMStatus, Event, Signal, State, next_state, status_of
 from aif.runtime.clock import Clock
+from aif.runtime.joining import Joiner
 from aif.runtime.metrics import AIMMetrics
-from aif.runtime.ports import EndOfStream, InputPort, Message, OutputPort, select
+from aif.runtime.ports import EndOfStream, InputPort, OutputPort
 from aif.sdk import AIM
 
 MISSES_UNTIL_DEGRADED = 3
 """Consecutive deadline misses after which an AIM is DEGRADED (MPAI-AIF V3)."""
 
+STOP_PATIENCE_S = 10.0
+"""Code that ignores its cancellation for this long is left alone, and its instance counts as failed."""
+
 StateListener = Callable[["AIMInstance", State, str], None]
+
+_ENDED = frozenset({State.STOPPED, State.FAILED})
+_NO_MORE = object()
 
 
 class AIMInstance:
-    """A running AIM. ``make`` builds a fresh object of the author's class for every (re)start."""
+    """A running AIM.
+
+    Args:
+        instance_id: its id in the workflow.
+        contract: what it promises.
+        make: builds a fresh object of the author's class for every (re)start; may block.
+        inputs: the connected input ports by name.
+        outputs: all output ports by name.
+        clock: time for periods, deadlines and time stamps.
+        on_state: told every change of state, and every restart, with the reason in words.
+        on_finished: told once, after the last change of state.
+        blocking: whether plain code waits for other processes, so that it must not run on the event loop.
+        stop_patience_s: how long ``stop`` waits for code that does not end.
+    """
 
     def __init__(
         self,
@@ -46,6 +69,7 @@ class AIMInstance:
         on_state: StateListener,
         on_finished: Callable[[AIMInstance], None],
         blocking: bool = False,
+        stop_patience_s: float = STOP_PATIENCE_S,
     ) -> None:
         self.id = instance_id
         self.contract = contract
@@ -55,11 +79,13 @@ class AIMInstance:
         self._make = make
         self._clock = clock
         self._on_state, self._on_finished = on_state, on_finished
+        self._stop_patience_s = stop_patience_s
         self._running = asyncio.Event()
+        self._joiner = Joiner(contract, self.inputs, self._running, clock.time_us)
         self._task: asyncio.Task[None] | None = None
         self._misses = 0
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=instance_id) if blocking else None
-        self._last: dict[str, Message] = {}
+        self._over = False
 
     @property
     def status(self) -> AIMStatus:
@@ -68,32 +94,72 @@ class AIMInstance:
     # --- signals -----------------------------------------------------------------------------------
 
     def start(self) -> None:
+        """Begin, in a task of its own.
+
+        Raises:
+            InvalidTransition: it was started before.
+        """
         self._move(Signal.START)
         self._running.set()
         self._task = asyncio.create_task(self._main(), name=f"aim {self.id}")
 
     def pause(self) -> None:
+        """Begin no further invocation; one that runs comes to its end.
+
+        Raises:
+            InvalidTransition: it is not running.
+        """
         self._move(Signal.PAUSE)
         self._running.clear()
 
     def resume(self) -> None:
+        """Go on after ``pause``.
+
+        Raises:
+            InvalidTransition: it is not paused.
+        """
         self._move(Signal.RESUME)
         self._running.set()
 
     async def stop(self) -> None:
         """End the instance whatever it does; a stopped or failed one stays as it is."""
-        if self._task is not None:
-            if self.state in ALIVE_STATES or self.state is State.STARTING:
+        if self._task is None:
+            if self.state is State.IDLE:
                 self._move(Signal.STOP)
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
-        elif self.state is State.IDLE:
+                self._end()
+            return
+        if self.state in ALIVE_STATES or self.state is State.STARTING:
             self._move(Signal.STOP)
+        if not self._task.cancelling():
+            self._task.cancel()
+        await asyncio.wait([self._task], timeout=self._stop_patience_s)
+        if self._task.done():
+            self._conclude(Event.ENDED)  # of a task that was cancelled before its first step
+        else:
+            self._conclude(Event.FAILURE, f"its code did not end within {self._stop_patience_s:g} s")
+        self._end()
 
     def _move(self, cause: Signal | Event, detail: str = "") -> None:
         self.state = next_state(self.state, cause)
         self._on_state(self, self.state, detail)
+
+    def _conclude(self, cause: Event, detail: str = "") -> None:
+        """The last change of state; what comes after it changes nothing."""
+        if self.state in _ENDED:
+            return
+        if cause is Event.ENDED and self.state is not State.STOPPING:
+            self._move(Event.FINISHED)
+        self._move(cause, detail)
+
+    def _end(self) -> None:
+        if self._over:
+            return
+        self._over = True
+        for port in self.inputs.values():
+            port.close()
+        if self._executor is not None:
+            self._executor.shutdown(wait=False, cancel_futures=True)
+        self._on_finished(self)
 
     # --- the task ----------------------------------------------------------------------------------
 
@@ -101,31 +167,25 @@ class AIMInstance:
         try:
             await self._live()
         except asyncio.CancelledError:
-            if self.state is State.STOPPING:
-                self._move(Event.ENDED)
+            if self.state is State.STOPPING:  # stop() did it, and waits
+                self._conclude(Event.ENDED)
+                return
+            self._conclude(Event.FAILURE, "its task was cancelled")
+            raise
         except AIFError as error:
-            self._move(Event.FAILURE, f"{error.code}: {error}")
+            self._conclude(Event.FAILURE, f"{error.code}: {error}")
         else:
-            self._move(Event.FINISHED)
-            self._move(Event.ENDED)
+            self._conclude(Event.ENDED)
         finally:
-            if self._executor is not None:
-                self._executor.shutdown(wait=False, cancel_futures=True)
-            self._on_finished(self)
+            self._end()
 
     async def _live(self) -> None:
         """Run until the end of data; restart after failures as often as the contract allows."""
         while True:
-            aim: AIM | None = None
             try:
-                aim = self._make()
-                await self._settle(aim.setup())
-                if self.state is State.STARTING:
-                    self._move(Event.STARTED)
-                await self._invocations(aim)
-            except (EndOfStream, EndOfData):
-                return
-            except Exception as error:
+                await self._live_once()
+            except (Exception, SystemExit, asyncio.CancelledError) as error:
+                self._refuse_cancelled()
                 self.metrics.failures += 1
                 if self.metrics.restarts >= self.contract.restart_limit:
                     if isinstance(error, AIFError):
@@ -133,51 +193,104 @@ class AIMInstance:
                     raise AIMFailed(f"{self.id} failed: {type(error).__name__}: {error}") from error
                 self.metrics.restarts += 1
                 self._on_state(self, self.state, f"restart {self.metrics.restarts} after: {error}")
-            finally:
-                if aim is not None:
-                    await self._settle(aim.close())
+            else:
+                return
+
+    async def _live_once(self) -> None:
+        """One object of the author's class, from its making to its ``close()``."""
+        aim = await self._call(self._make)
+        try:
+            await self._settle(aim.setup)
+            if self.state is State.STARTING:
+                self._move(Event.STARTED)
+            await self._invocations(aim)
+        except (EndOfStream, EndOfData):
+            pass
+        except BaseException as failure:
+            try:
+                await self._settle(aim.close)
+            except (Exception, SystemExit) as another:  # noqa: BLE001  # the first failure is the one to tell
+                failure.add_note(f"close() failed as well: {another}")
+            raise
+        await self._settle(aim.close)
 
     async def _invocations(self, aim: AIM) -> None:
-        period_s = (self.contract.period_ms or 0.0) / 1000.0
-        due = self._clock.monotonic_ms() / 1000.0
+        period_ms = self.contract.period_ms
+        due_ms = self._clock.monotonic_ms()
         while True:
             await self._running.wait()
-            if period_s:
-                due += period_s
-                await self._clock.sleep(max(0.0, due - self._clock.monotonic_ms() / 1000.0))
-            records, t_us = await self._gather() if self.inputs else ({}, self._clock.time_us())
-            await self._running.wait()
+            if period_ms is not None:
+                now_ms = self._clock.monotonic_ms()
+                due_ms += period_ms * max(1, (now_ms - due_ms) // period_ms)
+                await self._clock.sleep(max(0.0, due_ms - now_ms) / 1000.0)
+                await self._running.wait()
+            records, t_us = await self._joiner.next()
             await self._invoke(aim, records, t_us)
+            # a chain of neighbours that always has work must still let the transport and the signals in
+            await asyncio.sleep(0)
+            self._refuse_cancelled()
 
     async def _invoke(self, aim: AIM, records: Mapping[str, Any], t_us: int) -> None:
-        began = self._clock.monotonic_ms()
-        if self._executor is not None:
-            loop = asyncio.get_running_loop()
-            result = await loop.run_in_executor(self._executor, lambda: aim.process(**records))
-        else:
-            result = aim.process(**records)
-        if inspect.isawaitable(result):
-            result = await result
-        if not self.inputs:  # a source's record is as old as its reading, which process() waited for
-            began = t_now = self._clock.monotonic_ms()
-            t_us = self._clock.time_us()
-        else:
-            t_now = self._clock.monotonic_ms()
+        began_ms = self._clock.monotonic_ms()
+        result = await self._settle(lambda: aim.process(**records))
+        took_ms = self._clock.monotonic_ms() - began_ms
         self.metrics.invocations += 1
-        self.metrics.process_us.add((t_now - began) * 1000.0)
-        self._judge_deadline(t_now - began)
-        if isinstance(result, AsyncIterator):
-            async for emitted in result:
-                await self._emit(emitted, t_us)
-        elif isinstance(result, Iterator):
-            for emitted in result:
-                await self._emit(emitted, t_us)
+        if isinstance(result, AsyncIterator | Iterator):
+            took_ms += await self._stream(result, t_us)
+            self._judge(took_ms)
         else:
-            await self._emit(result, t_us)
-        # a chain of neighbours that always has work must still let the transport and the signals in
-        await asyncio.sleep(0)
+            self._judge(took_ms)
+            await self._emit(result, self._stamp(t_us))
+
+    async def _stream(self, results: AsyncIterator[Any] | Iterator[Any], t_us: int) -> float:
+        """Emit what a generator yields; returns the milliseconds that it took to make that."""
+        took_ms = 0.0
+        try:
+            while True:
+                began_ms = self._clock.monotonic_ms()
+                if isinstance(results, AsyncIterator):
+                    emitted = await anext(results, _NO_MORE)
+                else:
+                    emitted = await self._call(partial(next, results, _NO_MORE))
+                took_ms += self._clock.monotonic_ms() - began_ms
+                if emitted is _NO_MORE:
+                    return took_ms
+                await self._emit(emitted, self._stamp(t_us))
+                await asyncio.sleep(0)
+                self._refuse_cancelled()
+                await self._running.wait()
+        finally:
+            close = getattr(results, "aclose", None) or getattr(results, "close", None)
+            if close is not None:
+                await self._settle(close)
+
+    def _stamp(self, t_us: int) -> int:
+        """A source's record is as old as its reading, which ``process`` has just waited for."""
+        return self._clock.time_us() if self.contract.is_source else t_us
+
+    async def _settle(self, function: Callable[[], Any]) -> Any:
+        """What the author's function gives, plain or async."""
+        result = await self._call(function)
+        return await result if inspect.isawaitable(result) else result
+
+    async def _call(self, function: Callable[[], Any]) -> Any:
+        if self._executor is None:
+            return function()
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._executor, lambda: _without_stop_iteration(function))
+
+    def _refuse_cancelled(self) -> None:
+        """End here when the author's code has swallowed a cancellation.
+
+        Raises:
+            CancelledError: somebody asked this task to end.
+        """
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise asyncio.CancelledError
 
     async def _emit(self, records: object, t_us: int) -> None:
+        self._refuse_cancelled()
         if records is None:
             return
         if not isinstance(records, Mapping):
@@ -195,7 +308,11 @@ class AIMInstance:
             self.metrics.emitted += 1
             await port.write(value, t_us=t_us)
 
-    def _judge_deadline(self, took_ms: float) -> None:
+    def _judge(self, took_ms: float) -> None:
+        """Measure one invocation against the deadline; a source's waiting is no work."""
+        if self.contract.is_source:
+            took_ms = 0.0
+        self.metrics.process_us.add(took_ms * 1000.0)
         if self.contract.deadline_ms is None:
             return
         if took_ms <= self.contract.deadline_ms:
@@ -205,75 +322,25 @@ class AIMInstance:
             return
         self.metrics.deadlines_missed += 1
         self._misses += 1
-        if self._misses == MISSES_UNTIL_DEGRADED and self.state is State.RUNNING:
+        if self._misses >= MISSES_UNTIL_DEGRADED and self.state is State.RUNNING:
             self._move(
-                Event.DEADLINES_MISSED,
-                f"{MISSES_UNTIL_DEGRADED} invocations over {self.contract.deadline_ms:g} ms",
+                Event.DEADLINES_MISSED, f"{self._misses} invocations over {self.contract.deadline_ms:g} ms"
             )
 
-    async def _settle(self, result: object) -> None:
-        if inspect.isawaitable(result):
-            await result
-
-    # --- putting inputs together -------------------------------------------------------------------
-
-    async def _gather(self) -> tuple[dict[str, Any], int]:
-        trigger = self.contract.trigger
-        names = trigger.inputs or tuple(p.name for p in self.contract.required_inputs()) or tuple(self.inputs)
-        ports = [self.inputs[name] for name in names]
-        taken: dict[str, list[Message]]
-        if trigger.any_of:
-            chosen = await select(ports)
-            taken = {names[chosen]: [ports[chosen].take()]}
-        elif trigger.join is Join.TIMESTAMP and len(ports) > 1:
-            taken = await self._same_time(names, ports)
-        elif trigger.join is Join.LATEST:
-            taken = {names[0]: await self._records(ports[0])}
-        else:
-            taken = {name: await self._records(port) for name, port in zip(names, ports, strict=True)}
-        self._take_the_rest(taken)
-        t_us = max(m.t_us for messages in taken.values() for m in messages)
-        values = {name: self._as_argument(name, messages) for name, messages in taken.items()}
-        for name in self.inputs.keys() - values.keys():
-            values[name] = None
-        return values, t_us
-
-    async def _records(self, port: InputPort) -> list[Message]:
-        return [await port.read() for _ in range(max(1, math.ceil(port.port.consumes)))]
-
-    async def _same_time(self, names: tuple[str, ...], ports: list[InputPort]) -> dict[str, list[Message]]:
-        """Records with one source time stamp; a head whose partner can no longer come is dropped and counted."""
-        heads = [await port.read() for port in ports]
-        while True:
-            newest = max(m.t_us for m in heads)
-            stale = [n for n, m in enumerate(heads) if m.t_us < newest]
-            if not stale:
-                return {name: [message] for name, message in zip(names, heads, strict=True)}
-            for n in stale:
-                ports[n].counters.unmatched += 1
-                heads[n] = await ports[n].read()
-
-    def _take_the_rest(self, taken: dict[str, list[Message]]) -> None:
-        """Inputs that do not trigger give what they have: the newest (remembered under LATEST), or nothing."""
-        latest = self.contract.trigger.join is Join.LATEST
-        for name, port in self.inputs.items():
-            if name in taken:
-                continue
-            if port.ready:
-                self._last[name] = port.newest() if latest else port.take()
-                taken[name] = [self._last[name]]
-            elif latest and name in self._last:
-                taken[name] = [self._last[name]]
-
-    def _as_argument(self, name: str, messages: list[Message]) -> Any:
-        single = self.contract.input(name).consumes <= 1
-        return messages[0].value if single else [m.value for m in messages]
-
     def port_counters(self) -> dict[str, int]:
-        """Losses at the input queues, summed."""
+        """Losses at the input queues, summed, by the names of ``PortCounters``."""
         counters = [port.counters for port in self.inputs.values()]
         return {
             "overflowed": sum(c.overflowed for c in counters),
             "expired": sum(c.expired for c in counters),
             "unmatched": sum(c.unmatched for c in counters),
+            "discarded": sum(c.discarded for c in counters),
         }
+
+
+def _without_stop_iteration(function: Callable[[], Any]) -> Any:
+    """StopIteration cannot travel out of a thread: the event loop would lose it and wait for ever."""
+    try:
+        return function()
+    except StopIteration as error:
+        raise RuntimeError("StopIteration was raised") from error

@@ -15,9 +15,14 @@ BUCKETS_PER_OCTAVE = 32
 MAX_BUCKET = 40 * BUCKETS_PER_OCTAVE
 """2**40 µs is twelve days; anything longer counts there."""
 
+_LARGEST = 2.0**40
+
 
 class Histogram:
-    """Distribution of positive values with logarithmic buckets.
+    """Distribution of positive values with logarithmic buckets; what is below 1 counts as 1.
+
+    ``buckets`` holds counts by bucket number (0..MAX_BUCKET), as ``plain`` gave them; others are ignored,
+    since they may come from another device.
 
     >>> h = Histogram()
     >>> for value in range(1, 1001): h.add(value)
@@ -26,12 +31,13 @@ class Histogram:
     """
 
     def __init__(self, buckets: Mapping[int, int] | None = None) -> None:
-        self._buckets: Counter[int] = Counter(buckets or {})
+        known = {b: n for b, n in (buckets or {}).items() if 0 <= b <= MAX_BUCKET and n > 0}
+        self._buckets: Counter[int] = Counter(known)
         self.count = sum(self._buckets.values())
 
     def add(self, value: float) -> None:
-        bucket = int(math.log2(value) * BUCKETS_PER_OCTAVE) if value > 1 else 0
-        self._buckets[min(bucket, MAX_BUCKET)] += 1
+        bucket = int(math.log2(min(value, _LARGEST)) * BUCKETS_PER_OCTAVE) if value > 1 else 0
+        self._buckets[bucket] += 1
         self.count += 1
 
     def merge(self, other: Histogram) -> None:
@@ -64,9 +70,6 @@ class AIMMetrics:
     failures: int = 0
     restarts: int = 0
     deadlines_missed: int = 0
-    overflowed: int = 0
-    expired: int = 0
-    unmatched: int = 0
     process_us: Histogram = field(default_factory=Histogram)
 
 

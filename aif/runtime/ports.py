@@ -5,7 +5,8 @@ Port_Input_Write, Port_Probe, Port_Select, Port_Reset and Port_CountPendingMessa
 ``write``, ``ready``, ``select``, ``reset`` and ``pending`` here.
 
 Invariants: a queue never holds more than ``queue_depth`` records; what is dropped is counted; a reader
-sees records in order of arrival; after ``finish`` a drained queue raises ``EndOfStream``.
+sees records in order of arrival; when every producer has finished a drained queue raises ``EndOfStream``;
+when the reader has gone, writes are counted and forgotten, so that no producer waits for nobody.
 
 Source: MPAI-AIF V2, Basic API, ports and messages.
 """
@@ -28,31 +29,50 @@ class EndOfStream(Exception):  # noqa: N818  # a condition that ends a loop, as 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One record in transit. ``t_us``: when its source record was made, microseconds since the epoch."""
+    """One record in transit. ``t_us``: when its source record was made, microseconds since the epoch.
+
+    ``Message(None, 0)`` is an empty turn, as the reader of a delayed channel starts with: it has no age.
+    """
 
     value: Any
     t_us: int
 
+    @property
+    def is_empty_turn(self) -> bool:
+        return self.value is None and self.t_us == 0
+
 
 @dataclass(slots=True)
 class PortCounters:
-    """What went through an input queue."""
+    """What went through an input queue.
+
+    Lost are: ``overflowed`` at a full queue, ``expired`` by age, ``unmatched`` for want of a partner, and
+    ``discarded`` when the reader had gone or ``reset`` its port.
+    """
 
     received: int = 0
     taken: int = 0
     overflowed: int = 0
     expired: int = 0
     unmatched: int = 0
+    discarded: int = 0
 
 
 class InputPort:
-    """A bounded queue in front of an AIM."""
+    """A bounded queue in front of an AIM.
+
+    Args:
+        port: the contract's port.
+        producers: how many channels end here; each of them says ``finish`` once.
+        time_us: wall clock, microseconds since the epoch.
+    """
 
     def __init__(self, port: Port, *, producers: int, time_us: Callable[[], int]) -> None:
         self.port = port
         self.counters = PortCounters()
         self._queue: deque[Message] = deque()
         self._open_producers = producers
+        self._closed = False
         self._time_us = time_us
         self._readable = asyncio.Event()
         self._writable = asyncio.Event()
@@ -64,9 +84,13 @@ class InputPort:
     def offer(self, message: Message) -> bool:
         """Put without waiting. A full queue applies its policy; False when this record was dropped.
 
-        A producer that cannot wait (another device) uses this: for it, BLOCK means that the newest is dropped.
+        A producer that cannot wait (another device) uses this: for it, BLOCK means that the newest is
+        dropped.
         """
         self.counters.received += 1
+        if self._closed:
+            self.counters.discarded += 1
+            return False
         if len(self._queue) >= self.port.queue_depth:
             self.counters.overflowed += 1
             if self.port.overflow is not Overflow.DROP_OLDEST:
@@ -78,7 +102,7 @@ class InputPort:
     async def put(self, message: Message) -> None:
         """Put, waiting for room when the policy is BLOCK (a neighbour in the same process)."""
         if self.port.overflow is Overflow.BLOCK:
-            while len(self._queue) >= self.port.queue_depth:
+            while len(self._queue) >= self.port.queue_depth and not self._closed:
                 self._writable.clear()
                 await self._writable.wait()
         self.offer(message)
@@ -151,8 +175,14 @@ class InputPort:
         """Delete all pending records; returns how many there were."""
         count = len(self._queue)
         self._queue.clear()
+        self.counters.discarded += count
         self._writable.set()
         return count
+
+    def close(self) -> None:
+        """The reader has gone: what is queued and what still comes is discarded; nobody waits for room."""
+        self._closed = True
+        self.reset()
 
     def watch(self, event: asyncio.Event) -> None:
         self._watchers.add(event)
@@ -161,14 +191,19 @@ class InputPort:
         self._watchers.discard(event)
 
     def _expire(self) -> None:
-        limit = self.port.max_age_ms
-        if limit is None:
+        if self.port.max_age_ms is None:
             return
-        oldest_allowed = self._time_us() - int(limit * 1000)
-        while self._queue and self._queue[0].t_us < oldest_allowed:
+        while self._queue and self.too_old(self._queue[0]):
             self._queue.popleft()
             self.counters.expired += 1
             self._writable.set()
+
+    def too_old(self, message: Message) -> bool:
+        """Whether a record is older than this port's ``max_age_ms``."""
+        limit = self.port.max_age_ms
+        if limit is None or message.is_empty_turn:
+            return False
+        return message.t_us < self._time_us() - int(limit * 1000)
 
 
 async def select(ports: Sequence[InputPort], timeout: float | None = None) -> int:

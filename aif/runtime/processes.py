@@ -10,16 +10,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import fcntl
 import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from aif.errors import StartFailed
+from aif.errors import AlreadyRunning, StartFailed
 
 PARENT_VARIABLE = "AIF_PARENT_PID"
 READY_TIMEOUT_S = 30.0
@@ -44,6 +45,27 @@ def say_ready(**facts: Any) -> None:
     if PARENT_VARIABLE in os.environ:
         sys.stdout.write(json.dumps({"ready": True, **facts}) + "\n")
         sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def only_one(lock: Path, what: str) -> Iterator[None]:
+    """Hold ``lock`` as long as this process does something that only one may do; it is free when it ends.
+
+    Raises:
+        AlreadyRunning: another process holds it.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AlreadyRunning(
+                f"{what} runs already in another process", hint="stop that one first, or use another --home"
+            ) from None
+        yield
+    finally:
+        os.close(handle)
 
 
 @dataclass(slots=True)
@@ -73,7 +95,7 @@ class ProcessGroup:
         self._logs = logs
         self.children: dict[str, Child] = {}
 
-    async def __aenter__(self) -> ProcessGroup:
+    async def __aenter__(self) -> Self:
         self._logs.mkdir(parents=True, exist_ok=True)
         return self
 

@@ -3,6 +3,9 @@
 Hello -> challenge -> evidence -> grants for the two control channels -> sealed control messages. Whatever is
 lost on the way is asked for again; when the Controller falls silent the device says Hello anew. Nothing of
 a workflow is decided here: control messages go to ``on_message``.
+
+Invariants: what anybody could have sent changes nothing; nothing is sent in clear but the signed Hello, the
+enrolment request and the evidence; a lost connection costs messages, never the session's life.
 """
 
 from __future__ import annotations
@@ -15,9 +18,16 @@ from dataclasses import replace
 from nacl.public import PrivateKey
 from nacl.signing import SigningKey
 
-from aif.errors import AIFError, EnrolmentRefused, NotConnected, TransportError, TrustError
+from aif.errors import (
+    AIFError,
+    EnrolmentRefused,
+    LocalProtocolError,
+    NotConnected,
+    ReplayDetected,
+    TransportError,
+)
 from aif.protocol import control
-from aif.protocol.control import ControlMessage, Heartbeat, Hello, InstalledRelease
+from aif.protocol.control import ControlMessage, Heartbeat, Hello, InstalledRelease, LogLine
 from aif.protocol.enrolment import EnrolmentRequest, build_request, open_response
 from aif.protocol.evidence import Component
 from aif.protocol.grant import open_grant
@@ -35,7 +45,7 @@ from aif.protocol.topics import (
 )
 from aif.runtime.clock import Clock
 from aif.runtime.logbook import LogBook
-from aif.transport.base import Received, Transport
+from aif.transport.base import ConnectionChange, Received, Transport
 from aif.trusted.attestation import Attester
 from aif.trusted.communication import CommunicationService, SealedChannel
 from aif.trusted.state import DeviceState, StateFile
@@ -51,6 +61,10 @@ here, and costs a delayed acknowledgement (40 ms) at brokers without TCP_NODELAY
 
 POLL_INTERVAL_S = 0.1
 CLOCK_SKEW_WARNING_S = 2.0
+"""A difference to the Controller's clock that is worth a word; it is repeated when it has grown this much."""
+
+UNANSWERED_WARNING_S = 15.0
+"""A device that gets no answer says so after this long, and again after each such time."""
 
 
 class DeviceSession:
@@ -79,14 +93,13 @@ class DeviceSession:
             loaded.identity_seed, loaded.hw_class, bytes(self._session_sk.public_key), random(32)
         )
         self._highest_serial = 0
+        self._told_skew_s = 0.0
+        self._told_unanswered_ms = clock.monotonic_ms()
         self._last_heard_ms = clock.monotonic_ms()
         self.trusted = asyncio.Event()
         self._enrolment_answer: asyncio.Queue[bytes] = asyncio.Queue(8)
-        loop = asyncio.get_running_loop()
         self.communication = CommunicationService(
-            publish=self._publish,
-            now_ms=clock.monotonic_ms,
-            call_later=lambda delay_ms, function: void(loop.call_later(delay_ms / 1000.0, function)),
+            publish=self._publish, now_ms=clock.monotonic_ms, call_later=self._call_later
         )
         up_id, up_topic = control.control_channel(self.device, up=True)
         down_id, self._down_topic = control.control_channel(self.device, up=False)
@@ -102,7 +115,12 @@ class DeviceSession:
     # --- life --------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Keep the session alive until cancelled."""
+        """Keep the session alive until cancelled.
+
+        Raises:
+            EnrolmentRefused: the device was never provisioned, or has used its secret.
+        """
+        self._transport.on_connection(self._connection_changed)
         if not self._state.load().enrolled:
             await self._enrol()
         subscriptions = [
@@ -121,15 +139,35 @@ class DeviceSession:
                 with suppress(TransportError):
                     await subscription.aclose()
 
+    @property
+    def connected(self) -> bool:
+        return self._transport.connected
+
     def send(self, message: ControlMessage) -> None:
         """Seal one control message; without a session or a connection it is dropped (states are repeated)."""
         if not self._up.keyed:
             return
+        packed = control.pack(message)
         try:
-            self._up.send(control.pack(message))
-        except TransportError as error:
-            if not isinstance(error, NotConnected):
-                self._log.warning("control message dropped", reason=str(error))
+            if len(packed) > control.MAX_MESSAGE_BYTES:
+                raise LocalProtocolError(f"a control message of {len(packed):,} B is too long")
+            self._up.send(packed)
+        except NotConnected:
+            return  # the log says so once, when the connection ends
+        except AIFError as error:
+            if not isinstance(message, LogLine):  # a line about a line that cannot be sent would not end
+                self._log.warning("control message dropped", code=error.code, reason=str(error))
+
+    def flush(self) -> None:
+        """Send at once what still waits for company; for the moment before the connection is closed."""
+        with suppress(TransportError):
+            self._up.flush()
+
+    def _connection_changed(self, change: ConnectionChange) -> None:
+        if change.connected:
+            self._log.info("connected to the broker again")
+        else:
+            self._log.warning("the connection to the broker is lost", reason=change.reason)
 
     async def _keep_trusted(self) -> None:
         while True:
@@ -139,14 +177,25 @@ class DeviceSession:
                     "the Controller is silent; asking for a new session", seconds=round(silent_s, 1)
                 )
                 self.trusted.clear()
+                self._told_unanswered_ms = self._clock.monotonic_ms()
             if self.trusted.is_set():
                 self.send(Heartbeat(self._clock.time_us()))
                 await self._clock.sleep(HEARTBEAT_INTERVAL_S)
             else:
                 self._say_hello()
+                self._tell_unanswered(
+                    "the Controller does not answer",
+                    "is it running, on the same broker? does `aif device list` there show this device?",
+                )
                 with suppress(TimeoutError):
                     async with asyncio.timeout(HELLO_INTERVAL_S):
                         await self.trusted.wait()
+
+    def _tell_unanswered(self, event: str, hint: str) -> None:
+        now_ms = self._clock.monotonic_ms()
+        if now_ms - self._told_unanswered_ms > UNANSWERED_WARNING_S * 1000:
+            self._told_unanswered_ms = now_ms
+            self._log.warning(event, hint=hint)
 
     async def _poll(self) -> None:
         while True:
@@ -156,6 +205,13 @@ class DeviceSession:
 
     def _publish(self, topic: str, payload: bytes, qos: int) -> None:
         self._transport.send(topic, payload, qos=qos)
+
+    def _call_later(self, delay_ms: float, function: Callable[[], None]) -> None:
+        def run() -> None:
+            with suppress(TransportError):  # what was not sent is counted by its channel's next watermark
+                function()
+
+        asyncio.get_running_loop().call_later(delay_ms / 1000.0, run)
 
     # --- enrolment ---------------------------------------------------------------------------------
 
@@ -185,22 +241,32 @@ class DeviceSession:
             lambda message: identity.sign(message).signature,
         )
         self._log.info("enrolling")
-        while not self._state.load().enrolled:
+        enrolled = False
+        while not enrolled:
             with suppress(TransportError):
                 self._publish(str(EnrolmentTopic(self.device, Enrolment.REQUEST)), request, 1)
             with suppress(TimeoutError):
                 async with asyncio.timeout(HELLO_INTERVAL_S):
-                    self._accept_enrolment(await self._enrolment_answer.get(), request, state.secret)
-        await subscription.aclose()
+                    while not enrolled:
+                        answer = await self._enrolment_answer.get()
+                        enrolled = self._accept_enrolment(answer, request, state.secret)
+            self._tell_unanswered(
+                "nobody answers the enrolment",
+                "is the Controller running, on the same broker? its log says whether it refused; an "
+                "enrolment window is open for 15 minutes after `aif device add`",
+            )
+        with suppress(TransportError):
+            await subscription.aclose()
         self._log.info("enrolled")
 
-    def _accept_enrolment(self, answer: bytes, request: bytes, secret: bytes) -> None:
+    def _accept_enrolment(self, answer: bytes, request: bytes, secret: bytes) -> bool:
+        """Take up the site's answer; False when this is not one."""
         state = self._state.load()
         try:
             response = open_response(answer, request, secret, state.controller_pk)
         except AIFError as error:
             self._log.warning("enrolment answer refused", code=error.code, reason=str(error))
-            return
+            return False
         anchors = response.anchors
         self._state.update(
             lambda current: replace(
@@ -213,6 +279,7 @@ class DeviceSession:
                 time_floor_s=response.time_s,
             )
         )
+        return True
 
     def _enrolment_response(self, received: Received) -> None:
         with suppress(asyncio.QueueFull):
@@ -252,7 +319,7 @@ class DeviceSession:
 
     def _grant(self, received: Received) -> None:
         state = self._state.load()
-        if state.grant_pk is None:
+        if state.grant_pk is None or received.retained:
             return
         try:
             grant = open_grant(
@@ -263,11 +330,15 @@ class DeviceSession:
                 highest_serial=self._highest_serial,
                 mapping_version=0,
             )
+            self._highest_serial = grant.serial  # whether or not it has a use: it must not come again
             self.communication.apply_grant(grant, bytes(self._frame_key))
-        except (AIFError, TrustError) as error:
+        except ReplayDetected:
+            return  # a redelivery, or a recording: either way it changes nothing
+        except TransportError:
+            self._log.warning("the last words under an old key were not sent: no connection")
+        except AIFError as error:
             self._log.warning("grant refused", code=error.code, reason=str(error), hint=error.hint)
             return
-        self._highest_serial = grant.serial
         if not self.trusted.is_set() and self._up.keyed and self._down.keyed:
             self._last_heard_ms = self._clock.monotonic_ms()
             self.trusted.set()
@@ -295,7 +366,8 @@ class DeviceSession:
         """The Controller's time is the site's: it is the floor, and a large difference is worth a word."""
         state = self._state.load()
         skew_s = (self._clock.time_us() - time_us) / 1e6
-        if abs(skew_s) > CLOCK_SKEW_WARNING_S:
+        if abs(skew_s) > CLOCK_SKEW_WARNING_S < abs(skew_s - self._told_skew_s):
+            self._told_skew_s = skew_s
             self._log.warning(
                 "this device's clock differs from the Controller's",
                 skew_s=round(skew_s, 1),

@@ -155,10 +155,15 @@ async def _open(path: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 async def _receive(reader: asyncio.StreamReader) -> dict[str, Any]:
-    line = await reader.readline()
+    try:
+        line = await reader.readline()
+        body: dict[str, Any] = json.loads(line) if line else {}
+    except (ValueError, ConnectionError) as error:
+        raise TransportError(
+            "the answer of the Controller cannot be read", hint="do both sides have the same version?"
+        ) from error
     if not line:
         raise NotConnected("the Controller closed the connection", hint="see its log")
-    body: dict[str, Any] = json.loads(line)
     if "error" in body:
         raise RemoteError(body["error"])
     return body

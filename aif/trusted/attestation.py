@@ -31,18 +31,30 @@ from aif.protocol.evidence import (
     issue_evidence,
     read_request,
 )
-from aif.protocol.limits import ATTESTATION_RESULT_VALIDITY_S, NONCE_BYTES
+from aif.protocol.limits import (
+    ATTESTATION_REQUEST_VALIDITY_S,
+    ATTESTATION_RESULT_VALIDITY_S,
+    MAX_COMPONENT_TEXT,
+    NONCE_BYTES,
+)
 
-REQUEST_VALIDITY_S = 10
 RUNTIME_COMPONENT = "runtime:aif"
 
 
 def aim_component(reference: str) -> str:
-    return f"aim:{reference}"
+    """Component type of an AIM package, by its ``Name@version``."""
+    return _named("aim:", reference)
 
 
 def model_component(component: str) -> str:
-    return f"model:{component}"
+    """Component type of an installed model, by its Store component."""
+    return _named("model:", component)
+
+
+def _named(kind: str, name: str) -> str:
+    """A name that is too long for a claim is replaced by its digest."""
+    text = kind + name
+    return text if len(text) <= MAX_COMPONENT_TEXT else kind + hashlib.sha256(name.encode()).hexdigest()[:40]
 
 
 def implementation_id(hw_class: str) -> bytes:
@@ -56,7 +68,10 @@ def part(kind: str, measurement: bytes, version: str, store_root: bytes) -> Comp
 
 
 class Attester:
-    """Answers challenges about this device's current boot."""
+    """Answers challenges about this device's current boot.
+
+    ``identity_seed`` (Ed25519) signs; ``session_pk`` (X25519) and ``boot_seed`` (32 bytes) are of this boot.
+    """
 
     def __init__(self, identity_seed: bytes, hw_class: str, session_pk: bytes, boot_seed: bytes) -> None:
         self._key = SigningKey(identity_seed)
@@ -105,12 +120,14 @@ class Verifier:
 
     def challenge(self, device: str, *, mapping_version: int, now_s: int) -> bytes:
         """A fresh challenge; an earlier one of this device is void."""
-        request = AttestationRequest(self.random(NONCE_BYTES), now_s + REQUEST_VALIDITY_S)
+        request = AttestationRequest(self.random(NONCE_BYTES), now_s + ATTESTATION_REQUEST_VALIDITY_S)
         self._open[device] = _Challenge(request, mapping_version)
         return encode_request(request)
 
-    def expects(self, device: str) -> bool:
-        return device in self._open
+    def expects(self, device: str, *, now_s: int | None = None) -> bool:
+        """Whether an answer of this device is outstanding; with ``now_s``, whether it can be in time."""
+        challenge = self._open.get(device)
+        return challenge is not None and (now_s is None or now_s <= challenge.request.not_after_s)
 
     def appraise(
         self,
@@ -125,10 +142,18 @@ class Verifier:
         last_generation: int,
         now_s: int,
     ) -> Verdict:
-        """Appraise one answer.
+        """Appraise one answer; whatever it says, the challenge is used up.
 
         Args:
+            device: the name on whose topic it came.
+            device_id: 16 bytes, for the result.
+            evidence: as received.
+            identity_pk: Ed25519 key of that device in the registry.
+            revoked: whether the registry says so.
+            hw_class: the hardware class it was provisioned with.
             reference: the good measurements by component type.
+            last_generation: highest storage generation that was ever accepted from it.
+            now_s: Unix time.
 
         Raises:
             AttestationRejected: ``step`` names the first step that failed.

@@ -12,160 +12,22 @@ Source: MPAI-AIF V2 trusted services (Communication Service); frames as in ``pro
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
 from aif.errors import LocalProtocolError
-from aif.protocol.bundle import BundlePolicy, Bundler
 from aif.protocol.channel_receiver import ChannelReceiver
-from aif.protocol.channel_sender import ChannelSender
 from aif.protocol.events import ChannelEvent
-from aif.protocol.frame import sender_key
-from aif.protocol.grant import Grant, Role, RosterRow
-from aif.protocol.numbers import AuthMode, Cause, ControlCode
+from aif.protocol.grant import Grant, Role
+from aif.protocol.numbers import HOST_LIMITS, Cause
 from aif.protocol.peer import RosterSender
-from aif.protocol.watermark import WatermarkSchedule
-
-Publish = Callable[[str, bytes, int], None]
-"""``publish(topic, frame, qos)``; it never blocks and may raise TransportError."""
-
-CallLater = Callable[[float, Callable[[], None]], None]
-"""``call_later(delay_ms, function)``."""
-
-CONTROL_QOS = 1
-"""Watermarks travel at QoS 1: they are what makes a loss at QoS 0 visible."""
-
-
-@dataclass(frozen=True, slots=True)
-class SealedChannel:
-    """What both ends know about one channel before any key exists."""
-
-    channel_id: bytes
-    topic: str
-    auth: AuthMode
-    qos: int = 0
-    policy: BundlePolicy = field(default_factory=BundlePolicy)
-
-
-@dataclass(frozen=True, slots=True)
-class ChannelStatistics:
-    """Figures of one channel end. Frames may carry many messages; ``causes`` counts drops by reason."""
-
-    sealed_messages: int = 0
-    sealed_frames: int = 0
-    verified_messages: int = 0
-    verified_frames: int = 0
-    rejected_frames: int = 0
-    lost_messages: int = 0
-    causes: Mapping[str, int] = field(default_factory=dict)
-
-
-class SecureSender:
-    """The sending end of a channel on this host."""
-
-    def __init__(
-        self, channel: SealedChannel, publish: Publish, now_ms: Callable[[], float], call_later: CallLater
-    ) -> None:
-        self.channel = channel
-        self._publish, self._now_ms, self._call_later = publish, now_ms, call_later
-        self._sender: ChannelSender | None = None
-        self._bundler: Bundler | None = None
-        self._schedule: WatermarkSchedule | None = None
-        self._timer_armed = False
-        self._closed_messages = self._closed_frames = 0
-
-    @property
-    def keyed(self) -> bool:
-        return self._sender is not None
-
-    def install(self, grant: Grant, frame_sign_seed: bytes) -> None:
-        """Start sending under a grant; an earlier one ends with a final watermark.
-
-        Raises:
-            LocalProtocolError: the grant gives no right to send, or no key.
-        """
-        row = next((r for r in grant.roster if r.index == grant.sender_index), None)
-        if row is None or grant.k_epoch is None:
-            raise LocalProtocolError(f"the grant for {self.channel.topic} does not let this host send")
-        if self._sender is not None:
-            self._end_epoch()
-        key = _key_of(grant.k_epoch, row)
-        seed = None if grant.auth_mode is AuthMode.AEAD else frame_sign_seed
-        self._sender = ChannelSender(
-            grant.channel_id, grant.epoch, row.index, key, grant.auth_mode,
-            sign_key=seed, max_frames=grant.max_frames, max_frame_bytes=grant.max_frame_bytes,
-        )  # fmt: skip
-        self._bundler = Bundler(self.channel.policy, grant.max_frame_bytes)
-        self._schedule = WatermarkSchedule(grant.auth_mode, self._now_ms())
-
-    def send(self, payload: bytes) -> None:
-        """Seal and publish, now or with the next bundle.
-
-        Raises:
-            LocalProtocolError: no grant yet, or the grant is used up.
-            TransportError: the transport cannot take it.
-        """
-        if self._bundler is None:
-            raise LocalProtocolError(f"channel {self.channel.topic} has no key yet")
-        batches = self._bundler.add(payload, self._now_ms())
-        self._seal(batches)
-        due = self._bundler.due_ms()
-        if due is not None and not self._timer_armed:
-            self._timer_armed = True
-            self._call_later(max(0.0, due - self._now_ms()), self._flush_due)
-
-    def _flush_due(self) -> None:
-        self._timer_armed = False
-        if self._bundler is not None:
-            self._seal(self._bundler.flush(self._now_ms()))
-
-    def flush(self) -> None:
-        if self._bundler is not None:
-            self._seal(self._bundler.flush(self._now_ms()))
-
-    def _seal(self, batches: list[list[bytes | bytearray | memoryview]]) -> None:
-        sender = self._sender
-        if sender is None:
-            return
-        for batch in batches:
-            for frame in sender.seal_batch(batch):
-                self._publish(self.channel.topic, frame, self.channel.qos)
-
-    def poll(self, now_ms: float) -> None:
-        """Send the watermark that is due, if one is."""
-        if self._sender is None or self._schedule is None or self._bundler is None:
-            return
-        if self._schedule.due_ms(self._sender.open_frames) <= now_ms:
-            self._seal(self._bundler.flush(now_ms))
-            self._publish(self.channel.topic, self._sender.seal_watermark(), CONTROL_QOS)
-            self._schedule.sent(now_ms)
-
-    def finish(self) -> None:
-        """Flush, say that the stream has ended, and forget the key.
-
-        The end travels at the channel's own QoS, so that it cannot overtake data, and once more at QoS 1.
-        """
-        if self._sender is None:
-            return
-        self.flush()
-        for qos in {self.channel.qos, CONTROL_QOS}:
-            end = self._sender.seal_control(ControlCode.END_OF_STREAM, b"")
-            self._publish(self.channel.topic, end, qos)
-        self._end_epoch()
-
-    def _end_epoch(self) -> None:
-        if self._sender is None:
-            return
-        self.flush()
-        self._publish(self.channel.topic, self._sender.seal_watermark(final=True), CONTROL_QOS)
-        self._closed_messages += self._sender.messages
-        self._closed_frames += self._sender.frames
-        self._sender = self._bundler = self._schedule = None
-
-    def statistics(self) -> ChannelStatistics:
-        messages = self._closed_messages + (self._sender.messages if self._sender else 0)
-        frames = self._closed_frames + (self._sender.frames if self._sender else 0)
-        return ChannelStatistics(sealed_messages=messages, sealed_frames=frames)
+from aif.trusted.secure_sender import (
+    CallLater,
+    ChannelStatistics,
+    Publish,
+    SealedChannel,
+    SecureSender,
+    key_of,
+)
 
 
 class SecureReceiver:
@@ -181,23 +43,34 @@ class SecureReceiver:
         self.channel = channel
         self._deliver, self._on_event, self._now_ms = deliver, on_event, now_ms
         self._receiver = ChannelReceiver(channel.channel_id, channel.auth)
+        self._max_frame_bytes: tuple[int, int] = (HOST_LIMITS.max_frame_bytes,) * 2
+        self._oversized = 0
         self.keyed = False
 
     def install(self, grant: Grant) -> None:
-        """Accept the senders of a grant.
+        """Accept the senders of a grant, and frames of the length it allows.
 
         Raises:
-            LocalProtocolError: the grant gives no key, or another mode than the deployment named.
+            LocalProtocolError: the grant gives no right to receive or no key, is in another mode than the
+                deployment named, or is older than the last one.
         """
-        if grant.k_epoch is None or grant.auth_mode is not self.channel.auth:
+        fits = Role.RECEIVE in grant.roles and grant.auth_mode is self.channel.auth
+        if grant.k_epoch is None or not fits:
             raise LocalProtocolError(f"the grant for {self.channel.topic} does not fit its deployment")
         k_epoch = grant.k_epoch
-        senders = [RosterSender(row.index, _key_of(k_epoch, row), row.sign_pk) for row in grant.roster]
-        for payload in self._receiver.install_epoch(grant.epoch, senders, now_ms=self._now_ms()):
-            self._deliver(payload)
+        senders = [RosterSender(row.index, key_of(k_epoch, row), row.sign_pk) for row in grant.roster]
+        waiting = self._receiver.install_epoch(grant.epoch, senders, now_ms=self._now_ms())
+        previous = self._max_frame_bytes[1] if self.keyed else 0
+        self._max_frame_bytes = previous, grant.max_frame_bytes  # frames of the last epoch may still come
         self.keyed = True
+        for payload in waiting:
+            self._deliver(payload)
 
     def receive(self, frame: bytes, *, retained: bool) -> None:
+        """Take one frame as it came; what it holds is delivered, or dropped and counted."""
+        if len(frame) > max(self._max_frame_bytes):
+            self._oversized += 1
+            return
         for payload in self._receiver.receive(frame, now_ms=self._now_ms(), retained=retained):
             self._deliver(payload)
 
@@ -207,12 +80,15 @@ class SecureReceiver:
 
     def statistics(self) -> ChannelStatistics:
         seen = self._receiver.statistics()
+        causes = Counter({str(cause): n for cause, n in seen.causes.items()})
+        if self._oversized:
+            causes[str(Cause.FRAME_SIZE)] += self._oversized
         return ChannelStatistics(
             verified_messages=seen.delivered_messages,
             verified_frames=seen.verified_frames,
-            rejected_frames=seen.rejected_frames,
+            rejected_frames=seen.rejected_frames + self._oversized,
             lost_messages=seen.lost_messages,
-            causes={str(cause): n for cause, n in seen.causes.items()},
+            causes=dict(causes),
         )
 
 
@@ -227,6 +103,8 @@ class CommunicationService:
         self._closed_causes: Counter[str] = Counter()
 
     def open_sender(self, channel: SealedChannel) -> SecureSender:
+        """The sending end of a channel; one that was open before is closed."""
+        self._forget(self._senders.pop(channel.channel_id, None))
         sender = SecureSender(channel, self._publish, self._now_ms, self._call_later)
         self._senders[channel.channel_id] = sender
         return sender
@@ -237,6 +115,8 @@ class CommunicationService:
         deliver: Callable[[bytes], None],
         on_event: Callable[[ChannelEvent], None],
     ) -> SecureReceiver:
+        """The receiving end of a channel; one that was open before is closed."""
+        self._forget(self._receivers.pop(channel.channel_id, None))
         receiver = SecureReceiver(channel, deliver, on_event, self._now_ms)
         self._receivers[channel.channel_id] = receiver
         return receiver
@@ -245,16 +125,15 @@ class CommunicationService:
         """Hand an opened grant to the channel ends it is for.
 
         Raises:
-            LocalProtocolError: this host has no such channel end.
+            LocalProtocolError: this host has no such channel end, or the grant does not fit it.
         """
-        known = False
-        if Role.SEND in grant.roles and (sender := self._senders.get(grant.channel_id)):
-            sender.install(grant, frame_sign_seed)
-            known = True
-        if Role.RECEIVE in grant.roles and (receiver := self._receivers.get(grant.channel_id)):
+        sender = self._senders.get(grant.channel_id) if Role.SEND in grant.roles else None
+        receiver = self._receivers.get(grant.channel_id) if Role.RECEIVE in grant.roles else None
+        if receiver is not None:
             receiver.install(grant)
-            known = True
-        if not known:
+        if sender is not None:
+            sender.install(grant, frame_sign_seed)
+        if sender is None and receiver is None:
             raise LocalProtocolError("a grant arrived for a channel that is not deployed here")
 
     def keyed(self, channel_id: bytes) -> bool:
@@ -272,9 +151,8 @@ class CommunicationService:
 
     def close(self, channel_id: bytes) -> None:
         """Forget a channel; its figures stay in the totals."""
-        for end in (self._senders.pop(channel_id, None), self._receivers.pop(channel_id, None)):
-            if end is not None:
-                self._add(end.statistics())
+        self._forget(self._senders.pop(channel_id, None))
+        self._forget(self._receivers.pop(channel_id, None))
 
     def statistics(self, channel_ids: set[bytes] | None = None) -> ChannelStatistics:
         """Totals over all channels (with closed ones), or over the given open ones."""
@@ -290,18 +168,18 @@ class CommunicationService:
                 causes.update(part.causes)
         return ChannelStatistics(**{name: total[name] for name in _FIGURES}, causes=dict(causes))
 
-    def _add(self, part: ChannelStatistics) -> None:
+    def _forget(self, end: SecureSender | SecureReceiver | None) -> None:
+        if end is None:
+            return
+        part = end.statistics()
         self._closed.update({name: getattr(part, name) for name in _FIGURES})
         self._closed_causes.update(part.causes)
 
 
 _FIGURES = (
-    "sealed_messages", "sealed_frames", "verified_messages", "verified_frames", "rejected_frames", "lost_messages",
+    "sealed_messages", "sealed_frames", "verified_messages", "verified_frames",
+    "rejected_frames", "lost_messages",
 )  # fmt: skip
-
-
-def _key_of(k_epoch: bytes, row: RosterRow) -> bytes:
-    return sender_key(k_epoch, row.index, row.aim_instance_id, row.host_id, row.grant_nonce)
 
 
 __all__ = [

@@ -2,6 +2,9 @@
 
 Each is one document in one private file (mode 0600), replaced atomically: after a crash there is the old
 state or the new one. Keys are in clear inside the file: there is no hardware root on these hosts.
+
+Invariants: one process at a time writes a file, the others wait for its lock; what a crash left half-written
+is removed by the next write; a file that others may read is refused.
 """
 
 from __future__ import annotations
@@ -9,14 +12,15 @@ from __future__ import annotations
 import fcntl
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from nacl.signing import SigningKey
 
-from aif.errors import NotFound, ProtocolError, TrustError
+from aif.errors import LocalProtocolError, NotFound, ProtocolError, TrustError
 from aif.protocol import documents
 from aif.protocol.enrolment import SecretState
 
@@ -48,6 +52,8 @@ class StateFile(Generic[S]):
                 data = file.read(MAX_STATE_BYTES + 1)
         except FileNotFoundError:
             raise NotFound(f"there is no {self.path}") from None
+        except OSError as error:
+            raise TrustError(f"{self.path} cannot be read: {error.strerror}") from error
         try:
             return documents.decode(self._kind, data, max_bytes=MAX_STATE_BYTES)
         except ProtocolError as error:
@@ -56,25 +62,57 @@ class StateFile(Generic[S]):
             ) from error
 
     def save(self, state: S) -> None:
-        """Replace it: the old document or the new one, never a mix."""
+        """Replace it: the old document or the new one, never a mix.
+
+        Raises:
+            LocalProtocolError: the state holds what no document carries, or is larger than ``load`` takes.
+        """
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_atomically(self.path, documents.encode(state))
+        with self._locked():
+            self._replace(state)
 
     def update(self, change: Callable[[S], S]) -> S:
-        """Read, change and replace, with other processes locked out. Returns the new state."""
+        """Read, change and replace, with other processes locked out. Returns the new state.
+
+        What ``change`` raises passes through, and nothing is written.
+
+        Raises:
+            NotFound, TrustError: as ``load``.
+        """
+        if not self.path.parent.is_dir():
+            raise NotFound(f"there is no {self.path}")
+        with self._locked():
+            changed = change(self.load())
+            self._replace(changed)
+            return changed
+
+    def _replace(self, state: S) -> None:
+        data = documents.encode(state)
+        if len(data) > MAX_STATE_BYTES:
+            raise LocalProtocolError(f"{self.path} would have {len(data):,} B, at most {MAX_STATE_BYTES:,} B")
+        write_atomically(self.path, data)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
         lock = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            changed = change(self.load())
-            self.save(changed)
-            return changed
+            yield
         finally:
             os.close(lock)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file's content; readers see the old or the new bytes, also after a crash."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Replace a file's content; readers see the old or the new bytes, also after a crash.
+
+    The new file is private (mode 0600). One writer at a time per path: files of the same name that a crashed
+    writer left behind are removed, since they may hold secrets.
+    """
+    prefix = f".{path.name}."
+    for leftover in path.parent.iterdir():
+        if leftover.name.startswith(prefix) and "." not in leftover.name[len(prefix) :]:
+            leftover.unlink(missing_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=prefix)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -82,7 +120,7 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         Path(temporary).replace(path)
     except BaseException:
-        Path(temporary).unlink()
+        Path(temporary).unlink(missing_ok=True)
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:

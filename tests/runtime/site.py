@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import os
 import textwrap
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from aif import __version__
 from aif.authoring.publication import Publisher
@@ -24,9 +27,10 @@ from aif.protocol.identifiers import id16
 from aif.protocol.lifecycle import FINAL_WORKFLOW_STATES, WorkflowState
 from aif.protocol.topics import Up, UpTopic
 from aif.runtime.clock import SystemClock
-from aif.runtime.controller import Controller, RunningWorkflow
+from aif.runtime.controller import Controller, Patience, RunningWorkflow
 from aif.runtime.devices import Site
 from aif.runtime.host import Host
+from aif.runtime.hosted import HostedWorkflow
 from aif.runtime.library import AIMLibrary
 from aif.runtime.logbook import LogBook
 from aif.transport.base import LastWill
@@ -35,7 +39,8 @@ from aif.trusted.measure import runtime_digest
 from aif.trusted.model_service import ModelService
 from store.server import StoreServer
 
-PATIENCE_S = 8.0
+PATIENCE_S = 15.0
+"""Real time after which a wait has failed; a machine under load is slow."""
 
 AIMS: Mapping[str, tuple[str, str]] = {
     "counter_source": (
@@ -58,6 +63,32 @@ AIMS: Mapping[str, tuple[str, str]] = {
 
             async def process(self):
                 if self.count == self.context.parameters["last"]:
+                    raise EndOfData("counted")
+                self.count += 1
+                return {"number": self.count}
+        """,
+    ),
+    "ticker": (
+        """
+        schema: 1
+        aim: {name: Ticker, version: "1.0", implementer: tinyaif, description: Counts at a steady pace.}
+        parameters: {last: {type: integer, default: 0, minimum: 0}}
+        outputs: {number: {type: int32, rate_hz: 200}}
+        period_ms: 5
+        implementations:
+          - {id: any, runtime: python, entry: "module:Ticker", ram_bytes: 1000, flash_bytes: 0,
+             instructions: 1000, security: attested}
+        """,
+        """
+        from aif.sdk import AIM, EndOfData
+
+
+        class Ticker(AIM):
+            def setup(self):
+                self.count = 0
+
+            def process(self):
+                if self.count and self.count == self.context.parameters["last"]:
                     raise EndOfData("counted")
                 self.count += 1
                 return {"number": self.count}
@@ -117,6 +148,9 @@ aims:
 outputs: {total: add.total}
 """
 
+ENDLESS = WORKFLOW.replace("CounterSource", "Ticker") + "availability: {on_degraded: ON_DEGRADED}\n"
+"""Counts until it is stopped; say what happens when it is degraded."""
+
 INVENTORY = """
 schema: 1
 inventory: {name: bench, version: 1}
@@ -130,39 +164,84 @@ links:
 """
 
 
+class SiteClock(SystemClock):
+    """The system's clock with waits shortened and a wall clock that is wrong by a given time."""
+
+    def __init__(self, *, speed: float = 1.0, skew_s: float = 0.0) -> None:
+        self._speed, self._skew_us = speed, int(skew_s * 1e6)
+
+    def time_us(self) -> int:
+        return super().time_us() + self._skew_us
+
+    def monotonic_ms(self) -> float:
+        return super().monotonic_ms() * self._speed
+
+    async def sleep(self, seconds: float) -> None:
+        await super().sleep(seconds / self._speed)
+
+
+class Journal(io.StringIO):
+    """All log lines of a site; wakes who waits for one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._loop = asyncio.get_running_loop()
+        self.written = asyncio.Event()
+
+    def write(self, text: str) -> int:
+        self._loop.call_soon_threadsafe(self.written.set)
+        return super().write(text)
+
+    def lines(self, event: str = "") -> list[dict[str, Any]]:
+        found = [json.loads(line) for line in self.getvalue().splitlines()]
+        return [line for line in found if not event or line["event"] == event]
+
+
 class BenchSite:
     """A site in a folder, and what a test may do with it."""
 
-    def __init__(self, folder: Path, *, aims: Mapping[str, tuple[str, str]] = AIMS) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        aims: Mapping[str, tuple[str, str]] = AIMS,
+        inventory: str = INVENTORY,
+        speed: float = 1.0,
+        patience: Patience | None = None,
+    ) -> None:
         self.home = wiring.Home(folder / "home")
         self.aims = folder / "aims"
         self.broker = MemoryBroker()
-        self.log = io.StringIO()
+        self.log = Journal()
         self.inventory_file = folder / "inventory.yaml"
-        self.inventory_file.write_text(INVENTORY)
+        self.inventory_file.write_text(inventory)
         for name, (contract, module) in aims.items():
-            self.write_aim(name, contract, module)
+            write_aim(self.aims / name, contract, module)
         self.controller: Controller
         self.store: StoreServer
         self.tasks: dict[str, asyncio.Task[None]] = {}
+        self.hosts: dict[str, Host] = {}
+        self.transports: dict[str, MemoryTransport] = {}
+        self._speed, self._patience = speed, patience or Patience()
 
-    def write_aim(self, name: str, contract: str, module: str) -> None:
-        folder = self.aims / name
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "aim.yaml").write_text(textwrap.dedent(contract).lstrip())
-        (folder / "module.py").write_text(textwrap.dedent(module).lstrip())
+    @property
+    def publisher(self) -> Publisher:
+        return Publisher(open_or_create_store(self.home), wiring.VENDOR, wiring.now)
 
     def publish(self) -> None:
-        publisher = Publisher(open_or_create_store(self.home), wiring.VENDOR, wiring.now)
+        publisher = self.publisher
         publisher.runtime(wiring.PACKAGE, __version__)
         catalogue = load_catalogue([self.aims])
         for reference, contract in catalogue.items():
             publisher.aim(contract, catalogue.folder(reference))
 
-    def add_device(self, name: str) -> None:
+    @property
+    def registry(self) -> Site:
+        return Site.open_or_create(self.home.site, os.urandom)
+
+    def add_device(self, name: str) -> str:
         device = load_inventory(self.inventory_file).device(name)
-        site = Site.open_or_create(self.home.site, os.urandom)
-        site.provision(
+        return self.registry.provision(
             name, wiring.device_hw_class(device.board, device.arch), self.home.device_state(name),
             now_s=int(wiring.now().timestamp()),
         )  # fmt: skip
@@ -170,10 +249,14 @@ class BenchSite:
     async def start_controller(self) -> None:
         transport = MemoryTransport(self.broker, client_id="controller")
         await transport.connect()
-        log = LogBook("controller", SystemClock(), self.log)
-        self.controller = wiring.build_controller(
-            home=self.home, transport=transport, store_url=self.store.url, log=log
-        )
+        clock = SiteClock(speed=self._speed)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(wiring, "SystemClock", lambda: clock)
+            self.controller = wiring.build_controller(
+                home=self.home, transport=transport, store_url=self.store.url,
+                log=LogBook("controller", clock, self.log),
+            )  # fmt: skip
+        self.controller.patience = self._patience
         await self.controller.admission.start()
 
         async def run() -> None:
@@ -186,24 +269,39 @@ class BenchSite:
 
         self.tasks["controller"] = asyncio.create_task(run(), name="controller")
 
-    async def start_device(self, name: str, *, aims: Sequence[Path] = ()) -> None:
-        clock = SystemClock()
+    async def start_device(
+        self,
+        name: str,
+        *,
+        aims: Path | None = None,
+        skew_s: float = 0.0,
+        runtime: Path = wiring.PACKAGE,
+    ) -> None:
+        """Start a device's host.
+
+        Args:
+            name: in the inventory, and added.
+            aims: another AIM folder than the site's.
+            skew_s: how far its wall clock is ahead.
+            runtime: the package that it measures as its runtime.
+        """
+        clock = SiteClock(speed=self._speed, skew_s=skew_s)
         state = self.home.device_state(name)
         device = load_inventory(self.inventory_file).device(name)
         will = LastWill(str(UpTopic(name, Up.STATUS)), b"gone", qos=1)
-        transport = MemoryTransport(self.broker, client_id=name, will=will)
+        transport = self.transports[name] = MemoryTransport(self.broker, client_id=name, will=will)
         await transport.connect()
-        host = Host(
+        host = self.hosts[name] = Host(
             state=state,
             transport=transport,
-            library=AIMLibrary(load_catalogue([*aims, self.aims] if aims else [self.aims])),
+            library=AIMLibrary(load_catalogue([aims or self.aims])),
             platform=EmulatedDevice(device, self.home.recordings, clock=clock),
             models=ModelService(
                 self.home.device(name) / "models", state,
                 device_id=id16("device", name), hw_class_id=id16("hwclass", state.load().hw_class),
             ),
             fetch=wiring._model_fetcher(self.home.device(name), state, full_verification=True),
-            runtime_digest=runtime_digest(wiring.PACKAGE),
+            runtime_digest=runtime_digest(runtime),
             clock=clock,
             random=os.urandom,
             log=LogBook(name, clock, self.log),
@@ -218,18 +316,39 @@ class BenchSite:
         self.tasks[name] = asyncio.create_task(run(), name=name)
 
     async def end(self, name: str) -> None:
+        """End a process as SIGTERM does."""
         task = self.tasks.pop(name)
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
+
+    async def kill(self, name: str) -> None:
+        """End a device without a goodbye: the broker publishes its last will."""
+        self.transports[name].crash()
+        await self.end(name)
 
     async def deploy(self, workflow: str = WORKFLOW) -> RunningWorkflow:
         file = self.home.root / "workflow.aiw.yaml"
         file.write_text(workflow)
         catalogue = load_catalogue([self.aims])
         return await self.controller.deploy(
-            load_workflow(file, catalogue).workflow, load_inventory(self.inventory_file), AIMLibrary(catalogue)
+            load_workflow(file, catalogue).workflow,
+            load_inventory(self.inventory_file),
+            AIMLibrary(catalogue),
         )
+
+    # --- waiting for what happens ------------------------------------------------------------------
+
+    async def outputs(self, running: RunningWorkflow, count: int) -> list[Any]:
+        """The next values at the outputs of a workflow."""
+        values: list[Any] = []
+        with self.controller.events.listening() as events:
+            async with asyncio.timeout(PATIENCE_S):
+                while len(values) < count:
+                    event = await events.get()
+                    if event["type"] == "output" and event["aiw"] == running.aiw_id:
+                        values.append(event["value"])
+        return values
 
     async def run_to_end(self, running: RunningWorkflow) -> list[dict[str, Any]]:
         """Follow a workflow until it has ended; returns its output events."""
@@ -242,19 +361,81 @@ class BenchSite:
                         outputs.append(event)
         return outputs
 
-    async def until(self, running: RunningWorkflow, *states: WorkflowState) -> None:
+    async def until(self, running: RunningWorkflow, *states: WorkflowState, note: str = "") -> None:
+        await self.until_true(lambda: running.state in states and note in running.note)
+
+    async def until_true(self, condition: Callable[[], bool]) -> None:
+        """Until a condition holds that some log line or event comes with."""
         with self.controller.events.listening() as events:
             async with asyncio.timeout(PATIENCE_S):
-                while running.state not in states:
-                    await events.get()
+                while not condition():
+                    self.log.written.clear()
+                    waits = [asyncio.create_task(events.get()), asyncio.create_task(self.log.written.wait())]
+                    try:
+                        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+                    finally:
+                        for wait in waits:
+                            wait.cancel()
+
+    async def until_trusted(self, *devices: str) -> None:
+        await self.until_true(lambda: all(self.controller.admission.trusted(name) for name in devices))
+
+    async def until_logged(self, event: str, **facts: Any) -> dict[str, Any]:
+        """The first log line with this event and these facts."""
+
+        def found() -> list[dict[str, Any]]:
+            return [line for line in self.log.lines(event) if facts.items() <= line.items()]
+
+        await self.until_true(lambda: bool(found()))
+        return found()[0]
+
+    # --- what is there -----------------------------------------------------------------------------
+
+    def hosted(self, device: str, running: RunningWorkflow) -> HostedWorkflow:
+        workflow = self.hosts[device]._parts[running.aiw_id].workflow
+        assert workflow is not None
+        return workflow
+
+    def messages(self, running: RunningWorkflow, figure: str) -> int:
+        """A message counter, summed over the devices."""
+        return sum(metrics["messages"][figure] for metrics in running.metrics.values())
+
+    def check_nothing_is_left(self) -> None:
+        """No part, no budget, no engine, no channel but the control channels, on any device that runs."""
+        for name, host in self.hosts.items():
+            if name not in self.tasks:
+                continue
+            assert not host._parts, f"{name} holds {list(host._parts)}"
+            usage = host._platform.usage()
+            assert (usage.ram_bytes, usage.flash_bytes, usage.arena_bytes) == (0, 0, 0), name
+            platform = host._platform
+            assert isinstance(platform, EmulatedDevice)
+            assert not platform._models
+            assert not host._resources.factory._engines
+            communication = host.session.communication
+            assert len(communication._senders) == len(communication._receivers) == 1
+            data = [e.topic_filter for e in self.transports[name].table if "/ch/" in e.topic_filter]
+            assert not data
+
+
+def write_aim(folder: Path, contract: str, module: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "aim.yaml").write_text(textwrap.dedent(contract).lstrip())
+    (folder / "module.py").write_text(textwrap.dedent(module).lstrip())
 
 
 @asynccontextmanager
 async def bench_site(
-    folder: Path, *, devices: Sequence[str] = ("left", "right"), aims: Mapping[str, tuple[str, str]] = AIMS
+    folder: Path,
+    *,
+    devices: Sequence[str] = ("left", "right"),
+    aims: Mapping[str, tuple[str, str]] = AIMS,
+    inventory: str = INVENTORY,
+    speed: float = 1.0,
+    patience: Patience | None = None,
 ) -> AsyncIterator[BenchSite]:
     """A running site: store published and served, Controller and devices up."""
-    site = BenchSite(folder, aims=aims)
+    site = BenchSite(folder, aims=aims, inventory=inventory, speed=speed, patience=patience)
     site.publish()
     site.store = StoreServer(site.home.store)
     site.store.start()

@@ -19,6 +19,7 @@ from aif.transport.address import BrokerAddress
 from aif.transport.backoff import Backoff
 from aif.transport.base import LastWill, Limits, Received, Transport
 from aif.transport.embedded_broker import EmbeddedBroker
+from aif.transport.fast import FastTransport
 from aif.transport.memory import MemoryBroker, MemoryTransport
 from aif.transport.mqtt import MQTTTransport
 
@@ -143,9 +144,9 @@ class Bench:
         self._broker: EmbeddedBroker | Mosquitto | None = None
 
     async def __aenter__(self) -> Self:
-        if self.kind == "iotcore":
+        if self.kind.startswith("iotcore"):
             self._broker = await self._stack.enter_async_context(EmbeddedBroker(self._folder / "broker.log"))
-        elif self.kind == "mosquitto":
+        elif self.kind.startswith("mosquitto"):
             self._broker = await self._stack.enter_async_context(Mosquitto(self._folder))
         return self
 
@@ -162,23 +163,27 @@ class Bench:
     def make(
         self, client_id: str, *, will: LastWill | None = None, limits: Limits | None = None
     ) -> Transport:
-        transport: MemoryTransport | MQTTTransport
+        transport: MemoryTransport | MQTTTransport | FastTransport
         if self._broker is None:
             transport = MemoryTransport(self._memory, client_id=client_id, will=will, limits=limits)
         else:
+            client = FastTransport if self.kind.endswith("fast") else MQTTTransport
             address = self._broker.address
-            transport = MQTTTransport(address, client_id=client_id, will=will, limits=limits, backoff=QUICK)
+            transport = client(address, client_id=client_id, will=will, limits=limits, backoff=QUICK)
         self._stack.push_async_callback(transport.aclose)
         return transport
 
     def delivered_qos(self, published: int, subscribed: int) -> int:
         """The lower of the two [MQTT-3.8.4-6]; rumqttd uses the subscriber's, also to raise it."""
-        return subscribed if self.kind == "iotcore" else min(published, subscribed)
+        return subscribed if self.kind.startswith("iotcore") else min(published, subscribed)
 
     def crash(self, transport: Transport) -> None:
         """Break the connection without a goodbye."""
         if isinstance(transport, MemoryTransport):
             transport.crash()
+        elif isinstance(transport, FastTransport):
+            assert transport.socket is not None
+            transport.socket.shutdown(socket.SHUT_RDWR)
         else:
             assert isinstance(transport, MQTTTransport)
             assert transport.link is not None
@@ -191,6 +196,8 @@ class Bench:
         "memory",
         pytest.param("iotcore", marks=pytest.mark.integration),
         pytest.param("mosquitto", marks=pytest.mark.integration),
+        pytest.param("iotcore fast", marks=pytest.mark.integration),
+        pytest.param("mosquitto fast", marks=pytest.mark.integration),
     ]
 )
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Bench:

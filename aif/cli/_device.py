@@ -1,0 +1,57 @@
+"""What ``aif host`` and ``aif mcu`` share: one device's process, from its checks to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from aif.cli import _wiring as wiring
+from aif.config import load_inventory
+from aif.errors import ModelError, NotFound
+from aif.model.inventory import DeviceClass
+from aif.runtime.processes import die_with_parent, only_one
+
+
+def serve_device(
+    name: str,
+    *,
+    inventory: Path,
+    broker: str,
+    home: Path,
+    aims: Sequence[Path],
+    follow: bool,
+    speed: float | None,
+    must_be_mcu: bool = False,
+) -> int:
+    """Run one device's AIMs until a signal ends it.
+
+    Raises:
+        ModelError: the inventory has no such device, or it is of another class.
+        NotFound: it was never added.
+        AlreadyRunning: another process runs it.
+    """
+    die_with_parent()
+    declared = load_inventory(inventory).device(name)
+    if must_be_mcu and declared.device_class is not DeviceClass.MCU:
+        raise ModelError(
+            f"{name} is a device of class {declared.device_class}, not mcu", hint="start it with `aif host`"
+        )
+    place = wiring.Home(home)
+    if not place.device_state(name).exists():
+        raise NotFound(
+            f"{name} has no identity in {place.device(name)}",
+            hint=f"add it with `aif device add {name} --inventory {inventory}`",
+        )
+    with only_one(place.device(name) / "running.lock", f"device {name}"):
+        return wiring.run_until_signalled(
+            wiring.run_device(
+                name,
+                home=place,
+                inventory=inventory,
+                broker=broker,
+                aims=aims,
+                follow=follow,
+                speed=speed,
+                log_stream=wiring.stderr(),
+            )
+        )

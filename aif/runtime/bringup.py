@@ -1,0 +1,235 @@
+"""From a Placement to READY on every device: documents, evidence, keys, in this order.
+
+Wait for trusted devices, send signed documents, wait until all have prepared, attest again under the new
+mapping, grant channel keys, wait until all are READY. Nothing is started here, and nothing is taken back:
+whoever called does that when a step fails.
+
+Invariants: one workflow at a time passes from documents to evidence, because mapping versions only grow on a
+device; a device that starts anew in the middle gets its document again or ends the attempt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from aif.errors import AIFError, StartFailed
+from aif.protocol import control
+from aif.protocol.control import InstalledRelease, Phase
+from aif.runtime.admission import Admission, Trust
+from aif.runtime.clock import Clock
+from aif.runtime.deployer import Deployer, DeviceFacts, Plan, ResolvedModel
+from aif.runtime.grants import GrantOffice
+from aif.runtime.workflows import Changes, Patience, RunningWorkflow
+
+ModelResolver = Callable[[str, str], ResolvedModel]
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What it takes to bring up a workflow and to watch over it."""
+
+    admission: Admission
+    grants: GrantOffice
+    deployer: Deployer
+    changes: Changes
+    clock: Clock
+    patience: Patience
+    next_mapping_version: Callable[[], int]
+    hw_class_of: Callable[[str], str]
+    resolve_model: ModelResolver
+
+
+class Absences:
+    """Since when devices of a workflow have been without trust."""
+
+    def __init__(self, admission: Admission, clock: Clock) -> None:
+        self._admission, self._clock = admission, clock
+        self._since_ms: dict[str, float] = {}
+
+    def longer_than(self, devices: Collection[str], seconds: float) -> list[str]:
+        """Devices that have been away for more than ``seconds``; call it regularly."""
+        now_ms = self._clock.monotonic_ms()
+        away = [device for device in devices if not self._admission.trusted(device)]
+        self._since_ms = {device: self._since_ms.get(device, now_ms) for device in away}
+        return [device for device in away if now_ms - self._since_ms[device] > seconds * 1000]
+
+
+class BringUp:
+    """One attempt to bring one workflow up."""
+
+    def __init__(self, running: RunningWorkflow, means: Means, *, on_waiting: Callable[[str], None]) -> None:
+        self._running, self._means = running, means
+        self._absences = Absences(means.admission, means.clock)
+        self._on_waiting = on_waiting
+
+    async def run(self, turn: asyncio.Lock) -> None:
+        """Every step up to READY.
+
+        Args:
+            turn: held from the documents to the evidence, so that mapping versions reach devices in order.
+
+        Raises:
+            StartFailed: a device did not come, did not follow in time, or reported why it cannot.
+            StoreError: a model is not in the Store, or the Store cannot be asked.
+        """
+        running, means, patience = self._running, self._means, self._means.patience
+        admission, until = means.admission, means.changes.until
+        await until(
+            lambda: all(admission.trusted(device) for device in running.devices),
+            patience.connect_s, self._missing,
+            act=lambda: self._on_waiting(self._away()), repeat_s=patience.repeat_s,
+        )  # fmt: skip
+        self._on_waiting("")
+        async with turn:
+            plan = running.plan = await asyncio.to_thread(self._plan)
+            await until(
+                lambda: running.phases(Phase.PREPARED, Phase.READY),
+                patience.prepare_s, lambda: self._behind("prepare its AIMs", Phase.PREPARED, Phase.READY),
+                act=lambda: self._send_documents(plan), repeat_s=patience.repeat_s, check=self._check,
+            )  # fmt: skip
+            self._note_installed(plan)
+            await until(
+                lambda: not self._unattested(plan),
+                patience.trust_s, lambda: self._behind("be attested under the new mapping"),
+                act=lambda: self._attest(plan), repeat_s=patience.repeat_s, check=self._check_boots,
+            )  # fmt: skip
+        await until(
+            lambda: running.phases(Phase.READY),
+            patience.trust_s, lambda: self._behind("take its channel keys", Phase.READY),
+            act=lambda: send_keys(plan, admission, means.grants), repeat_s=patience.repeat_s, check=self._check_boots,
+        )  # fmt: skip
+
+    # --- steps -------------------------------------------------------------------------------------
+
+    def _plan(self) -> Plan:
+        running, means = self._running, self._means
+        return means.deployer.plan(
+            running.aiw_id, running.workflow, running.placement, means.next_mapping_version(),
+            now_us=means.clock.time_us(), package_digest=running.library.digest,
+            resolve_model=means.resolve_model, device_facts=self._facts,
+        )  # fmt: skip
+
+    def _facts(self, device: str) -> DeviceFacts:
+        installed = tuple(self._means.admission.link(device).installed.values())
+        return DeviceFacts(self._means.hw_class_of(device), installed)
+
+    def _send_documents(self, plan: Plan) -> None:
+        running = self._running
+        for device, document in plan.documents.items():
+            hello = self._means.admission.link(device).hello
+            if hello is None:
+                continue
+            if running.boots.get(device) != hello.boot_id:
+                running.boots[device] = hello.boot_id
+                running.status.pop(device, None)
+                running.dropped.discard(device)
+            if running.phase(device) is None:
+                self._means.admission.send(device, control.Deploy(document))
+
+    def _note_installed(self, plan: Plan) -> None:
+        for model in plan.models:
+            self._means.admission.link(model.device).installed[model.component] = InstalledRelease(
+                model.component, model.counter, model.sha256, model.slot
+            )
+
+    def _attest(self, plan: Plan) -> None:
+        for device in self._unattested(plan):
+            self._means.admission.challenge(device, mapping_version=plan.mapping_version)
+
+    def _unattested(self, plan: Plan) -> list[str]:
+        link = self._means.admission.link
+        return [d for d in self._running.devices if link(d).attested_mapping != plan.mapping_version]
+
+    # --- what goes wrong ---------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        check_devices(self._running, self._means.admission)
+        gone = self._absences.longer_than(self._running.devices, self._means.patience.degraded_s)
+        if gone:
+            reason = self._means.admission.link(gone[0]).reason
+            raise StartFailed(
+                f"{gone[0]} was lost while {self._running.aiw_id} was deployed: {reason}",
+                hint="see that it runs and reaches the broker, then deploy again",
+            )
+
+    def _check_boots(self) -> None:
+        self._check()
+        for device in emptied(self._running, self._means.admission):
+            raise StartFailed(
+                f"{device} was stopped or restarted while {self._running.aiw_id} was deployed",
+                hint="deploy it again",
+            )
+
+    def _away(self) -> str:
+        """Devices that are missing, in words; empty when none is."""
+        links = [self._means.admission.link(device) for device in self._running.devices]
+        away = [link for link in links if link.trust is not Trust.TRUSTED]
+        words = [
+            f"{link.device} is {link.trust}" + (f" ({link.reason})" if link.reason else "") for link in away
+        ]
+        return f"waits for devices: {'; '.join(words)}" if words else ""
+
+    def _missing(self) -> AIFError:
+        return StartFailed(
+            f"{self._running.aiw_id} {self._away()}",
+            hint="add each with `aif device add` and start it with `aif host` or `aif mcu`",
+        )
+
+    def _behind(self, what: str, *phases: Phase) -> AIFError:
+        late = [d for d in self._running.devices if not phases or self._running.phase(d) not in phases]
+        return StartFailed(f"{', '.join(late)} did not {what} in time", hint="see `aif logs`")
+
+
+def send_keys(
+    plan: Plan, admission: Admission, grants: GrantOffice, *, without: Collection[str] = ()
+) -> None:
+    """A new epoch for every channel of a workflow whose source is there; receivers get their keys first.
+
+    Args:
+        plan: the workflow's channels.
+        admission: knows who is trusted, and sends.
+        grants: issues.
+        without: devices that have no part in the workflow any more.
+    """
+    for channel_id, channel in plan.channels.items():
+        if channel.source_device in without or not admission.trusted(channel.source_device):
+            continue
+        receivers = [end for end in plan.receivers[channel_id] if end.device not in without]
+        issued = grants.issue(
+            channel_id,
+            channel.auth,
+            plan.senders[channel_id],
+            receivers,
+            mapping_version=plan.mapping_version,
+        )
+        for grant in sorted(issued, key=lambda grant: grant.device == channel.source_device):
+            admission.send_grant(grant.device, grant.sealed)
+
+
+def check_devices(running: RunningWorkflow, admission: Admission) -> None:
+    """Raise what a device reported as its failure, or that one has lost its trust.
+
+    Raises:
+        StartFailed: with the device's name and its own words.
+    """
+    for device in running.devices:
+        status, link = running.status.get(device), admission.link(device)
+        if running.phase(device) is Phase.FAILED and status is not None and status.failure is not None:
+            failure = status.failure
+            raise StartFailed(f"{device}: {failure.code}: {failure.message}", hint=failure.hint)
+        if link.trust is Trust.REJECTED:
+            raise StartFailed(
+                f"{device} is not trusted: {link.reason}", hint="see `aif status --json` for its appraisal"
+            )
+
+
+def emptied(running: RunningWorkflow, admission: Admission) -> list[str]:
+    """Devices that have dropped their part by themselves, or started anew since they got their document."""
+    return [
+        device
+        for device, boot in running.boots.items()
+        if device in running.dropped
+        or ((hello := admission.link(device).hello) is not None and hello.boot_id != boot)
+    ]

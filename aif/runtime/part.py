@@ -1,0 +1,180 @@
+"""One workflow's part on this device, and what it takes: budgets, models, code, channels, subscriptions.
+
+Prepares everything but the keys, and gives everything back. When it runs, what it says and to whom is decided
+by ``host``.
+
+Invariants: whatever takes long (digests, downloads, engines) happens in threads, one installation at a time;
+a preparation that fails or is cancelled has given back all it took, and no thread of it runs on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from aif.errors import CreationFailed, DownloadInterrupted, TransportError
+from aif.model.aim import Implementation, Runtime
+from aif.protocol.control import Failure, Phase, Progress
+from aif.protocol.deployment import DeployedAIM, Deployment, ModelRelease
+from aif.protocol.lifecycle import State
+from aif.runtime.aims import AIMFactory
+from aif.runtime.clock import Clock
+from aif.runtime.hosted import HostedWorkflow
+from aif.runtime.instance import AIMInstance
+from aif.runtime.library import AIMLibrary
+from aif.runtime.logbook import LogBook
+from aif.runtime.platform import Platform
+from aif.runtime.session import DeviceSession
+from aif.sdk import AIM
+from aif.transport.base import Received, Subscription, Transport
+from aif.trusted.communication import SecureReceiver
+from aif.trusted.model_service import ModelService, SlotLimits
+
+T = TypeVar("T")
+ModelFetcher = Callable[[Deployment, ModelRelease, Callable[[int, int], None]], bytes]
+"""Downloads one release; runs in a thread. The third argument is told (done, total) bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What this device offers to the parts on it."""
+
+    library: AIMLibrary
+    platform: Platform
+    models: ModelService
+    fetch: ModelFetcher
+    transport: Transport
+    session: DeviceSession
+    factory: AIMFactory
+    clock: Clock
+    log: LogBook
+    installing: asyncio.Lock
+
+
+@dataclass(slots=True)
+class Part:
+    """One workflow's part here, from its verified document to its end."""
+
+    document: bytes
+    deployment: Deployment
+    phase: Phase = Phase.PREPARING
+    workflow: HostedWorkflow | None = None
+    failure: Failure | None = None
+    details: dict[str, str] = field(default_factory=dict)
+    preparing: asyncio.Task[None] | None = None
+    unwanted: bool = False
+    _subscriptions: list[Subscription] = field(default_factory=list)
+
+    @property
+    def aiw_id(self) -> str:
+        return self.deployment.aiw_id
+
+    def interrupt(self) -> None:
+        """End a preparation that nobody wants any more."""
+        if not self.unwanted:
+            self.unwanted = True
+            if self.preparing is not None:
+                self.preparing.cancel()
+
+    async def prepare(self, has: Resources, on_state: Callable[[AIMInstance, State, str], None]) -> None:
+        """Take what the document names: everything but the keys. Call ``discard`` when it fails.
+
+        Raises:
+            AIFError: of whatever the device does not have, or cannot verify.
+            OSError: its storage does not take it.
+        """
+        makers: dict[str, Callable[[], AIM]] = {}
+        for aim in self.deployment.aims:
+            makers[aim.id] = await self._prepare_aim(aim, has)
+        self.workflow = HostedWorkflow(
+            self.deployment,
+            has.library,
+            has.session.communication,
+            clock=has.clock,
+            log=has.log,
+            make=lambda aim, _contract, _implementation: makers[aim.id],
+            blocks=has.platform.engine_blocks,
+            on_state=on_state,
+            on_boundary=has.session.send,
+            connected=lambda: has.session.connected,
+        )
+        for receiver in self.workflow.receivers:
+            channel = receiver.channel
+            self._subscriptions.append(
+                await has.transport.subscribe(channel.topic, _into(receiver), qos=channel.qos)
+            )
+
+    async def _prepare_aim(self, aim: DeployedAIM, has: Resources) -> Callable[[], AIM]:
+        contract = await _in_thread(lambda: has.library.verified(aim.use, aim.package_sha256))
+        implementation = contract.implementation(aim.implementation)
+        if implementation is None:
+            raise CreationFailed(f"{aim.use} has no implementation {aim.implementation}", kind="module")
+        owner = self._owner(aim)
+        has.platform.admit(
+            owner,
+            implementation,
+            queue_bytes=sum(p.queue_depth * p.payload_bytes for p in contract.inputs),
+            model_bytes=aim.model.bytes_ if aim.model else 0,
+        )
+        if aim.model is not None:
+            async with has.installing:
+                await self._install(aim.model, implementation, has)
+        return await _in_thread(lambda: has.factory.maker(owner, aim, contract, implementation))
+
+    async def _install(self, release: ModelRelease, implementation: Implementation, has: Resources) -> None:
+        def progress(done: int, total: int) -> None:
+            if self.unwanted:
+                raise DownloadInterrupted(f"{self.aiw_id} is not wanted any more")
+            message = Progress(self.aiw_id, f"download {release.component}", done, total)
+            loop.call_soon_threadsafe(has.session.send, message)
+
+        loop = asyncio.get_running_loop()
+        limits = SlotLimits(has.platform.usage().flash_limit_bytes, _arena_limit(implementation))
+        fetch = has.fetch
+        await _in_thread(
+            lambda: has.models.install(release, limits, lambda r: fetch(self.deployment, r, progress))
+        )
+
+    async def discard(self, has: Resources) -> None:
+        """Stop what runs and give everything back; harmless when there is nothing."""
+        if self.workflow is not None:
+            await self.workflow.stop()
+        for subscription in self._subscriptions:
+            with suppress(TransportError):
+                await subscription.aclose()
+        self._subscriptions.clear()
+        if self.workflow is not None:
+            self.workflow.close_channels()
+            self.workflow = None
+        for aim in self.deployment.aims:
+            has.factory.close(self._owner(aim))
+            has.platform.release(self._owner(aim))
+
+    def _owner(self, aim: DeployedAIM) -> str:
+        return f"{self.aiw_id}/{aim.id}"
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    """Run in a thread; a cancellation takes effect when the thread has ended: nothing runs on unseen."""
+    running = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        if not running.cancelled():
+            running.exception()  # nobody else will look at it
+        raise
+
+
+def _into(receiver: SecureReceiver) -> Callable[[Received], None]:
+    return lambda received: receiver.receive(received.payload, retained=received.retained)
+
+
+def _arena_limit(implementation: Implementation) -> int:
+    """What a release may ask for: the declared arena; engines that manage their own memory have the RAM."""
+    if implementation.runtime is Runtime.TFLM:
+        return implementation.arena_bytes
+    return implementation.arena_bytes or implementation.ram_bytes

@@ -1,0 +1,228 @@
+"""Watches over one workflow from START to its end, and decides when and how it ends.
+
+Degraded means that an AIM has failed or that a device is away. What then:
+
+* A device that comes back in the same boot goes on; keys are renewed.
+* ``on_degraded: stop``: a device that stays away longer than ``Patience.degraded_s``, or comes back in
+  another boot, or has dropped its AIMs, stops the workflow, with the reason.
+* ``on_degraded: continue``: the rest goes on, DEGRADED, until its AIMs have ended or a person stops it.
+* A failed AIM ends its streams; the rest drains, and the workflow ends as FAILED.
+* A device whose evidence is rejected fails the workflow at once: no attestation, no keys.
+* An AIM whose producers have all ended, but who never heard of it, is stopped after ``Patience.end_s``.
+
+Decides nothing about keys or documents, and takes nothing off a device.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from aif.errors import AIMFailed, NotConnected, StartFailed
+from aif.protocol.control import Phase, SignalAIMs
+from aif.protocol.lifecycle import Signal, State, WorkflowState
+from aif.runtime.bringup import Absences, Means, check_devices, emptied, send_keys
+from aif.runtime.grants import MAX_FRAMES, RENEWAL_S
+from aif.runtime.logbook import LogBook
+from aif.runtime.workflows import RunningWorkflow
+
+_ENDED = (State.STOPPED, State.FAILED)
+_AT_WORK = (State.RUNNING, State.DEGRADED)
+
+
+class Supervisor:
+    """The watch over one workflow."""
+
+    def __init__(
+        self,
+        running: RunningWorkflow,
+        means: Means,
+        *,
+        log: LogBook,
+        move: Callable[[WorkflowState, str], None],
+    ) -> None:
+        self._running, self._means, self._log, self._move = running, means, log, move
+        self._absences = Absences(means.admission, means.clock)
+        self._feeders = _feeders(running)
+        self._idle: dict[str, tuple[int, float]] = {}
+        now_ms = means.clock.monotonic_ms()
+        self._renew_ms, self._renew_sealed = now_ms + RENEWAL_S * 1000, MAX_FRAMES // 2
+        self._signals_ms = now_ms
+        self._away: frozenset[str] = frozenset()
+
+    async def run(self) -> tuple[WorkflowState, str]:
+        """Start every AIM and watch until the end.
+
+        Returns:
+            COMPLETED, or STOPPED with the reason.
+
+        Raises:
+            StartFailed: a device did not start its AIMs, or is not trusted any more.
+            AIMFailed: it ended, and AIMs had failed on the way.
+            NotConnected: it ended without one of its devices.
+        """
+        running, patience = self._running, self._means.patience
+        await self._means.changes.until(
+            lambda: running.phases(Phase.RUNNING, Phase.PAUSED, Phase.FINISHED),
+            patience.trust_s, self._not_started, act=self._start, repeat_s=patience.repeat_s,
+            check=lambda: check_devices(running, self._means.admission),
+        )  # fmt: skip
+        self._show([])
+        while True:
+            check_devices(running, self._means.admission)
+            lost = emptied(running, self._means.admission)
+            rest = [d for d in running.devices if d not in lost]
+            away = [d for d in rest if not self._means.admission.trusted(d)]
+            overdue = self._absences.longer_than(rest, patience.degraded_s)
+            troubles = self._troubles(away, lost)
+            self._show(troubles)
+            if (lost or overdue) and running.workflow.metadata.availability.on_degraded == "stop":
+                return WorkflowState.STOPPED, "; ".join(troubles)
+            present = [d for d in rest if d not in away]
+            if set(away) <= set(overdue) and all(running.phase(d) is Phase.FINISHED for d in present):
+                break
+            self._renew(away, lost)
+            self._repeat_signals(present)
+            self._end_orphans(present, lost)
+            await self._means.changes.pulse(1.0)
+        if not troubles:
+            await self._settle()
+            return WorkflowState.COMPLETED, ""
+        words = f"{running.aiw_id} ended: {'; '.join(troubles)}"
+        raise NotConnected(words) if away or lost else AIMFailed(words, hint="see `aif logs`")
+
+    # --- state -------------------------------------------------------------------------------------
+
+    def _troubles(self, away: list[str], lost: list[str]) -> list[str]:
+        """What is wrong now, one sentence each."""
+        links = {device: self._means.admission.link(device) for device in away}
+        return [
+            *(f"AIM {aim} failed: {detail}" for aim, detail in self._failed().items()),
+            *(
+                f"device {d} is away" + (f" ({link.reason})" if link.reason else "")
+                for d, link in links.items()
+            ),
+            *(f"device {device} was stopped or restarted and has lost its AIMs" for device in lost),
+        ]
+
+    def _failed(self) -> dict[str, str]:
+        reports = (report for status in self._running.status.values() for report in status.aims.items())
+        return {aim: report.detail for aim, report in reports if report.state is State.FAILED}
+
+    def _show(self, troubles: list[str]) -> None:
+        running = self._running
+        state = WorkflowState.PAUSED if running.paused else WorkflowState.RUNNING
+        shown = (WorkflowState.DEGRADED if troubles else state, "; ".join(troubles))
+        if shown != (running.state, running.note):
+            self._move(*shown)
+
+    # --- what devices are told ---------------------------------------------------------------------
+
+    def _start(self) -> None:
+        for device in self._running.devices:
+            if self._running.phase(device) is Phase.READY:
+                self._send(device, "", Signal.START)
+
+    def _not_started(self) -> StartFailed:
+        late = [d for d in self._running.devices if self._running.phase(d) is Phase.READY]
+        return StartFailed(f"{', '.join(late) or 'a device'} did not start in time", hint="see `aif logs`")
+
+    def _send(self, device: str, aim: str, signal: Signal) -> None:
+        self._means.admission.send(device, SignalAIMs(self._running.aiw_id, aim, signal))
+
+    def _renew(self, away: list[str], lost: list[str]) -> None:
+        """New keys in time, before they are used up, and when a device has come back."""
+        running, now_ms = self._running, self._means.clock.monotonic_ms()
+        came_back = self._away - set(away) - set(lost)
+        self._away = frozenset(away)
+        sealed = max((_count(m, "messages", "sealed") for m in running.metrics.values()), default=0)
+        if running.plan is None or not (
+            came_back or now_ms >= self._renew_ms or sealed >= self._renew_sealed
+        ):
+            return
+        self._renew_ms, self._renew_sealed = now_ms + RENEWAL_S * 1000, sealed + MAX_FRAMES // 2
+        send_keys(running.plan, self._means.admission, self._means.grants, without=lost)
+
+    def _repeat_signals(self, present: list[str]) -> None:
+        """PAUSE and RESUME again, where a device has not followed."""
+        running, now_ms = self._running, self._means.clock.monotonic_ms()
+        if now_ms < self._signals_ms:
+            return
+        self._signals_ms = now_ms + self._means.patience.repeat_s * 1000
+        for device in present:
+            phase, status = running.phase(device), running.status.get(device)
+            if running.paused and phase is Phase.RUNNING:
+                self._send(device, "", Signal.PAUSE)
+            elif not running.paused and phase is Phase.PAUSED:
+                self._send(device, "", Signal.RESUME)
+            elif status is not None and phase is Phase.RUNNING:
+                for aim, report in status.aims.items():
+                    if aim in running.paused_aims and report.state in _AT_WORK:
+                        self._send(device, aim, Signal.PAUSE)
+                    elif aim not in running.paused_aims and report.state is State.PAUSED:
+                        self._send(device, aim, Signal.RESUME)
+
+    def _end_orphans(self, present: list[str], lost: list[str]) -> None:
+        """Stop AIMs that wait for nobody: all their producers have ended, and the word of it was lost."""
+        running, now_ms = self._running, self._means.clock.monotonic_ms()
+        status = running.status
+        states = {a: r.state for d, s in status.items() if d not in lost for a, r in s.aims.items()}
+        ended = {aim for aim, state in states.items() if state in _ENDED}
+        ended |= {aim for device in lost if device in status for aim in status[device].aims}
+        for device in present:
+            for aim in status[device].aims if device in status else ():
+                feeders = self._feeders.get(aim, set())
+                if not feeders or not feeders <= ended or states[aim] not in _AT_WORK:
+                    self._idle.pop(aim, None)
+                    continue
+                worked = _count(running.metrics.get(device, {}), "aims", aim, "invocations")
+                before, since_ms = self._idle.setdefault(aim, (worked, now_ms))
+                if worked != before:
+                    self._idle[aim] = (worked, now_ms)
+                elif now_ms - since_ms > self._means.patience.end_s * 1000:
+                    self._log.warning(
+                        "AIM stopped: the end of its input was lost", aiw=running.aiw_id, aim=aim
+                    )
+                    self._idle[aim] = (worked, now_ms)
+                    self._send(device, aim, Signal.STOP)
+
+    # --- the end -----------------------------------------------------------------------------------
+
+    async def _settle(self) -> None:
+        """Wait until each record that was sealed has been counted, as received or as lost."""
+        deadline_ms = self._means.clock.monotonic_ms() + self._means.patience.settle_s * 1000
+        while not self._settled() and self._means.clock.monotonic_ms() < deadline_ms:
+            await self._means.changes.pulse()
+
+    def _settled(self) -> bool:
+        plan, metrics = self._running.plan, self._running.metrics
+        for channel in plan.channels.values() if plan else ():
+            name = f"{channel.source} -> {', '.join(channel.destinations)}"
+            sealed = _count(metrics.get(channel.source_device, {}), "sent", name)
+            for device in set(channel.destination_devices):
+                seen = metrics.get(device, {})
+                counted = (_count(seen, "channels", name, what) for what in ("verified", "lost"))
+                if sum(counted) < sealed:
+                    return False
+        return True
+
+
+def _feeders(running: RunningWorkflow) -> Mapping[str, set[str]]:
+    """The producers of each AIM; AIMs that a person feeds through a boundary Port are left out."""
+    feeders: defaultdict[str, set[str]] = defaultdict(set)
+    fed_by_hand = set()
+    for channel in running.workflow.channels:
+        if channel.source.at_boundary:
+            fed_by_hand.add(channel.destination.aim)
+        elif not channel.destination.at_boundary:
+            feeders[channel.destination.aim].add(channel.source.aim)
+    return {aim: producers for aim, producers in feeders.items() if aim not in fed_by_hand}
+
+
+def _count(values: Mapping[str, Any], *path: str) -> int:
+    """A figure out of a device's metrics; 0 when it is not there, or is none."""
+    found: Any = values
+    for name in path:
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found if isinstance(found, int) else 0

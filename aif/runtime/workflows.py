@@ -1,0 +1,164 @@
+"""A deployed workflow as the Controller sees it, the feed of events about it, and how long it waits for what.
+
+Values and waiting only; what is done with them is decided by ``controller``, ``bringup`` and ``supervisor``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from aif.errors import AIFError
+from aif.model.aiw import Workflow
+from aif.model.inventory import Inventory
+from aif.model.placement import Placement
+from aif.protocol.control import Phase, WorkflowStatus
+from aif.protocol.lifecycle import WorkflowState
+from aif.runtime.clock import Clock
+from aif.runtime.deployer import Plan
+from aif.runtime.library import AIMLibrary
+
+EVENTS_KEPT = 10_000
+LONGEST_PULSE_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long the Controller waits before it decides, in seconds; no wait of a workflow is without one."""
+
+    connect_s: float = 60.0
+    """For a device to be trusted, before anything is sent."""
+    prepare_s: float = 120.0
+    """For a device to download and load what its document names."""
+    trust_s: float = 30.0
+    """For new evidence, for channel keys, and for the start: each."""
+    repeat_s: float = 2.0
+    """Between two attempts of whatever may have been lost on the way."""
+    degraded_s: float = 10.0
+    """With ``on_degraded: stop``, for a device that is away to come back."""
+    end_s: float = 10.0
+    """For an AIM to notice that all its producers have ended, before it is stopped."""
+    settle_s: float = 4.0
+    """For every record to be counted as received or lost, after the last AIM has ended."""
+    stop_s: float = 3.0
+    """For a device to confirm that it has dropped a workflow."""
+
+
+@dataclass(slots=True)
+class RunningWorkflow:
+    """One workflow as the Controller sees it."""
+
+    aiw_id: str
+    workflow: Workflow
+    placement: Placement
+    inventory: Inventory
+    library: AIMLibrary
+    state: WorkflowState = WorkflowState.PLANNED
+    plan: Plan | None = None
+    status: dict[str, WorkflowStatus] = field(default_factory=dict)
+    metrics: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    failure: AIFError | None = None
+    note: str = ""
+    task: asyncio.Task[None] | None = None
+    paused: bool = False
+    paused_aims: set[str] = field(default_factory=set)
+    boots: dict[str, bytes] = field(default_factory=dict)
+    """The boot of each device whose AIMs belong to this workflow; another boot has lost them."""
+    dropped: set[str] = field(default_factory=set)
+    """Devices that confirmed that nothing of this workflow is left on them."""
+
+    @property
+    def devices(self) -> list[str]:
+        """Devices that run an AIM; bound boundary Ports are placed too, but nothing runs for them."""
+        aims = {leaf.id for leaf in self.workflow.aims}
+        return sorted({a.device for a in self.placement.assignments if a.aim in aims})
+
+    def phase(self, device: str) -> Phase | None:
+        """What the device last said under the current mapping."""
+        status = self.status.get(device)
+        if status is None or self.plan is None or status.mapping_version != self.plan.mapping_version:
+            return None
+        return status.phase
+
+    def phases(self, *wanted: Phase) -> bool:
+        """Every device is in one of these phases, under the current mapping."""
+        return all(self.phase(device) in wanted for device in self.devices)
+
+
+class EventFeed:
+    """Fans events out to listeners; one that does not keep up loses the oldest."""
+
+    def __init__(self) -> None:
+        self._listeners: set[asyncio.Queue[dict[str, Any]]] = set()
+
+    def publish(self, event: dict[str, Any]) -> None:
+        for queue in self._listeners:
+            if queue.full():
+                queue.get_nowait()
+            queue.put_nowait(event)
+
+    @contextmanager
+    def listening(self) -> Iterator[asyncio.Queue[dict[str, Any]]]:
+        """Events from now on, until the block ends."""
+        queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue(EVENTS_KEPT)
+        self._listeners.add(queue)
+        try:
+            yield queue
+        finally:
+            self._listeners.discard(queue)
+
+
+class Changes:
+    """Wakes whoever waits for something about devices or workflows."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._changed = asyncio.Event()
+
+    def notify(self) -> None:
+        self._changed.set()
+
+    async def pulse(self, timeout_s: float = LONGEST_PULSE_S) -> None:
+        """Until something changes, at most ``timeout_s``."""
+        self._changed.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._changed.wait()
+
+    async def until(
+        self,
+        done: Callable[[], bool],
+        timeout_s: float,
+        late: Callable[[], AIFError],
+        *,
+        act: Callable[[], None] = lambda: None,
+        repeat_s: float = float("inf"),
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Act, and act again every ``repeat_s``, until ``done``: what is lost on the way is sent again.
+
+        Args:
+            done: the condition.
+            timeout_s: longest wait.
+            late: makes the error for a wait that was too long.
+            act: sends what leads to the condition.
+            repeat_s: time between two acts.
+            check: raises when the condition can no longer be met.
+
+        Raises:
+            AIFError: what ``check`` raised, or ``late``.
+        """
+        deadline_ms = self._clock.monotonic_ms() + timeout_s * 1000
+        next_act_ms = float("-inf")
+        while not done():
+            check()
+            now_ms = self._clock.monotonic_ms()
+            if now_ms >= deadline_ms:
+                raise late()
+            if now_ms >= next_act_ms:
+                act()
+                next_act_ms = now_ms + repeat_s * 1000
+            await self.pulse()

@@ -1,0 +1,279 @@
+"""The sending end of a sealed channel: what leaves when, under which grant, and what waits for the transport.
+
+Decides when a bundle or a watermark leaves; opens no socket, reads no clock and owns no task. Frames are made
+by ``protocol.channel_sender``.
+
+Invariants: without a grant nothing is sent; no (key, counter) is used twice, whatever grants come; a message
+that ``send`` accepted is sealed once, and leaves in order or with its epoch's loss report.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from aif.errors import LocalProtocolError, MessageTooLarge, NotConnected, TransportError
+from aif.protocol.bundle import BundlePolicy, Bundler
+from aif.protocol.channel_sender import ChannelSender
+from aif.protocol.frame import Buffer, sender_key
+from aif.protocol.grant import Grant, Role, RosterRow
+from aif.protocol.numbers import (
+    FRAGMENT_HEADER_BYTES,
+    FRAGMENT_LIMIT,
+    HOST_LIMITS,
+    SIGNED_OVERHEAD_BYTES,
+    AuthMode,
+    Cause,
+    ControlCode,
+)
+from aif.protocol.watermark import WatermarkSchedule
+
+Publish = Callable[[str, bytes, int], None]
+"""``publish(topic, frame, qos)``; it never blocks and may raise TransportError."""
+
+CallLater = Callable[[float, Callable[[], None]], None]
+"""``call_later(delay_ms, function)``."""
+
+CONTROL_QOS = 1
+"""Watermarks travel at QoS 1: they are what makes a loss at QoS 0 visible."""
+
+_FRAMES_TO_END = 4
+"""Kept of every grant, so that an epoch can end: what waits, the end of the stream twice, a watermark."""
+
+
+@dataclass(frozen=True, slots=True)
+class SealedChannel:
+    """What both ends know about one channel before any key exists."""
+
+    channel_id: bytes
+    topic: str
+    auth: AuthMode
+    qos: int = 0
+    policy: BundlePolicy = field(default_factory=BundlePolicy)
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelStatistics:
+    """Figures of one channel end. Frames may carry many messages; ``causes`` counts drops by reason."""
+
+    sealed_messages: int = 0
+    sealed_frames: int = 0
+    verified_messages: int = 0
+    verified_frames: int = 0
+    rejected_frames: int = 0
+    lost_messages: int = 0
+    causes: Mapping[str, int] = field(default_factory=dict)
+
+
+class SecureSender:
+    """The sending end of a channel on this host.
+
+    A frame that the transport cannot take stays here, sealed, and goes out before anything else: nothing that
+    ``send`` has accepted is sealed twice or overtaken. Until it is gone, ``send`` accepts no more.
+    """
+
+    def __init__(
+        self, channel: SealedChannel, publish: Publish, now_ms: Callable[[], float], call_later: CallLater
+    ) -> None:
+        self.channel = channel
+        self._publish, self._now_ms, self._call_later = publish, now_ms, call_later
+        self._epoch: _SendingEpoch | None = None
+        self._newest_epoch = -1
+        self._finished = False
+        self._outgoing: deque[tuple[bytes, int]] = deque()
+        self._timer_armed = False
+        self._closed_messages = self._closed_frames = 0
+        self._causes: Counter[Cause] = Counter()
+
+    @property
+    def keyed(self) -> bool:
+        return self._epoch is not None
+
+    def install(self, grant: Grant, frame_sign_seed: bytes) -> None:
+        """Start sending under a grant; an earlier one ends with a final watermark.
+
+        A channel whose stream has ended stays silent: a grant that renews its key changes nothing.
+
+        Raises:
+            LocalProtocolError: the grant gives no right to send or no key, is in another mode than the
+                deployment named, or is not newer than the last one. The current grant stays in force.
+        """
+        row = next((r for r in grant.roster if r.index == grant.sender_index), None)
+        if row is None or grant.k_epoch is None or Role.SEND not in grant.roles:
+            raise LocalProtocolError(f"the grant for {self.channel.topic} does not let this host send")
+        if grant.auth_mode is not self.channel.auth:
+            raise LocalProtocolError(f"the grant for {self.channel.topic} does not fit its deployment")
+        if grant.epoch <= self._newest_epoch:
+            raise LocalProtocolError(
+                f"epoch {grant.epoch} of {self.channel.topic} is not newer than {self._newest_epoch}"
+            )
+        if self._finished:
+            return
+        fresh = _SendingEpoch(self.channel, grant, row, frame_sign_seed, self._now_ms())
+        self._end_epoch()
+        self._epoch, self._newest_epoch = fresh, grant.epoch
+        self._drain()
+
+    def send(self, payload: bytes) -> None:
+        """Seal and publish, now or with the next bundle.
+
+        Raises:
+            NotConnected: no frame can be sent at present, because there is no connection, no room, or no
+                frame left in the grant; the payload was not taken and may be sent again later.
+            MessageTooLarge: longer than the receivers put together.
+            LocalProtocolError: no grant yet, or the stream has ended.
+        """
+        epoch = self._epoch
+        if epoch is None:
+            raise LocalProtocolError(f"channel {self.channel.topic} has no key yet")
+        limit = HOST_LIMITS.max_message_bytes
+        if len(payload) > limit:
+            raise MessageTooLarge(
+                f"a message of {len(payload):,} B on {self.channel.topic} exceeds the limit of {limit:,} B"
+            )
+        if epoch.too_long(payload):
+            raise MessageTooLarge(
+                f"a message of {len(payload):,} B needs too many frames of {epoch.max_frame_bytes:,} B",
+                hint="raise max_frame_bytes of the receivers",
+            )
+        self._drain()
+        if self._outgoing:
+            raise NotConnected(
+                f"channel {self.channel.topic} waits for the transport ({len(self._outgoing)} frames)"
+            )
+        if epoch.exhausted_by(payload):
+            if not epoch.exhausted:
+                epoch.exhausted = True
+                self._causes[Cause.GRANT_EXHAUSTED] += 1
+            raise NotConnected(
+                f"channel {self.channel.topic} has used up the {epoch.max_frames:,} frames of its grant",
+                hint="it goes on with the next grant; larger bundles need fewer frames",
+            )
+        refused = self._seal(epoch, epoch.bundler.add(payload, self._now_ms()))
+        due = epoch.bundler.due_ms()
+        if due is not None and not self._timer_armed:
+            self._timer_armed = True
+            self._call_later(max(0.0, due - self._now_ms()), self._flush_due)
+        if refused is not None:
+            raise refused
+
+    def _flush_due(self) -> None:
+        self._timer_armed = False
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what waits for company, without waiting longer."""
+        if self._epoch is not None:
+            self._seal(self._epoch, self._epoch.bundler.flush(self._now_ms()))
+
+    def _seal(self, epoch: _SendingEpoch, batches: Iterable[Sequence[Buffer]]) -> MessageTooLarge | None:
+        for batch in batches:
+            self._outgoing.extend((frame, self.channel.qos) for frame in epoch.sender.seal_batch(batch))
+        return self._drain()
+
+    def _drain(self) -> MessageTooLarge | None:
+        """Publish sealed frames in order, as far as the transport takes them.
+
+        A frame that it will never take is dropped and counted, and the error returned; the receivers see it
+        as a loss.
+        """
+        refused = None
+        while self._outgoing:
+            frame, qos = self._outgoing[0]
+            try:
+                self._publish(self.channel.topic, frame, qos)
+            except MessageTooLarge as error:
+                self._causes[Cause.FRAME_SIZE] += 1
+                refused = error
+            except TransportError:
+                break
+            self._outgoing.popleft()
+        return refused
+
+    def poll(self, now_ms: float) -> None:
+        """Send what the transport could not take before, and the watermark that is due, if one is."""
+        self._drain()
+        epoch = self._epoch
+        if epoch is None or self._outgoing or epoch.sender.remaining_frames <= _FRAMES_TO_END:
+            return
+        if epoch.schedule.due_ms(epoch.sender.open_frames) <= now_ms:
+            self._seal(epoch, epoch.bundler.flush(now_ms))
+            self._outgoing.append((epoch.sender.seal_watermark(), CONTROL_QOS))
+            epoch.schedule.sent(now_ms)
+            self._drain()
+
+    def finish(self) -> None:
+        """Flush, say that the stream has ended, and forget the key.
+
+        The end travels at the channel's own QoS, so that it cannot overtake data, and once more at QoS 1.
+        """
+        epoch = self._epoch
+        self._finished = True
+        if epoch is None:
+            return
+        self.flush()
+        for qos in sorted({self.channel.qos, CONTROL_QOS}):
+            self._outgoing.append((epoch.sender.seal_control(ControlCode.END_OF_STREAM, b""), qos))
+        self._end_epoch()
+
+    def _end_epoch(self) -> None:
+        epoch = self._epoch
+        if epoch is None:
+            return
+        self.flush()
+        self._outgoing.append((epoch.sender.seal_watermark(final=True), CONTROL_QOS))
+        self._closed_messages += epoch.sender.messages
+        self._closed_frames += epoch.sender.frames
+        self._epoch = None
+        self._drain()
+
+    def statistics(self) -> ChannelStatistics:
+        sender = self._epoch.sender if self._epoch is not None else None
+        return ChannelStatistics(
+            sealed_messages=self._closed_messages + (sender.messages if sender else 0),
+            sealed_frames=self._closed_frames + (sender.frames if sender else 0),
+            causes={str(cause): n for cause, n in self._causes.items()},
+        )
+
+
+class _SendingEpoch:
+    """What one grant lets this host send."""
+
+    __slots__ = ("bundler", "exhausted", "max_frame_bytes", "max_frames", "schedule", "sender")
+
+    def __init__(
+        self, channel: SealedChannel, grant: Grant, row: RosterRow, frame_sign_seed: bytes, now_ms: float
+    ) -> None:
+        if grant.k_epoch is None:
+            raise LocalProtocolError(f"the grant for {channel.topic} holds no key")
+        key = key_of(grant.k_epoch, row)
+        seed = None if grant.auth_mode is AuthMode.AEAD else frame_sign_seed
+        self.sender = ChannelSender(
+            grant.channel_id, grant.epoch, row.index, key, grant.auth_mode,
+            sign_key=seed, max_frames=grant.max_frames, max_frame_bytes=grant.max_frame_bytes,
+        )  # fmt: skip
+        self.max_frames, self.max_frame_bytes = grant.max_frames, grant.max_frame_bytes
+        self.bundler = Bundler(channel.policy, grant.max_frame_bytes)
+        self.schedule = WatermarkSchedule(grant.auth_mode, now_ms)
+        self.exhausted = False
+
+    def exhausted_by(self, payload: bytes) -> bool:
+        """Whether the frames left are needed for the end of the epoch, once this message is sent."""
+        return self.sender.remaining_frames < self._frames(payload) + _FRAMES_TO_END
+
+    def too_long(self, payload: bytes) -> bool:
+        """Whether no number of frames carries this message."""
+        return self._frames(payload) > FRAGMENT_LIMIT
+
+    def _frames(self, payload: bytes) -> int:
+        """Frames that this message takes at most."""
+        return 1 + len(payload) // (self.max_frame_bytes - SIGNED_OVERHEAD_BYTES - FRAGMENT_HEADER_BYTES)
+
+
+def key_of(k_epoch: bytes, row: RosterRow) -> bytes:
+    """The 32-byte key of one sender of an epoch."""
+    return sender_key(k_epoch, row.index, row.aim_instance_id, row.host_id, row.grant_nonce)
+
+
+__all__ = ["CallLater", "ChannelStatistics", "Publish", "SealedChannel", "SecureSender", "key_of"]

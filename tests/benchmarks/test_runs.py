@@ -1,0 +1,152 @@
+"""Every contender's run goes through with tiny counts, and a planted fault voids it. No figure is judged."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from benchmarks import p1_throughput, p2_round_trip
+from benchmarks.__main__ import main
+from benchmarks.broker import BrokerMissing, program
+from benchmarks.cell import ADAPTIVE, Cell, Durations, Plant, Task
+from benchmarks.contenders import CONTENDERS, dora_node
+from benchmarks.harness import Bench, Settings, bench
+from benchmarks.referee import Figures
+from benchmarks.workload import InvalidRun
+
+pytestmark = pytest.mark.integration
+TINY = Durations(warm_up_s=0.0, run_s=0.0, round_trips=5, longest_s=5.0)
+
+STREAMS = [
+    Cell("paho_plain"),
+    Cell("paho_typed"),
+    Cell("paho_tls", broker="tls"),
+    Cell("paho_bundled", bundle=16),
+    Cell("obvious", size_bytes=16_384),
+    Cell("gmqtt"),
+    Cell("zenoh"),
+    Cell("zenoh_tls"),
+    Cell("dora"),
+    Cell("aif", bundle=ADAPTIVE, mode="aead"),
+    Cell("aif", bundle=256, mode="signed"),
+    Cell("aif", bundle=ADAPTIVE, mode="checkpoint"),
+    Cell("aif", size_bytes=1_024, bundle=31, mode="signed"),
+    Cell("aif", size_bytes=16_384, bundle=3, mode="aead"),
+]
+PINGS = [
+    Cell("paho_plain"),
+    Cell("paho_waiting", qos=1),
+    Cell("obvious", qos=1),
+    Cell("gmqtt"),
+    Cell("zenoh"),
+    Cell("dora"),
+    Cell("aif", bundle=ADAPTIVE, mode="aead", qos=1),
+    Cell("aif", mode="signed"),
+    Cell("aif", mode="checkpoint"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _mosquitto() -> None:
+    try:
+        program()
+    except BrokerMissing as error:
+        if os.environ.get("CI") == "true":
+            pytest.fail(str(error))
+        pytest.skip(f"THE BENCHMARKS WERE NOT TESTED: {error}")
+
+
+def once(task: Task, cell: Cell, plant: Plant = "") -> Figures:
+    """One run of one cell."""
+    missing = CONTENDERS[cell.contender].missing()
+    if missing or (cell.contender == "dora" and dora_node.program() is None):
+        pytest.skip(f"{cell.contender} was not tested: the extra `bench` is not installed")
+
+    async def run(running: Bench) -> Figures:
+        return await running.run(task, cell)
+
+    with bench(Settings(1, TINY, plant=plant)) as running:
+        return asyncio.run(run(running))
+
+
+@pytest.mark.parametrize("cell", STREAMS, ids=lambda cell: cell.name)
+def test_a_stream_is_verified_to_its_last_message(cell: Cell) -> None:
+    figures = once("stream", cell)
+    assert figures["messages"] > 0
+    assert figures["messages_per_s"] > 0
+
+
+@pytest.mark.parametrize("cell", PINGS, ids=lambda cell: cell.name)
+def test_round_trips_are_counted_one_by_one(cell: Cell) -> None:
+    figures = once("ping", cell)
+    assert figures["trips"] >= TINY.round_trips
+    assert 0 < figures["p50_us"] <= figures["p95_us"] <= figures["p99_us"]
+
+
+@pytest.mark.parametrize(
+    ("plant", "reason"),
+    [
+        ("lose", "a message was lost, repeated or swapped"),
+        ("repeat", "a message was lost, repeated or swapped"),
+        ("swap", "a message was lost, repeated or swapped"),
+        ("alter", "the content that was verified is not the content that was sent"),
+    ],
+)
+@pytest.mark.parametrize("cell", [STREAMS[0], STREAMS[9]], ids=lambda cell: cell.name)
+def test_a_planted_fault_voids_the_run(cell: Cell, plant: Plant, reason: str) -> None:
+    with pytest.raises(InvalidRun, match=reason):
+        once("stream", cell, plant)
+
+
+class TestCommand:
+    def test_a_benchmark_writes_its_metrics(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr("benchmarks.__main__.QUICK", TINY)
+        cells = [Cell("paho_plain"), Cell("aif", bundle=ADAPTIVE, mode="signed")]
+        monkeypatch.setattr(p1_throughput, "cells_of", lambda _size_bytes, **_: cells)
+        pings = [
+            cells,
+            [Cell("aif", bundle=ADAPTIVE, mode="aead", qos=1)],
+            [Cell("paho_plain", broker="stock")],
+        ]
+        monkeypatch.setattr(p2_round_trip, "groups", lambda: pings)
+        file = tmp_path / "out.json"
+        assert main(["p1", "p2", "--quick", "--noisy", "--sizes", "100", "--json", str(file)]) == 0
+        written = json.loads(file.read_text())
+        metrics = {metric["name"]: metric for metric in written["metrics"]}
+        assert metrics["p1.signed_adaptive_100B_vs_paho"]["goal"] == 12
+        assert metrics["p1.signed_adaptive_100B_vs_paho"]["better"] == "higher"
+        assert metrics["p2.signed_adaptive_qos0_vs_paho"]["unit"] == "ratio"
+        assert metrics["p1.overhead_unbundled"]["value"] == 26
+        assert written["environment"]["mosquitto"].startswith("mosquitto version")
+        assert written["tables"]["p1"]["void"] == {}
+        assert "p2.signed_adaptive_qos0_vs_paho" in capsys.readouterr().out
+
+    def test_a_void_row_is_in_no_figure_and_in_the_exit_status(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr("benchmarks.__main__.QUICK", TINY)
+        monkeypatch.setattr(
+            "benchmarks.__main__.Settings",
+            lambda rounds, durations, seed: Settings(rounds, durations, seed, "lose"),
+        )
+        cells = [Cell("paho_plain"), Cell("paho_tls", broker="tls")]
+        monkeypatch.setattr(p1_throughput, "cells_of", lambda _size_bytes, **_: cells)
+        file = tmp_path / "out.json"
+        assert main(["p1", "--quick", "--noisy", "--sizes", "100", "--json", str(file)]) == 1
+        written = json.loads(file.read_text())
+        assert set(written["tables"]["p1"]["void"]) == {cell.name for cell in cells}
+        assert [metric["name"] for metric in written["metrics"]] == ["p1.overhead_unbundled"]
+        assert "INVALID paho_plain, 100 B" in capsys.readouterr().err
+
+    def test_a_loaded_machine_is_refused(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr("benchmarks.environment.load", lambda: 3.25)
+        assert main(["p1", "--quick"]) == 2
+        assert "the load average is 3.25, above 0.5" in capsys.readouterr().err

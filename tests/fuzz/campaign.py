@@ -1,0 +1,141 @@
+"""Runs inputs through a decoder and judges it: only its documented refusals, bounded time, no growing memory.
+
+Inputs come in batches; a batch is determined by decoder, seed and number, so whatever it finds is found
+again. Each batch gets a freshly opened decoder, which may keep state (a receiver, a cache) inside a batch.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Final
+
+from tests.fuzz.inputs import damaged, noise
+
+BATCH_INPUTS: Final = 500
+SLOWEST_S: Final = 5.0
+"""CPU time one input may take: far above anything seen, far below what a flood of them needs."""
+
+GROWTH_BYTES: Final = 64 << 20
+"""Peak memory that a campaign may add after its first batches."""
+
+WARM_UP_BATCHES: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Decoder:
+    """One decoder and how to feed it.
+
+    Attributes:
+        name: what is decoded.
+        seeds: valid inputs, to be damaged.
+        open: a function that takes one input; it may check properties of what was accepted.
+        refusals: the errors it documents; everything else is a defect.
+        craft: structure-aware inputs: well-formed outside, wrong inside. Without it, damage only.
+    """
+
+    name: str
+    seeds: tuple[bytes, ...]
+    open: Callable[[], Callable[[bytes], object]]
+    refusals: tuple[type[Exception], ...]
+    craft: Callable[[Random], bytes] | None = None
+
+
+class DecoderDefect(AssertionError):  # noqa: N818  # what was found is the news, not that it is an error
+    """A decoder did what it must not do; the text tells how to see it again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What became of some inputs."""
+
+    inputs: int = 0
+    accepted: int = 0
+    slowest_s: float = 0.0
+    grown_bytes: int = 0
+    cpu_s: float = 0.0
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(
+            self.inputs + other.inputs,
+            self.accepted + other.accepted,
+            max(self.slowest_s, other.slowest_s),
+            max(self.grown_bytes, other.grown_bytes),
+            self.cpu_s + other.cpu_s,
+        )
+
+
+def without_folder(make: Callable[[], Decoder]) -> Callable[[Path], Decoder]:
+    """A factory for a decoder that needs no folder."""
+    return lambda _folder: make()
+
+
+def inputs(decoder: Decoder, rng: Random, count: int) -> Iterator[bytes]:
+    """Random, damaged and crafted inputs, mixed; the valid ones come first."""
+    yield from decoder.seeds[:count]
+    for _ in range(count - len(decoder.seeds)):
+        kind = rng.random()
+        if kind < 0.1:
+            yield noise(rng)
+        elif kind < 0.5 or decoder.craft is None:
+            yield damaged(rng, decoder.seeds)
+        else:
+            yield decoder.craft(rng)
+
+
+def fuzz(
+    decoder: Decoder, *, batches: Iterable[int], batch_inputs: int = BATCH_INPUTS, seed: int = 0
+) -> Tally:
+    """Feed whole batches.
+
+    Raises:
+        DecoderDefect: another error than documented, too much time, or memory that grows.
+    """
+    tally, baseline = Tally(), None
+    for number, batch in enumerate(batches):
+        if number == WARM_UP_BATCHES:
+            baseline = _peak_bytes()
+        tally += _one_batch(decoder, batch, batch_inputs, seed)
+    if baseline is not None:
+        grown = max(0, _peak_bytes() - baseline)
+        if grown > GROWTH_BYTES:
+            raise DecoderDefect(f"{decoder.name}: memory grew by {grown:,} B over {tally.inputs:,} inputs")
+        tally += Tally(grown_bytes=grown)
+    return tally
+
+
+def _one_batch(decoder: Decoder, batch: int, batch_inputs: int, seed: int) -> Tally:
+    rng = Random(f"{decoder.name} {seed} {batch}")
+    feed = decoder.open()
+    accepted, slowest = 0, 0.0
+    began = before = time.thread_time()
+    for data in inputs(decoder, rng, batch_inputs):
+        made = time.thread_time()
+        try:
+            feed(data)
+        except decoder.refusals:
+            pass
+        except Exception as error:
+            raise DecoderDefect(_story(decoder, batch, seed, data)) from error
+        else:
+            accepted += 1
+        before = time.thread_time()
+        if before - made > slowest:
+            slowest = before - made
+            if slowest > SLOWEST_S:
+                raise DecoderDefect(f"{slowest:.1f} s of CPU time; {_story(decoder, batch, seed, data)}")
+    return Tally(batch_inputs, accepted, slowest, 0, before - began)
+
+
+def _story(decoder: Decoder, batch: int, seed: int, data: bytes) -> str:
+    shown = data.hex() if len(data) <= 2_000 else f"{data[:2_000].hex()}… ({len(data):,} B)"
+    return f"{decoder.name}, seed {seed}, batch {batch}, input {shown}"
+
+
+def _peak_bytes() -> int:
+    """The most memory this process has held, so that neither a leak nor one greedy input escapes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
