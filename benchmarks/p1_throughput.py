@@ -7,6 +7,7 @@ number of messages of a bundle, and K=0 the framework's default.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from benchmarks.cell import ADAPTIVE, Cell
@@ -17,6 +18,8 @@ from benchmarks.report import Goal, Metric, judged, print_table, rows
 FIGURE = "messages_per_s"
 COLUMNS = ("messages_per_s", "sender_cpu_us", "receiver_cpu_us", "broker_cpu_us")
 MODES = ("aead", "signed", "checkpoint")
+CLIENTS = ("aif", "aif_fast")
+"""The framework over its default client, and over the one that needs no thread."""
 UNBUNDLED_OVERHEAD_BYTES = 26
 """Goal for what protection adds to an unbundled message: header 10, tag 16."""
 
@@ -30,8 +33,8 @@ def peer(contender: str, size_bytes: int, bundle: int = 1) -> Cell:
     return Cell(contender, size_bytes, bundle, broker="tls" if broker == "tls" else "tuned")
 
 
-def ours(mode: str, size_bytes: int, bundle: int) -> Cell:
-    return Cell("aif", size_bytes, bundle, mode)
+def ours(mode: str, size_bytes: int, bundle: int, client: str = "aif") -> Cell:
+    return Cell(client, size_bytes, bundle, mode)
 
 
 BUNDLES = {100: (1, 16, 64, 256, ADAPTIVE), 1_024: (1, 16, 31, 62, ADAPTIVE), 16_384: (1, 3, ADAPTIVE)}
@@ -41,21 +44,28 @@ BUNDLES = {100: (1, 16, 64, 256, ADAPTIVE), 1_024: (1, 16, 31, 62, ADAPTIVE), 16
 def cells_of(size_bytes: int, *, full: bool) -> list[Cell]:
     """All rows of one message size; without ``full`` larger sizes leave out rows that decide nothing."""
     bundles = BUNDLES[size_bytes]
-    if not full and size_bytes > 100:
+    if not full:
         bundles = tuple(bundle for bundle in bundles if bundle != 16)
     peers = PEERS if full or size_bytes == 100 else ("paho_plain", "paho_tls", "zenoh", "dora")
     return [
         *(peer(name, size_bytes) for name in peers),
         *(peer("paho_bundled", size_bytes, bundle) for bundle in bundles if bundle > 1),
-        *(ours(mode, size_bytes, bundle) for mode in MODES for bundle in bundles),
+        *(
+            ours(mode, size_bytes, bundle, client)
+            for client in CLIENTS
+            for mode in MODES
+            for bundle in bundles
+        ),
     ]
 
 
-def goals() -> list[Goal]:
+def goals(client: str = "aif") -> list[Goal]:
     """The ratios that decide P1."""
 
     def goal(name: str, cell: Cell, references: Sequence[Cell], value: float | None) -> Goal:
-        return Goal(f"p1.{name}", FIGURE, cell, tuple(references), value, "higher")
+        return Goal(
+            f"p1.{client}.{name}", FIGURE, replace(cell, contender=client), tuple(references), value, "higher"
+        )
 
     paho = [peer("paho_plain", 100), peer("paho_typed", 100)]
     zenoh = [peer("zenoh", 100), peer("zenoh_typed", 100)]
@@ -123,7 +133,11 @@ def measure(
         left_out += [line for line in lines if line not in left_out]
     by_size, void = run_all(settings, "stream", groups)
     metrics = [
-        metric for goal in goals() for rounds in by_size if (metric := goal.metric(rounds)) is not None
+        metric
+        for client in CLIENTS
+        for goal in goals(client)
+        for rounds in by_size
+        if (metric := goal.metric(rounds)) is not None
     ]
     tables: dict[str, Any] = {"left_out": left_out, "void": void, "bundle_policies": _policies()}
     for size_bytes, rounds in zip(sizes, by_size, strict=True):

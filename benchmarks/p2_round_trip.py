@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.cell import ADAPTIVE, Broker, Cell
 from benchmarks.harness import Round, Settings, Spread, available, run_all, spread
-from benchmarks.p1_throughput import MODES, raw
+from benchmarks.p1_throughput import CLIENTS, MODES, raw
 from benchmarks.report import Goal, Metric, judged, print_table, rows
 
 FIGURE = "p50_us"
@@ -27,8 +27,15 @@ def peer(contender: str, qos: int, broker: Broker = "tuned") -> Cell:
     return Cell(contender, SIZE_BYTES, qos=qos, broker=broker)
 
 
-def ours(mode: str, bundle: int, qos: int, broker: Broker = "tuned") -> Cell:
-    return Cell("aif", SIZE_BYTES, bundle, mode, qos, broker)
+def ours(mode: str, bundle: int, qos: int, broker: Broker = "tuned", *, client: str = "aif") -> Cell:
+    return Cell(client, SIZE_BYTES, bundle, mode, qos, broker)
+
+
+def all_ours(qos: int) -> list[Cell]:
+    """Both clients, all modes, with and without bundling."""
+    return [
+        ours(mode, bundle, qos, client=client) for client in CLIENTS for mode in MODES for bundle in BUNDLES
+    ]
 
 
 def groups() -> list[list[Cell]]:
@@ -39,30 +46,29 @@ def groups() -> list[list[Cell]]:
             *(peer(name, 0) for name in PEERS),
             peer("paho_tls", 0, "tls"),
             peer("zenoh_tls", 0),
-            *(ours(mode, bundle, 0) for mode in MODES for bundle in BUNDLES),
+            *all_ours(0),
         ],
         [
             *(peer(name, 1) for name in ("paho_plain", "paho_waiting", "obvious", "gmqtt")),
             stock,
-            *(ours(mode, bundle, 1) for mode in MODES for bundle in BUNDLES),
+            *all_ours(1),
         ],
         [
             stock,
             peer("paho_stock", 0, "stock"),
             peer("paho_plain", 1, "stock"),
             peer("paho_waiting", 1, "stock"),
-            ours("checkpoint", ADAPTIVE, 1, "stock"),
-            ours("checkpoint", ADAPTIVE, 0, "stock"),
+            *(ours("checkpoint", 1, qos, "stock", client=client) for client in CLIENTS for qos in (0, 1)),
         ],
     ]
 
 
-def goals() -> list[Goal]:
-    """The ratios that decide P2, for the default settings; without bundling they are context."""
+def goals(client: str = "aif") -> list[Goal]:
+    """The ratios that decide P2, with the default bundling and without any."""
     found = []
     for bundle, label in ((ADAPTIVE, "adaptive"), (1, "k1")):
         for mode in MODES:
-            qos_0, qos_1 = ours(mode, bundle, 0), ours(mode, bundle, 1)
+            qos_0, qos_1 = (ours(mode, bundle, qos, client=client) for qos in (0, 1))
             wanted: list[tuple[str, Cell, Cell, float]] = [
                 (f"{mode}_{label}_qos1_vs_paho_nodelay", qos_1, peer("paho_plain", 1), 0.8),
                 (f"{mode}_{label}_qos1_vs_paho_stock", qos_1, peer("paho_stock", 1, "stock"), 1 / 150),
@@ -71,7 +77,7 @@ def goals() -> list[Goal]:
                 (f"{mode}_{label}_qos0_vs_zenoh", qos_0, peer("zenoh", 0), 0.0),
             ]
             found += [
-                Goal(f"p2.{name}", FIGURE, cell, (rival,), value or None, "lower")
+                Goal(f"p2.{client}.{name}", FIGURE, cell, (rival,), value or None, "lower")
                 for name, cell, rival, value in wanted
             ]
     return found
@@ -82,7 +88,7 @@ def tail(rounds: Sequence[Round], cell: Cell) -> Metric | None:
     found = [entry[cell]["p99_us"] / entry[cell]["p50_us"] for entry in rounds if cell in entry]
     if not found:
         return None
-    name = f"p2.{cell.mode}_{'adaptive' if cell.bundle == ADAPTIVE else 'k1'}_qos{cell.qos}_p99_over_p50"
+    name = f"p2.{cell.contender}.{cell.mode}_{'adaptive' if cell.bundle == ADAPTIVE else 'k1'}_qos{cell.qos}_p99_over_p50"
     return judged(name, Spread.of(found), "ratio", 2, "lower")
 
 
@@ -95,15 +101,21 @@ def measure(settings: Settings) -> tuple[list[Metric], dict[str, Any]]:
         left_out += [line for line in lines if line not in left_out]
     by_group, void = run_all(settings, "ping", wanted)
     metrics = [
-        metric for goal in goals() for rounds in by_group if (metric := goal.metric(rounds)) is not None
+        metric
+        for client in CLIENTS
+        for goal in goals(client)
+        for rounds in by_group
+        if (metric := goal.metric(rounds)) is not None
     ]
-    for mode in MODES:
-        for qos in (0, 1):
-            found = tail(by_group[qos], ours(mode, ADAPTIVE, qos))
+    for qos in (0, 1):
+        for cell in all_ours(qos):
+            found = tail(by_group[qos], cell)
             metrics += [found] if found is not None else []
-    lag = spread(by_group[0], "signature_lag_ms", ours("checkpoint", ADAPTIVE, 0))
-    if lag is not None:
-        metrics.append(judged("p2.checkpoint_signature_lag", lag, "ms", None, "lower"))
+            lag = spread(by_group[qos], "signature_lag_ms", cell)
+            if lag is not None and cell.mode == "checkpoint" and qos == 0:
+                bundling = "adaptive" if cell.bundle == ADAPTIVE else "k1"
+                name = f"p2.{cell.contender}.checkpoint_{bundling}_signature_lag"
+                metrics.append(judged(name, lag, "ms", None, "lower"))
     tables: dict[str, Any] = {"left_out": left_out, "void": void}
     references = [peer("paho_plain", 0)], [peer("paho_plain", 1)], [peer("paho_stock", 1, "stock")]
     titles = (

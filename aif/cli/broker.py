@@ -1,4 +1,4 @@
-"""``aif broker``: the embedded MQTT broker, on loopback."""
+"""``aif broker``: the embedded MQTT broker on loopback, and the set-up of one for many machines."""
 
 from __future__ import annotations
 
@@ -8,16 +8,24 @@ from typing import Annotated
 import typer
 
 from aif.cli._options import HomeOption
+from aif.cli.broker_config import config
 
 app = typer.Typer(add_completion=False)
+app.command("config")(config)
 
 
-@app.command()
+@app.callback(invoke_without_command=True)
 def broker(
+    context: typer.Context,
     port: Annotated[int, typer.Option("--port", min=0, max=65_535, help="TCP port on 127.0.0.1.")] = 1883,
     home: HomeOption = Path(".aif"),
 ) -> int:
-    """Run a broker for this machine until stopped (Ctrl-C). It has no TLS and no access rules."""
+    """Run a broker for this machine until stopped (Ctrl-C). It has no TLS and no access rules.
+
+    For many machines, `aif broker config` writes a complete Mosquitto set-up.
+    """
+    if context.invoked_subcommand is not None:
+        return 0
     import asyncio
 
     from aif.cli import _wiring as wiring

@@ -25,6 +25,7 @@ from aif.protocol.numbers import CHECKPOINT_FRAMES, HOST_LIMITS, FrameType
 from aif.runtime.clock import SystemClock
 from aif.transport.address import BrokerAddress
 from aif.transport.base import Received, Transport
+from aif.transport.fast import FastTransport
 from aif.transport.mqtt import MQTTTransport
 from aif.trusted.communication import CommunicationService, SealedChannel, SecureReceiver, SecureSender
 from benchmarks.broker import HOST
@@ -205,5 +206,5 @@ def _grant(channel: SealedChannel, roles: Role, secret: bytes) -> Grant:
 
 def open_link(run: Run, role: ProcessRole, intake: Intake) -> Link:
     address = BrokerAddress(HOST, run.port)
-    transport = MQTTTransport(address, client_id=f"bench-{os.getpid()}")
-    return AifLink(run, role, intake, transport)
+    client = FastTransport if run.cell.contender == "aif_fast" else MQTTTransport
+    return AifLink(run, role, intake, client(address, client_id=f"bench-{os.getpid()}"))

@@ -6,35 +6,18 @@ Prints one line per decoder and ends with 1 when a decoder did what it must not 
 from __future__ import annotations
 
 import argparse
-import faulthandler
 import multiprocessing
 import sys
-import tempfile
 import time
 from concurrent.futures import Future, ProcessPoolExecutor
-from pathlib import Path
 from typing import Final
 
-from tests.fuzz.campaign import BATCH_INPUTS, DecoderDefect, Tally, fuzz
-from tests.fuzz.decoders import DECODERS
+from tests.fuzz.campaign import BATCH_INPUTS, DecoderDefect, Tally
+from tests.fuzz.decoders import DECODERS, portion
 
 DEFAULT_INPUTS: Final = 20_000
 PORTION_BATCHES: Final = 200
 """Batches that one process takes at a time."""
-
-STUCK_S: Final = 600
-"""A portion without an end for this long shows where it hangs, and ends its process."""
-
-
-def portion(name: str, first: int, batches: int, batch_inputs: int, seed: int) -> Tally:
-    """Some consecutive batches of one decoder, in a process of the pool."""
-    faulthandler.dump_traceback_later(STUCK_S * max(1, batches * batch_inputs // 20_000), exit=True)
-    try:
-        with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
-            decoder = DECODERS[name](Path(folder))
-            return fuzz(decoder, batches=range(first, first + batches), batch_inputs=batch_inputs, seed=seed)
-    finally:
-        faulthandler.cancel_dump_traceback_later()
 
 
 def campaign(names: list[str], inputs: int, seed: int, processes: int) -> list[str]:
@@ -52,23 +35,26 @@ def campaign(names: list[str], inputs: int, seed: int, processes: int) -> list[s
             for name in names
         }
         for name, portions in work.items():
-            tally = Tally()
+            tally, found = Tally(), False
             try:
                 for done in portions:
                     tally += done.result()
             except DecoderDefect as defect:
-                defects.append(f"{name}: {defect}\n  cause: {defect.__cause__!r}")
+                found = True
+                defects.append(str(defect))
                 for rest in portions:
                     rest.cancel()
-            say(line(name, tally, defective=len(defects) > 0 and defects[-1].startswith(f"{name}: ")))
+            say(line(name, tally, found=found))
     return defects
 
 
-def line(name: str, tally: Tally, *, defective: bool) -> str:
-    share = tally.accepted / tally.inputs if tally.inputs else 0.0
+def line(name: str, tally: Tally, *, found: bool) -> str:
+    if found:
+        return f"{name:26} DEFECT"
+    accepted, slowest_ms = tally.accepted / tally.inputs, tally.slowest_s * 1e3
     return (
-        f"{name:26} {tally.inputs:>10,} inputs {share:>6.1%} accepted, slowest {tally.slowest_s * 1e3:>7.2f} ms, "
-        f"memory +{tally.grown_bytes / 1e6:.1f} MB, {tally.cpu_s:.1f} s{', DEFECT' if defective else ''}"
+        f"{name:26} {tally.inputs:>10,} inputs {accepted:>6.1%} accepted, slowest {slowest_ms:>7.2f} ms, "
+        f"memory +{tally.grown_bytes / 1e6:.1f} MB, {tally.cpu_s:.1f} s"
     )
 
 

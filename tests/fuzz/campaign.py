@@ -120,7 +120,8 @@ def _one_batch(decoder: Decoder, batch: int, batch_inputs: int, seed: int) -> Ta
         except decoder.refusals:
             pass
         except Exception as error:
-            raise DecoderDefect(_story(decoder, batch, seed, data)) from error
+            what = f"{type(error).__name__}: {error}"
+            raise DecoderDefect(f"{_story(decoder, batch, seed, data)} raised {what}") from error
         else:
             accepted += 1
         before = time.thread_time()

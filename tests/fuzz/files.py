@@ -219,8 +219,8 @@ def _spoil(rng: Random, entry: tarfile.TarInfo) -> None:
     match rng.randrange(5):
         case 0:
             entry.name = rng.choice(
-                ("/etc/x.py", "../x.py", "a/../../x.py", "x.pkl", "aim.yaml", "aim.yaml/x.py", "a" * 90 + ".py",
-                 ".x.py", "a//b.py", "x.py\0y", "é.py", "a/" * 20 + "x.py")
+                ("/etc/x.py", "../x.py", "a/../../x.py", "x.pkl", "aim.yaml", "aim.yaml/x.py",
+                 "a" * 90 + ".py", ".x.py", "a//b.py", "x.py\0y", "é.py", "a/" * 20 + "x.py")
             )  # fmt: skip
         case 1:
             entry.type = rng.choice(

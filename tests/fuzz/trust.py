@@ -301,7 +301,13 @@ def _pairing_code() -> Decoder:
 # --- documents ------------------------------------------------------------------------------------
 
 _RELEASE = ModelRelease("gesture", "aim/tinyaif/gesture/4", 4, bytes(32), 10_000, 8_192, b"ticket")
-_PARAMETERS = {"a": 1, "b": True, "c": 0.5, "d": "x", "e": (1.0,)}
+_PARAMETERS: dict[str, bool | int | float | str | tuple[float, ...]] = {
+    "a": 1,
+    "b": True,
+    "c": 0.5,
+    "d": "x",
+    "e": (1.0,),
+}
 _REMOTE = RemoteChannel(
     bytes(16), "aif/ch/G/a/x", "a.x", "m", ("b.y",), ("n",), Auth.SIGNED, 1, 64, 1.0, 32_768, 0
 )

@@ -247,7 +247,7 @@ class BenchSite:
         )  # fmt: skip
 
     async def start_controller(self) -> None:
-        transport = MemoryTransport(self.broker, client_id="controller")
+        transport = self.transports["controller"] = MemoryTransport(self.broker, client_id="controller")
         await transport.connect()
         clock = SiteClock(speed=self._speed)
         with pytest.MonkeyPatch.context() as patch:
@@ -260,12 +260,9 @@ class BenchSite:
         await self.controller.admission.start()
 
         async def run() -> None:
-            try:
-                async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(self.controller.run())
-                    tasks.create_task(wiring._poll(self.controller.admission.communication))
-            finally:
-                await transport.aclose()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self.controller.run())
+                tasks.create_task(wiring._poll(self.controller.admission.communication))
 
         self.tasks["controller"] = asyncio.create_task(run(), name="controller")
 
@@ -306,14 +303,7 @@ class BenchSite:
             random=os.urandom,
             log=LogBook(name, clock, self.log),
         )  # fmt: skip
-
-        async def run() -> None:
-            try:
-                await host.run()
-            finally:
-                await transport.aclose()
-
-        self.tasks[name] = asyncio.create_task(run(), name=name)
+        self.tasks[name] = asyncio.create_task(host.run(), name=name)
 
     async def end(self, name: str) -> None:
         """End a process as SIGTERM does."""
@@ -321,6 +311,7 @@ class BenchSite:
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
+        await self.transports[name].aclose()
 
     async def kill(self, name: str) -> None:
         """End a device without a goodbye: the broker publishes its last will."""

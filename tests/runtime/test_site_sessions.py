@@ -206,10 +206,8 @@ def test_devices_find_a_controller_that_was_restarted(tmp_path: Path) -> None:
             await running_workflow(site)
             before = site.controller
             # as a process that is killed: nobody is told
-            task = site.tasks.pop("controller")
             site.broker.partition("controller")
-            task.cancel()
-            await asyncio.wait([task])
+            await site.end("controller")
             site.broker.heal("controller")
             await site.start_controller()
             assert site.controller is not before
