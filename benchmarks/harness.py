@@ -91,8 +91,8 @@ class Bench:
             print(f"{line} ({time.monotonic() - began_s:.1f} s)", file=sys.stderr, flush=True)
         return {cell: _mean(pair) for cell, pair in runs.items()}
 
-    async def run(self, task: Task, cell: Cell) -> Figures:
-        """One run of one cell."""
+    async def run(self, task: Task, cell: Cell, plant: Plant = "") -> Figures:
+        """One run of one cell, with a fault planted on request."""
         self._runs += 1
         folder = self._folder / str(self._runs)
         folder.mkdir()
@@ -100,7 +100,7 @@ class Bench:
         run = Run(
             task=task, cell=cell, durations=self.settings.durations, folder=str(folder),
             seed=self.settings.seed, secret_hex=os.urandom(32).hex(),
-            port=free_port() if broker is None else broker.port, plant=self.settings.plant,
+            port=free_port() if broker is None else broker.port, plant=plant or self.settings.plant,
         )  # fmt: skip
         return await Referee(run, 0 if broker is None else broker.pid).figures()
 

@@ -88,8 +88,12 @@ def tail(rounds: Sequence[Round], cell: Cell) -> Metric | None:
     found = [entry[cell]["p99_us"] / entry[cell]["p50_us"] for entry in rounds if cell in entry]
     if not found:
         return None
-    name = f"p2.{cell.contender}.{cell.mode}_{'adaptive' if cell.bundle == ADAPTIVE else 'k1'}_qos{cell.qos}_p99_over_p50"
+    name = f"p2.{cell.contender}.{cell.mode}_{_bundling(cell)}_qos{cell.qos}_p99_over_p50"
     return judged(name, Spread.of(found), "ratio", 2, "lower")
+
+
+def _bundling(cell: Cell) -> str:
+    return "adaptive" if cell.bundle == ADAPTIVE else "k1"
 
 
 def measure(settings: Settings) -> tuple[list[Metric], dict[str, Any]]:
@@ -113,8 +117,7 @@ def measure(settings: Settings) -> tuple[list[Metric], dict[str, Any]]:
             metrics += [found] if found is not None else []
             lag = spread(by_group[qos], "signature_lag_ms", cell)
             if lag is not None and cell.mode == "checkpoint" and qos == 0:
-                bundling = "adaptive" if cell.bundle == ADAPTIVE else "k1"
-                name = f"p2.{cell.contender}.checkpoint_{bundling}_signature_lag"
+                name = f"p2.{cell.contender}.checkpoint_{_bundling(cell)}_signature_lag"
                 metrics.append(judged(name, lag, "ms", None, "lower"))
     tables: dict[str, Any] = {"left_out": left_out, "void": void}
     references = [peer("paho_plain", 0)], [peer("paho_plain", 1)], [peer("paho_stock", 1, "stock")]

@@ -20,10 +20,16 @@ def controller(
 ) -> int:
     """Run the Controller of a site until stopped (Ctrl-C)."""
     from aif.cli import _wiring as wiring
+    from aif.errors import NotFound
     from aif.runtime.processes import die_with_parent, only_one, say_ready
 
     die_with_parent()
     place = wiring.Home(home)
+    if not (place.store / "metadata").is_dir():
+        raise NotFound(
+            f"there is no store in {place.root} to take the trust root from",
+            hint="make one with `aif store publish`, or give the --home that has it",
+        )
     with only_one(place.site / "running.lock", "the Controller of this site"):
         return wiring.run_until_signalled(
             wiring.run_controller(

@@ -4,15 +4,34 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from aif.cli._options import AimsOption, HomeOption
 
+if TYPE_CHECKING:  # the store's libraries are heavy, and `aif store --help` needs none
+    from store.repository import Repository
+
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Make, fill, show and serve the MPAI Store."
 )
+
+
+def _existing(home: Path) -> Repository:
+    """The store in a home folder; unlike publishing, looking makes none.
+
+    Raises:
+        NotFound: there is none.
+    """
+    from aif.cli import _wiring as wiring
+    from aif.cli._publishing import open_or_create_store
+    from aif.errors import NotFound
+
+    place = wiring.Home(home)
+    if not (place.store / "metadata").is_dir():
+        raise NotFound(f"there is no store at {place.store}", hint="make one with `aif store publish`")
+    return open_or_create_store(place)
 
 
 @app.command()
@@ -38,10 +57,7 @@ def publish(home: HomeOption = Path(".aif"), aims: AimsOption = []) -> None:  # 
 @app.command("list")
 def list_releases(home: HomeOption = Path(".aif")) -> None:
     """Show every release."""
-    from aif.cli import _wiring as wiring
-    from aif.cli._publishing import open_or_create_store
-
-    for release in open_or_create_store(wiring.Home(home)).releases():
+    for release in _existing(home).releases():
         state = f"  withdrawn: {release.yanked}" if release.yanked else ""
         print(f"{release.kind:<8} {release.path:<44} {release.length:>9,} B  {release.sha256[:16]}{state}")
 
@@ -50,9 +66,8 @@ def list_releases(home: HomeOption = Path(".aif")) -> None:
 def refresh(home: HomeOption = Path(".aif")) -> None:
     """Sign new metadata where the old is about to expire."""
     from aif.cli import _wiring as wiring
-    from aif.cli._publishing import open_or_create_store
 
-    open_or_create_store(wiring.Home(home)).renew(now=wiring.now())
+    _existing(home).renew(now=wiring.now())
     print("store metadata renewed")
 
 

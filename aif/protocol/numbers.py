@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
-from aif.model.ports import AuthMode as AuthMode  # a channel's setting first, a frame's rule here
+from aif.model.ports import AuthMode as AuthMode  # noqa: PLC0414  # the alias tells strict typing of a re-export
 
 VERSION = 1
 """Wire: high four bits of the first byte."""

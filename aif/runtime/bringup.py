@@ -98,7 +98,8 @@ class BringUp:
         await until(
             lambda: running.phases(Phase.READY),
             patience.trust_s, lambda: self._behind("take its channel keys", Phase.READY),
-            act=lambda: send_keys(plan, admission, means.grants), repeat_s=patience.repeat_s, check=self._check_boots,
+            act=lambda: send_keys(plan, admission, means.grants), repeat_s=patience.repeat_s,
+            check=self._check_boots,
         )  # fmt: skip
 
     # --- steps -------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import math
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -174,6 +175,9 @@ class AIMInstance:
             raise
         except AIFError as error:
             self._conclude(Event.FAILURE, f"{error.code}: {error}")
+        except BaseException as error:  # an interrupt of the whole program, or a defect here
+            self._conclude(Event.FAILURE, f"its task ended with {type(error).__name__}")
+            raise
         else:
             self._conclude(Event.ENDED)
         finally:
@@ -221,7 +225,7 @@ class AIMInstance:
             await self._running.wait()
             if period_ms is not None:
                 now_ms = self._clock.monotonic_ms()
-                due_ms += period_ms * max(1, (now_ms - due_ms) // period_ms)
+                due_ms += period_ms * max(1, math.ceil((now_ms - due_ms) / period_ms))
                 await self._clock.sleep(max(0.0, due_ms - now_ms) / 1000.0)
                 await self._running.wait()
             records, t_us = await self._joiner.next()

@@ -3,7 +3,8 @@
 Decides which records belong together and when there will be no more of them; not how the AIM runs.
 
 Invariants: records of an input are used in order, each at most once (but for the memory of LATEST); what can
-no longer be used is counted as unmatched; an input gives way to the others, so that none starves.
+no longer be used is counted as unmatched; what any input holds is taken with the next invocation, so that
+none starves.
 
 Source: MPAI-AIF V3 for periods; triggers and joins are this project's.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from aif.model.aim import AIMMetadata, Join
@@ -43,7 +44,6 @@ class Joiner:
         self._needs = {name: max(1, math.ceil(port.port.consumes)) for name, port in inputs.items()}
         self._held: dict[str, list[Message]] = {name: [] for name in inputs}
         self._last: dict[str, Message] = {}
-        self._turn = 0
 
     async def next(self) -> tuple[dict[str, Any], int]:
         """Arguments of the next invocation by input name, and the time stamp of what it will emit (µs).
@@ -76,22 +76,20 @@ class Joiner:
         if not self._triggers:
             raise EndOfStream(f"nothing that starts {self._contract.name} is connected")
         if trigger.any_of:
-            return {name: self._take(name) for name in await self._complete(self._in_turn(), at_least=1)}
+            return {name: self._take(name) for name in await self._complete(at_least=1)}
         while True:
-            await self._complete(self._triggers, at_least=len(self._triggers))
+            await self._complete(at_least=len(self._triggers))
             if trigger.join is not Join.TIMESTAMP or not self._drop_stale():
                 return {name: self._take(name) for name in self._triggers}
 
-    def _in_turn(self) -> tuple[str, ...]:
-        return self._triggers[self._turn :] + self._triggers[: self._turn]
-
-    async def _complete(self, names: Sequence[str], *, at_least: int) -> list[str]:
-        """Wait until so many of these inputs hold what an invocation needs; the first of them.
+    async def _complete(self, *, at_least: int) -> list[str]:
+        """Wait until so many triggering inputs hold what an invocation needs; all that do.
 
         Raises:
             EndOfStream: they cannot any more.
         """
         changed = asyncio.Event()
+        names = self._triggers
         ports = [self._inputs[name] for name in names]
         for port in ports:
             port.watch(changed)
@@ -101,8 +99,7 @@ class Joiner:
                 changed.clear()
                 complete = [name for name in names if self._fill(name)]
                 if len(complete) >= at_least:
-                    self._turn = (self._triggers.index(complete[0]) + 1) % len(self._triggers)
-                    return complete[:at_least]
+                    return complete
                 hopeful = [n for n in names if n not in complete and not self._inputs[n].finished]
                 if len(complete) + len(hopeful) < at_least:
                     raise EndOfStream(", ".join(n for n in names if n not in complete + hopeful))

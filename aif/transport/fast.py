@@ -475,8 +475,9 @@ class FastTransport(Endpoint):
 
 def _reason(error: OSError) -> str:
     """What went wrong, in the system's words; asyncio puts its own into ``strerror``."""
-    resolver = isinstance(error, socket.gaierror) or not error.errno or error.errno < 0
-    return error.strerror or str(error) if resolver else os.strerror(error.errno or 0)
+    if isinstance(error, socket.gaierror | ssl.SSLError) or not error.errno:
+        return error.strerror or str(error)
+    return os.strerror(error.errno)
 
 
 @lru_cache(maxsize=4_096)

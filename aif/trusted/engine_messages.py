@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -39,6 +39,8 @@ from aif.trusted.psa import (
 MAX_MESSAGE_BYTES: Final = 16 << 20
 LENGTH: Final = struct.Struct(">I")
 _MAX_TEXT: Final = 2000
+
+_GRANT_FIELDS: Final = tuple(field.name for field in fields(Grant))
 
 Signature = tuple[type, ...]
 _CREATE = (int, bytes, int)  # uid, data, flags
@@ -103,6 +105,7 @@ ENGINE_OPERATIONS: Final[Mapping[str, Signature]] = MappingProxyType(
     {
         "open_grant": (bytes, int),
         "attest": (bytes, list, int),
+        "sign_as_device": (bytes,),
         "generation": (),
         "selftest": (),
         "model_begin": (bytes, bytes, str),
@@ -161,41 +164,132 @@ def decode_request(data: bytes) -> Request:
     Raises:
         RemoteProtocolError: it is none.
     """
-    fields = Fields(decode(data, max_bytes=MAX_MESSAGE_BYTES), "request")
-    number = fields.uint(0, "id", maximum=UINT63_MAX)
+    read = Fields(decode(data, max_bytes=MAX_MESSAGE_BYTES), "request")
     request = Request(
-        number, fields.text(1, "operation", max_length=64), fields.array(2, "arguments", max_items=64)
+        read.uint(0, "id", maximum=UINT63_MAX),
+        read.text(1, "operation", max_length=64),
+        read.array(2, "arguments", max_items=64),
     )
-    fields.done()
+    read.done()
     return request
 
 
+def check_arguments(values: list[object], signature: Signature) -> list[Any]:
+    """The arguments of an operation, if they are as many and of the types it takes.
+
+    Raises:
+        PSAError: ``INVALID_ARGUMENT``.
+    """
+    if len(values) != len(signature):
+        raise _bad_argument(f"the operation takes {len(signature)} arguments, not {len(values)}")
+    return [
+        attributes_of(value) if kind is KeyAttributes else _typed(value, kind)
+        for value, kind in zip(values, signature, strict=True)
+    ]
+
+
 def encode_result(number: int, result: object) -> bytes:
-    return encode({0: number, 1: int(PSAStatus.SUCCESS), 2: _plain(result)})
+    """An answer; what is larger than a message becomes an error."""
+    answer = encode({0: number, 1: int(PSAStatus.SUCCESS), 2: result})
+    if len(answer) > MAX_MESSAGE_BYTES:
+        return encode_error(
+            number, PSAError(PSAStatus.INSUFFICIENT_MEMORY, "the result is larger than a message")
+        )
+    return answer
 
 
 def encode_error(number: int, error: AIFError) -> bytes:
     """An error as an answer: its status, its nearest known code, and its words without its causes."""
     status = error.status if isinstance(error, PSAError) else PSAStatus.GENERIC_ERROR
-    code = next(kind.code for kind in type(error).__mro__ if _ERRORS.get(getattr(kind, "code", "")) is kind)
-    words = [code, str(error)[:_MAX_TEXT], error.hint[:_MAX_TEXT]]
-    return encode({0: number, 1: int(status), 2: words})
+    ancestors = [kind for kind in type(error).__mro__ if issubclass(kind, AIFError)]
+    code = next(kind.code for kind in ancestors if _ERRORS.get(kind.code) is kind)
+    return encode({0: number, 1: int(status), 2: [code, str(error)[:_MAX_TEXT], error.hint[:_MAX_TEXT]]})
 
 
-def decode_answer(data: bytes, number: int) -> object:
-    """The result of request ``number``.
+def decode_answer(data: bytes, number: int) -> Any:
+    """The result of request ``number``, as the CBOR value it is.
 
     Raises:
         AIFError: the error that the engine answered with.
         RemoteProtocolError: not the answer to this request.
     """
-    fields = Fields(decode(data, max_bytes=MAX_MESSAGE_BYTES), "answer")
-    if fields.uint(0, "id", maximum=UINT63_MAX) != number:
-        raise RemoteProtocolError("the Security Engine answered another request")
-    status = fields.integer(1, "status", minimum=-1000, maximum=0)
-    if status == PSAStatus.SUCCESS:
-        found = decode_map(data)[2]
-        return found
-    row = Fields.of_row(fields.array(2, "error", max_items=3), "answer")
-    code, message = row.text(0, "code", max_length=20), row.text(1, "message", max_length=_MAX_TEXT)
-    raise _error(status, code, message, str(decode_map(data)[2][2]))
+    match decode(data, max_bytes=MAX_MESSAGE_BYTES):
+        case {0: int(found), 1: int(status), 2: result} if found == number:
+            if status == PSAStatus.SUCCESS:
+                return result
+            raise _error_of(status, result)
+        case _:
+            raise RemoteProtocolError("the Security Engine's answer is not to this request")
+
+
+def row_of_attributes(attributes: KeyAttributes) -> list[int]:
+    numbers = (attributes.key_type, attributes.algorithm, attributes.usage, attributes.bits)
+    return [*(int(number) for number in numbers), int(attributes.lifetime), attributes.key_id]
+
+
+def attributes_of(row: object) -> KeyAttributes:
+    """Key attributes from a row of six numbers.
+
+    Raises:
+        PSAError: ``INVALID_ARGUMENT``.
+    """
+    match row:
+        case [int(kind), int(algorithm), int(usage), int(bits), int(lifetime), int(key_id)]:
+            try:
+                return KeyAttributes(
+                    KeyType(kind), Algorithm(algorithm), KeyUsage(usage), bits, KeyLifetime(lifetime), key_id
+                )
+            except ValueError as error:
+                raise _bad_argument(f"key attributes: {error}") from error
+        case _:
+            raise _bad_argument("key attributes are six numbers")
+
+
+def row_of_info(info: StorageInfo) -> list[int]:
+    return [info.capacity_bytes, info.size_bytes, int(info.flags)]
+
+
+def info_of(row: Any) -> StorageInfo:
+    capacity_bytes, size_bytes, flags = row
+    return StorageInfo(capacity_bytes, size_bytes, StorageFlag(flags))
+
+
+def row_of_grant(grant: Grant) -> list[object]:
+    """A grant that was opened and accepted, with the keys of its channel."""
+    roster = [[r.index, r.aim_instance_id, r.host_id, r.grant_nonce, r.sign_pk] for r in grant.roster]
+    values: dict[str, object] = {name: getattr(grant, name) for name in _GRANT_FIELDS}
+    values |= {"roles": int(grant.roles), "auth_mode": grant.auth_mode.value, "roster": roster}
+    return list(values.values())
+
+
+def grant_of(row: Any) -> Grant:
+    """The inverse of ``row_of_grant``; the row comes from the engine, which has checked the grant."""
+    values = dict(zip(_GRANT_FIELDS, row, strict=True))
+    values["roles"], values["auth_mode"] = Role(values["roles"]), AuthMode(values["auth_mode"])
+    values["roster"] = tuple(RosterRow(*sender) for sender in values["roster"])
+    return Grant(**values)
+
+
+def _error_of(status: int, words: object) -> AIFError:
+    match words:
+        case [str(code), str(message), str(hint)] if code in _ERRORS:
+            if code == PSAError.code and status != PSAStatus.GENERIC_ERROR:
+                return psa_error(PSAStatus(status), message, hint)
+            return _ERRORS[code](message, hint=hint)
+        case _:
+            return RemoteProtocolError("the Security Engine answered an error that cannot be read")
+
+
+def psa_error(status: PSAStatus, message: str, hint: str) -> PSAError:
+    """A PSA error whose message names its status already."""
+    return PSAError(status, message.removesuffix(f" ({status.name})"), hint=hint)
+
+
+def _typed(value: object, kind: type) -> object:
+    if type(value) is not kind:
+        raise _bad_argument(f"an argument is {type(value).__name__} where {kind.__name__} is taken")
+    return value
+
+
+def _bad_argument(message: str) -> PSAError:
+    return PSAError(PSAStatus.INVALID_ARGUMENT, message)

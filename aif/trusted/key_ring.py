@@ -11,6 +11,7 @@ Source: PSA Certified Crypto API 1.x, key management.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -33,7 +34,7 @@ from aif.trusted.psa import (
     PSAError,
     PSAStatus,
 )
-from aif.trusted.records import UID_BYTES, RecordId, corrupt
+from aif.trusted.records import OWNER_BYTES, UID_BYTES, RecordId, corrupt
 from aif.trusted.sealed_store import Random, SealedStore
 
 MAX_VOLATILE_KEYS_PER_OWNER: Final = 64
@@ -226,7 +227,9 @@ def _check_policy(attributes: KeyAttributes) -> None:
 def _record(owner: bytes, key_id: int) -> RecordId | None:
     if not KEY_ID_USER_MIN <= key_id <= KEY_ID_USER_MAX:
         return None
-    return RecordId(owner, key_id.to_bytes(UID_BYTES))
+    # The store holds other secrets too: no owner that a caller can name is one of theirs.
+    ring = hashlib.blake2b(b"AIF-KEYS-1" + owner, digest_size=OWNER_BYTES).digest()
+    return RecordId(ring, key_id.to_bytes(UID_BYTES))
 
 
 def _read(body: bytes, key_id: int) -> Key:

@@ -55,7 +55,7 @@ class AifLink:
     def __init__(self, run: Run, role: ProcessRole, intake: Intake, transport: Transport) -> None:
         cell = run.cell
         self._intake, self._transport, self._cell = intake, transport, cell
-        self._timed = run.task == "ping"
+        self._timed = run.task == "ping" and cell.mode == AuthMode.CHECKPOINT
         self._clock = SystemClock()
         data_bytes = cell.size_bytes - SEQUENCE_BYTES
         self._codec = compile_record(RecordType.parse(f"{{uint32 sequence; uint8[{data_bytes}] data}}"))
@@ -144,6 +144,7 @@ class AifLink:
     def _event(self, event: ChannelEvent) -> None:
         if isinstance(event, LossReport | AuthFailure):
             self._trouble.append(repr(event))
+            self._intake.failed(f"the receiver reports {event}")
 
     # --- proof ------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -52,8 +53,7 @@ PINGS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _mosquitto() -> None:
+def _require_mosquitto() -> None:
     try:
         program()
     except BrokerMissing as error:
@@ -62,29 +62,31 @@ def _mosquitto() -> None:
         pytest.skip(f"THE BENCHMARKS WERE NOT TESTED: {error}")
 
 
-def once(task: Task, cell: Cell, plant: Plant = "") -> Figures:
+@pytest.fixture(scope="module")
+def running() -> Iterator[Bench]:
+    _require_mosquitto()
+    with bench(Settings(1, TINY)) as brokers:
+        yield brokers
+
+
+def once(running: Bench, task: Task, cell: Cell, plant: Plant = "") -> Figures:
     """One run of one cell."""
     missing = CONTENDERS[cell.contender].missing()
     if missing or (cell.contender == "dora" and dora_node.program() is None):
         pytest.skip(f"{cell.contender} was not tested: the extra `bench` is not installed")
-
-    async def run(running: Bench) -> Figures:
-        return await running.run(task, cell)
-
-    with bench(Settings(1, TINY, plant=plant)) as running:
-        return asyncio.run(run(running))
+    return asyncio.run(running.run(task, cell, plant))
 
 
 @pytest.mark.parametrize("cell", STREAMS, ids=lambda cell: cell.name)
-def test_a_stream_is_verified_to_its_last_message(cell: Cell) -> None:
-    figures = once("stream", cell)
+def test_a_stream_is_verified_to_its_last_message(running: Bench, cell: Cell) -> None:
+    figures = once(running, "stream", cell)
     assert figures["messages"] > 0
     assert figures["messages_per_s"] > 0
 
 
 @pytest.mark.parametrize("cell", PINGS, ids=lambda cell: cell.name)
-def test_round_trips_are_counted_one_by_one(cell: Cell) -> None:
-    figures = once("ping", cell)
+def test_round_trips_are_counted_one_by_one(running: Bench, cell: Cell) -> None:
+    figures = once(running, "ping", cell)
     assert figures["trips"] >= TINY.round_trips
     assert 0 < figures["p50_us"] <= figures["p95_us"] <= figures["p99_us"]
 
@@ -99,12 +101,16 @@ def test_round_trips_are_counted_one_by_one(cell: Cell) -> None:
     ],
 )
 @pytest.mark.parametrize("cell", [STREAMS[0], STREAMS[9]], ids=lambda cell: cell.name)
-def test_a_planted_fault_voids_the_run(cell: Cell, plant: Plant, reason: str) -> None:
+def test_a_planted_fault_voids_the_run(running: Bench, cell: Cell, plant: Plant, reason: str) -> None:
     with pytest.raises(InvalidRun, match=reason):
-        once("stream", cell, plant)
+        once(running, "stream", cell, plant)
 
 
 class TestCommand:
+    @pytest.fixture(autouse=True)
+    def broker(self) -> None:
+        _require_mosquitto()
+
     def test_a_benchmark_writes_its_metrics(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:

@@ -60,7 +60,9 @@ def doubler(process: str, *, restart_limit: int = 0) -> Library:
 
 def test_a_device_that_never_connects(tmp_path: Path) -> None:
     async def journey() -> None:
-        async with bench_site(tmp_path, devices=("left",), patience=Patience(connect_s=0.5)) as site:
+        patience = Patience(connect_s=2, repeat_s=0.1)
+        async with bench_site(tmp_path, devices=("left",), patience=patience) as site:
+            await site.until_trusted("left")
             site.add_device("right")
             running = await site.deploy()
             await site.until(running, WorkflowState.DEPLOYING, note="waits for devices: right is unknown")
