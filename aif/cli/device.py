@@ -57,7 +57,8 @@ def list_devices(home: HomeOption = Path(".aif")) -> None:
     from aif.cli import _wiring as wiring
     from aif.runtime.devices import Site
 
-    for record in Site.open_or_create(wiring.Home(home).site, os.urandom).state.devices:
+    devices = Site.open_or_create(wiring.Home(home).site, os.urandom).state.devices
+    for record in sorted(devices, key=lambda record: record.device):
         state = (
             "revoked"
             if record.revoked

@@ -53,6 +53,9 @@ CHALLENGE_PATIENCE_S = 3.0
 HELLO_INTERVAL_MS = 500.0
 """Hellos that follow a challenge faster are ignored: whoever repeats old ones must not keep a device busy."""
 
+REJECTED_PATIENCE_S = 10.0
+"""A boot that was rejected is asked again only after this long: the Store may have learnt about it."""
+
 REATTESTATION_S = 15 * 60.0
 REATTESTATION_PATIENCE_S = 60.0
 """A device that does not answer its re-attestation for this long has lost its trust."""
@@ -82,6 +85,7 @@ class DeviceLink:
     device: str
     hello: Hello | None = None
     offered: Hello | None = None
+    rejected_boot: bytes = b""
     trust: Trust = Trust.UNKNOWN
     verdict: tuple[str, ...] = ()
     reason: str = ""
@@ -122,16 +126,21 @@ class Admission:
         self._reference, self._on_message, self._on_trust = reference, on_message, on_trust
         self.links: dict[str, DeviceLink] = {}
         self._answers: dict[bytes, bytes] = {}
+        self._end_watch: Callable[[], None] = lambda: None
 
     async def start(self) -> None:
         """Listen to devices."""
-        self._transport.on_connection(self._connection_changed)
+        self._end_watch = self._transport.on_connection(self._connection_changed)
         for what, qos in ((Up.HELLO, 1), (Up.STATUS, 1), (Up.REPORT, CONTROL_QOS)):
             await self._transport.subscribe(topics.up_filter(what=what), self._from_device, qos=qos)
         await self._transport.subscribe(
             topics.attestation_filter(Attestation.EVIDENCE), self._evidence, qos=1
         )
         await self._transport.subscribe(topics.enrolment_filter(Enrolment.REQUEST), self._enrolment, qos=1)
+
+    def stop(self) -> None:
+        """The connection is about to be closed, which is no news."""
+        self._end_watch()
 
     def _connection_changed(self, change: ConnectionChange) -> None:
         if change.connected:
@@ -209,6 +218,8 @@ class Admission:
         waited_ms = now_ms - link.challenged_ms
         if waited_ms < (CHALLENGE_PATIENCE_S * 1000 if self._verifier.expects(device) else HELLO_INTERVAL_MS):
             return  # its challenge is on the way
+        if hello.boot_id == link.rejected_boot and waited_ms < REJECTED_PATIENCE_S * 1000:
+            return
         current = link.hello
         if current is not None and (hello.boot_id, hello.time_us) == (current.boot_id, current.time_us):
             return  # the hello of the session that exists, once more
@@ -271,7 +282,11 @@ class Admission:
             if link.trust is not Trust.TRUSTED:
                 link.reason = str(error)
             return
-        self._log.error("evidence rejected", device=link.device, step=error.step, reason=str(error))
+        asked = link.offered or link.hello
+        boot = asked.boot_id if asked is not None else b""
+        if (boot, str(error)) != (link.rejected_boot, link.reason):
+            self._log.error("evidence rejected", device=link.device, step=error.step, reason=str(error))
+        link.rejected_boot = boot
         self._end(link, Trust.REJECTED, str(error))
 
     def _accept(self, link: DeviceLink, verdict: Verdict) -> None:

@@ -91,6 +91,7 @@ class Controller:
                 await self._clock.sleep(1.0)
         finally:
             await asyncio.gather(*(self.stop(aiw_id) for aiw_id in self.workflows))
+            self.admission.stop()
 
     # --- User Agent's calls ------------------------------------------------------------------------
 

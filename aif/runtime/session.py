@@ -120,7 +120,13 @@ class DeviceSession:
         Raises:
             EnrolmentRefused: the device was never provisioned, or has used its secret.
         """
-        self._transport.on_connection(self._connection_changed)
+        end_watch = self._transport.on_connection(self._connection_changed)
+        try:
+            await self._serve()
+        finally:
+            end_watch()
+
+    async def _serve(self) -> None:
         if not self._state.load().enrolled:
             await self._enrol()
         subscriptions = [
@@ -185,7 +191,7 @@ class DeviceSession:
                 self._say_hello()
                 self._tell_unanswered(
                     "the Controller does not answer",
-                    "is it running, on the same broker? does `aif device list` there show this device?",
+                    "is it running, on the same broker? `aif status` there says whether it refused it",
                 )
                 with suppress(TimeoutError):
                     async with asyncio.timeout(HELLO_INTERVAL_S):

@@ -85,7 +85,7 @@ class UserAgentServer:
 
     def status(self) -> dict[str, Any]:
         """Everything a screen needs."""
-        links = self._controller.admission.links.values()
+        links = sorted(self._controller.admission.links.values(), key=lambda link: link.device)
         return {
             "devices": [
                 {
@@ -132,7 +132,7 @@ def _workflow_status(running: RunningWorkflow) -> dict[str, Any]:
                 "phase": str(status.phase),
                 "aims": {aim: str(report.state) for aim, report in status.aims.items()},
             }
-            for device, status in running.status.items()
+            for device, status in sorted(running.status.items())
         },
         "models": [
             {

@@ -26,8 +26,7 @@ import os
 import random
 import socket
 import ssl
-from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 
 from aif.errors import (
@@ -43,28 +42,17 @@ from aif.transport import packets
 from aif.transport.address import BrokerAddress, mqtt_url
 from aif.transport.backoff import Backoff
 from aif.transport.base import Handler, LastWill, Limits, Received, Statistics, check_message, check_qos
+from aif.transport.confirmations import Confirmations, Unconfirmed
 from aif.transport.endpoint import Endpoint
 from aif.transport.fast_link import FastLink
 from aif.transport.filters import Entry
 from aif.transport.mqtt import FILTERS_PER_PACKET, MAX_CLIENT_ID_BYTES, UNSUBSCRIBE_TIMEOUT_S
 from aif.transport.packets import PacketType
 
-MAX_IN_FLIGHT = 100
-"""Unconfirmed QoS 1 messages on the wire; the embedded broker's own bound for the other direction."""
-
 CLOSE_GRACE_S = 2.0
 """How long ``aclose`` lets the last messages be written before it cuts the connection."""
 
 _topic = lru_cache(maxsize=4_096)(packets.text)
-
-
-@dataclass(slots=True)
-class _Unconfirmed:
-    """A QoS 1 message until the broker confirmed it."""
-
-    packet: bytes
-    size_bytes: int
-    done: asyncio.Future[None] | None
 
 
 class FastSubscription:
@@ -123,12 +111,9 @@ class FastTransport(Endpoint):
         self._link: FastLink | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._first: asyncio.Future[None] | None = None
-        self._packet_id = 0
         self._resubscribing: set[int] = set()
         self._replies: dict[int, asyncio.Future[None]] = {}  # by packet id of SUBSCRIBE or UNSUBSCRIBE
-        self._in_flight: dict[int, _Unconfirmed] = {}  # by packet id, oldest first
-        self._queued: deque[tuple[int, _Unconfirmed]] = deque()
-        self._unconfirmed_bytes = 0
+        self._unconfirmed = Confirmations()
         self._room_wanted: set[asyncio.Future[None]] = set()
 
     @property
@@ -197,9 +182,8 @@ class FastTransport(Endpoint):
             packet_id = self._next_id()
             self._resubscribing.add(packet_id)
             link.write(packets.subscribe(packet_id, filters[start : start + FILTERS_PER_PACKET]))
-        for unconfirmed in self._in_flight.values():
-            unconfirmed.packet = packets.repeated(unconfirmed.packet)
-            link.write(unconfirmed.packet)
+        for packet in self._unconfirmed.repeated():
+            link.write(packet)
         if not filters:
             self._announce_up()
 
@@ -246,13 +230,7 @@ class FastTransport(Endpoint):
         if link is not None:
             await link.finish(CLOSE_GRACE_S)
             self._counters.dropped_outgoing += link.waiting_messages
-        unconfirmed = [*self._in_flight.values(), *(entry for _, entry in self._queued)]
-        self._counters.dropped_outgoing += len(unconfirmed)
-        for entry in unconfirmed:
-            if entry.done is not None and not entry.done.done():
-                entry.done.set_exception(NotConnected(told))
-        self._in_flight.clear()
-        self._queued.clear()
+        self._counters.dropped_outgoing += self._unconfirmed.abandon(NotConnected(told))
         await asyncio.wait({keeper})
 
     # --- sending ----------------------------------------------------------------------------------
@@ -262,7 +240,7 @@ class FastTransport(Endpoint):
         link = self._live_link()
         if not self._has_room(link, qos, len(payload)):
             self._counters.refused += 1
-            waiting = link.waiting_messages if qos == 0 else self._unconfirmed
+            waiting = link.waiting_messages if qos == 0 else len(self._unconfirmed)
             raise TransportError(
                 f"the outgoing queue to {self._broker} is full ({waiting} messages wait)",
                 hint="send more slowly, or await publish()",
@@ -293,10 +271,6 @@ class FastTransport(Endpoint):
                 hint="the message may still arrive; check the broker's load and its access rules",
             ) from None
 
-    @property
-    def _unconfirmed(self) -> int:
-        return len(self._in_flight) + len(self._queued)
-
     def _live_link(self) -> FastLink:
         if self._link is None or not self._connected:
             raise NotConnected(
@@ -308,7 +282,7 @@ class FastTransport(Endpoint):
     def _has_room(self, link: FastLink, qos: int, size_bytes: int) -> bool:
         limits = self.limits
         if qos:
-            messages, waiting_bytes = self._unconfirmed, self._unconfirmed_bytes
+            messages, waiting_bytes = len(self._unconfirmed), self._unconfirmed.waiting_bytes
         else:
             messages, waiting_bytes = link.waiting_messages, link.waiting_bytes
         return messages < limits.outgoing_messages and waiting_bytes + size_bytes <= limits.outgoing_bytes
@@ -328,39 +302,14 @@ class FastTransport(Endpoint):
                 packets.publish(_topic(topic), payload, qos=0, retain=retain, packet_id=0), message=True
             )
         else:
-            packet_id = self._next_id()
-            packet = packets.publish(_topic(topic), payload, qos=1, retain=retain, packet_id=packet_id)
-            entry = _Unconfirmed(packet, len(payload), done)
-            self._unconfirmed_bytes += len(payload)
-            if len(self._in_flight) < MAX_IN_FLIGHT:
-                self._in_flight[packet_id] = entry
+            message = Unconfirmed(_topic(topic), payload, retain, done)
+            if packet := self._unconfirmed.add(message, self._replies):
                 link.write(packet)
-            else:
-                self._queued.append((packet_id, entry))
         self._counters.sent += 1
         self._counters.sent_bytes += len(payload)
 
     def _next_id(self) -> int:
-        """A packet id that nothing waits on (§2.3.1)."""
-        taken = {packet_id for packet_id, _ in self._queued} if len(self._queued) > 32_768 else ()
-        while True:
-            self._packet_id = self._packet_id % 0xFFFF + 1
-            found = self._packet_id
-            if found not in self._in_flight and found not in self._replies and found not in taken:
-                return found
-
-    def _confirmed(self, packet_id: int) -> None:
-        entry = self._in_flight.pop(packet_id, None)
-        if entry is None:
-            return
-        self._unconfirmed_bytes -= entry.size_bytes
-        if entry.done is not None and not entry.done.done():
-            entry.done.set_result(None)
-        if self._queued and self._link is not None:
-            next_id, following = self._queued.popleft()
-            self._in_flight[next_id] = following
-            self._link.write(following.packet)
-        self._wake_senders()
+        return self._unconfirmed.next_id(self._replies)
 
     def _wake_senders(self) -> None:
         for room in self._room_wanted:
@@ -449,7 +398,9 @@ class FastTransport(Endpoint):
             if packet_id:
                 link.acknowledge(packet_id)
         elif kind == PacketType.PUBACK:
-            self._confirmed(packets.packet_id_of(body))
+            if packet := self._unconfirmed.confirmed(packets.packet_id_of(body), self._replies):
+                link.write(packet)
+            self._wake_senders()
         elif kind == PacketType.SUBACK:
             self._replied(packets.packet_id_of(body, more=1), body[2:])
         elif kind == PacketType.UNSUBACK:

@@ -55,6 +55,7 @@ class LocalServer:
         self.path, self._handler = path, handler
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
+        self._closing = False
 
     async def start(self) -> None:
         """Listen.
@@ -81,6 +82,7 @@ class LocalServer:
             os.umask(previous)
 
     async def aclose(self) -> None:
+        self._closing = True
         if self._server is not None:
             self._server.close()
             for task in list(self._connections):
@@ -97,6 +99,9 @@ class LocalServer:
             await self._serve(reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError):
             pass  # the caller left; its call ends with it
+        except asyncio.CancelledError:
+            if not self._closing:  # asyncio itself looks at how this task ended, and does not expect this
+                raise
         finally:
             self._connections.discard(task)
             writer.close()

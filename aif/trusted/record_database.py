@@ -141,7 +141,10 @@ class RecordDatabase:
             return self._connection.execute(query, values).fetchall()
 
     def _heads(self, query: str, *values: object) -> tuple[Head, ...]:
-        return tuple(Head(generation, bytes(digest)) for generation, digest in self._rows(query, *values))
+        heads = tuple(Head(generation, bytes(digest)) for generation, digest in self._rows(query, *values))
+        if any(head.generation < 0 for head in heads):
+            raise corrupt(f"{self._name} holds a generation that was never written")
+        return heads
 
     def _create_or_check(self) -> None:
         found = {text for (text,) in self._connection.execute("SELECT sql FROM sqlite_master") if text}

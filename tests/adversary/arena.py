@@ -156,14 +156,17 @@ async def arena(
             patch = stack.enter_context(pytest.MonkeyPatch.context())
             patch.setattr(site_module, "MemoryTransport", _over(proxy))
         site = await stack.enter_async_context(
-            bench_site(folder, devices=devices, inventory=THREE_DEVICES, speed=speed)
+            bench_site(folder, devices=(), inventory=THREE_DEVICES, speed=speed)
         )
         transport: Transport = MemoryTransport(site.broker, client_id="hostile")
         if proxy is not None:
             transport = MQTTTransport(broker.address, client_id="hostile", backoff=QUICK)
         stack.push_async_callback(transport.aclose)
         hostile = HostileClient(transport)
-        await hostile.start()
+        await hostile.start()  # before any device says its first word
+        for name in devices:
+            site.add_device(name)
+            await site.start_device(name)
         attacked = Arena(site, hostile, proxy)
         attacked.uncaught = uncaught
         watch = asyncio.create_task(attacked.watch())

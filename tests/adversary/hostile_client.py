@@ -68,7 +68,7 @@ class HostileClient:
         """The next ``count`` payloads on a topic, from now on."""
         before = len(self.heard(topic))
         await self.until(lambda: len(self.heard(topic)) >= before + count)
-        return self.heard(topic)[before:]
+        return self.heard(topic)[before : before + count]
 
     # --- injecting ----------------------------------------------------------------------------------
 

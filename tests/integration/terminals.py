@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import select
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+GESTURE = ROOT / "workflows" / "gesture"
+INVENTORY = GESTURE / "inventory.yaml"
+DEVICES = ("edge-1", "gw-1", "mcu-1", "mcu-2")
 PATIENCE_S = 60.0
 """Time after which a wait has failed; starting Python on a busy machine takes seconds."""
 
@@ -86,6 +90,17 @@ class Started:
         await self.interrupt(signal.SIGKILL)
 
 
+@dataclass(slots=True)
+class Site:
+    """The parts of the gesture site, each in its terminal."""
+
+    broker_url: str
+    broker: Started
+    store: Started
+    controller: Started
+    devices: dict[str, Started]
+
+
 class Desk:
     """Several terminals in one folder, and everything that was started in them."""
 
@@ -147,6 +162,24 @@ class Desk:
         await process.until("controller started")
         return process
 
+    async def gesture_site(self, *, follow: bool = False) -> Site:
+        """Every part of the gesture workflow's site, started by hand; all devices are trusted."""
+        for name in DEVICES:
+            await self.ok("device", "add", name, "--inventory", INVENTORY)
+        broker, broker_url = await self.broker()
+        store, store_url = await self.store()
+        controller = await self.controller(broker_url, store_url)
+        where = ("--inventory", INVENTORY, "--broker", broker_url)
+        devices = {}
+        for name in DEVICES:
+            verb = "mcu" if name.startswith("mcu") else "host"
+            devices[name] = await self.start(
+                verb, "--device", name, *where, *(["--follow"] if follow else [])
+            )
+        for device in devices.values():
+            await device.until("session with the Controller is trusted")
+        return Site(broker_url, broker, store, controller, devices)
+
     async def close(self) -> None:
         """End what still runs, last started first."""
         for started in reversed(self.started):
@@ -197,11 +230,19 @@ def alive(pid: int) -> bool:
     return state != "Z"
 
 
-async def until(condition: Callable[[], bool], what: str) -> None:
-    """Until something outside this process is so; there is nothing to be woken by."""
-    try:
-        async with asyncio.timeout(PATIENCE_S):
-            while not condition():
-                await asyncio.sleep(0.05)
-    except TimeoutError:
-        raise AssertionError(f"not within {PATIENCE_S:g} s: {what}") from None
+async def gone(pids: set[int]) -> None:
+    """Until all of these processes have ended; they may be nobody's children, so they are looked at."""
+    async with asyncio.timeout(PATIENCE_S):
+        while any(alive(pid) for pid in pids):
+            for pid in filter(alive, pids):
+                await asyncio.to_thread(_wait_for, pid)
+
+
+def _wait_for(pid: int) -> None:
+    """Until a process ends, at most a second (pidfd_open(2))."""
+    with suppress(ProcessLookupError):
+        handle = os.pidfd_open(pid)
+        try:
+            select.select([handle], [], [], 1.0)
+        finally:
+            os.close(handle)

@@ -9,20 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.terminals import ROOT, desk
+from tests.integration.terminals import DEVICES, GESTURE, INVENTORY, desk
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
-
-INVENTORY = ROOT / "workflows" / "gesture" / "inventory.yaml"
-WORKFLOW = ROOT / "workflows" / "gesture"
-DEVICES = ("edge-1", "gw-1", "mcu-1", "mcu-2")
 
 
 def test_five_terminals(home: Path) -> None:
     async def journey() -> None:
         async with desk(home) as terminals:
-            for device in DEVICES:
-                told = await terminals.ok("device", "add", device, "--inventory", INVENTORY)
+            for name in DEVICES:
+                told = await terminals.ok("device", "add", name, "--inventory", INVENTORY)
                 assert re.search(r"^pairing code (\w{4}-){6}\w{4}; it may enrol", told, re.MULTILINE), told
             _, broker = await terminals.broker()
             _, store = await terminals.store()
@@ -41,15 +37,15 @@ def test_five_terminals(home: Path) -> None:
             assert [line.split()[0] for line in listed.splitlines()] == list(DEVICES)
             assert all(line.endswith(" enrolled") for line in listed.splitlines())
 
-            told = await terminals.ok("deploy", WORKFLOW, "--inventory", INVENTORY)
+            told = await terminals.ok("deploy", GESTURE, "--inventory", INVENTORY)
             assert told.splitlines() == [
                 "GestureRecognition-1 is planned", "GestureRecognition-1 is running",
             ]  # fmt: skip
 
             shown = await terminals.ok("status")
             assert re.search(r"^ {2}GestureRecognition-1 +running$", shown, re.MULTILINE), shown
-            for device in DEVICES:
-                assert re.search(rf"^ {{2}}{device} +trusted$", shown, re.MULTILINE), shown
+            for name in DEVICES:
+                assert re.search(rf"^ {{2}}{name} +trusted$", shown, re.MULTILINE), shown
             for aim in ("imu", "extract", "classifier", "anomaly", "decision", "sink"):
                 assert f"{aim} running" in shown
 
@@ -57,7 +53,7 @@ def test_five_terminals(home: Path) -> None:
             (workflow,) = status["workflows"]
             assert workflow["placement"]["proven_gap"] == 0.0
             assert {model["device"] for model in workflow["models"]} == {"mcu-1", "mcu-2"}
-            assert all(step.endswith(": ok") for device in status["devices"] for step in device["appraisal"])
+            assert all(step.endswith(": ok") for entry in status["devices"] for step in entry["appraisal"])
 
             logs = await terminals.ok("logs")
             assert re.search(r"^[\d:.]+ controller +info +evidence accepted device=mcu-1", logs, re.MULTILINE)

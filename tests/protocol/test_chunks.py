@@ -59,8 +59,11 @@ def test_the_bytes_are_those_of_another_library() -> None:
 
 
 def test_vector() -> None:
-    assert RELEASE.release_id.hex() == "5a0e"
-    assert hashlib.sha256(b"".join(SEALED)).hexdigest() == "5a0e"
+    assert RELEASE.release_id.hex() == "ba2a0d01bf1f21eebbbf65cbf1ded620aaa6c7fc1394a3036c7b35473e548442"
+    assert (
+        hashlib.sha256(b"".join(SEALED)).hexdigest()
+        == "c5031abe0253c496d1adf0f3e010aec7a8090b26d4d05aae8834715957bc9a78"
+    )
 
 
 @given(model=st.binary(min_size=1, max_size=5000), size=st.integers(1024, 4096), key=st.binary(min_size=32, max_size=32), order=st.randoms())  # fmt: skip
@@ -127,7 +130,12 @@ def test_chunks_that_cannot_be_are_refused_before_decryption(index: int, chunk: 
 
 
 def test_only_what_a_release_can_be_is_one() -> None:
-    for wrong in ({"chunk_bytes": 1023}, {"plaintext_bytes": 0}, {"release_counter": 0}, {"aead": ModelAEAD.NONE}):
+    for wrong in (
+        {"chunk_bytes": 1023},
+        {"plaintext_bytes": 0},
+        {"release_counter": 0},
+        {"aead": ModelAEAD.NONE},
+    ):
         with pytest.raises(LocalProtocolError):
             release_of(MODEL, **wrong)
     with pytest.raises(LocalProtocolError):

@@ -195,6 +195,7 @@ def test_a_device_with_another_runtime_gets_no_key(tmp_path: Path) -> None:
             await site.run_to_end(running)
             assert running.note.startswith("Adding-1 waits for devices: right is ")
             assert "evidence refused at step measurement: " in running.note
+            assert len(site.log.lines("evidence rejected")) == 1
             assert not site.hosts["right"].session.trusted.is_set()
 
     asyncio.run(journey())
@@ -360,7 +361,7 @@ def test_a_device_that_nobody_answers_says_so(tmp_path: Path) -> None:
             await site.until_logged("the Controller is silent; asking for a new session")
             line = await site.until_logged("the Controller does not answer")
             assert line["hint"] == (
-                "is it running, on the same broker? does `aif device list` there show this device?"
+                "is it running, on the same broker? `aif status` there says whether it refused it"
             )
 
     asyncio.run(journey())

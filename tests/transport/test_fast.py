@@ -20,8 +20,9 @@ from aif.errors import BrokerRefused, LocalProtocolError, NotConnected, PublishT
 from aif.transport.address import BrokerAddress
 from aif.transport.backoff import Backoff
 from aif.transport.base import ConnectionChange, Limits, Received
+from aif.transport.confirmations import MAX_IN_FLIGHT
 from aif.transport.embedded_broker import EmbeddedBroker
-from aif.transport.fast import MAX_IN_FLIGHT, FastTransport
+from aif.transport.fast import FastTransport
 from aif.transport.fast_link import BATCH_PACKETS
 
 PATIENCE_S = 20.0

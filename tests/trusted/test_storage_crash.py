@@ -43,9 +43,9 @@ def opened(folder: Path, failpoint: Callable[[str], None] = lambda _step: None) 
     return StorageService(folder, KEY, random=os.urandom, failpoint=failpoint)
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "storage"
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("storage")
     service = opened(folder)
     storage = service.of(OWNER)
     storage.psa_ps_set(1, b"old")
@@ -57,6 +57,11 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def folder(template: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(template, tmp_path / "storage"))
+
+
 def value(folder: Path, read: Read) -> bytes | None:
     service = opened(folder)
     try:
@@ -66,7 +71,6 @@ def value(folder: Path, read: Read) -> bytes | None:
         return None
     finally:
         service.of(OWNER).psa_ps_set(9, b"usable")
-        service.of(OWNER).psa_its_set(9, b"usable")
         service.close()
 
 
@@ -93,6 +97,7 @@ def test_a_process_killed_at_any_step_leaves_old_or_new(folder: Path, tmp_path: 
             break
         assert ended.returncode == -signal.SIGKILL, ended.stderr
         found.append(value(copy, read))
+    assert ended.returncode == 0
     names = ended.stdout.splitlines()
     assert [name.split(": ")[1] for name in names[:4]] == ["begun", "record", "head", "committed"]
     assert len(found) == len(names) >= 4
@@ -109,14 +114,15 @@ def test_a_journal_torn_anywhere_leaves_old_or_new(folder: Path, tmp_path: Path)
     journal = folder / "ext_flash.db-wal"
     read = CHANGES["ps set"][0]
     seen = set()
-    for length in range(0, journal.stat().st_size + 1, 412):
+    for length in range(0, journal.stat().st_size + 1, 1030):
         copy = tmp_path / f"cut at {length}"
         shutil.copytree(folder, copy)
         with (copy / journal.name).open("r+b") as file:
             file.truncate(length)
         seen.add(value(copy, read))
     assert value(folder, read) == NEW
-    assert seen == {b"old"} or seen == {b"old", NEW}
+    assert b"old" in seen
+    assert seen <= {b"old", NEW}
 
 
 def restored(folder: Path, *names: str) -> Callable[[], None]:
@@ -193,9 +199,9 @@ def test_a_removed_file_is_refused(folder: Path, name: str) -> None:
         "UPDATE record SET version = version + 1",
         "UPDATE record SET flags = 4",
         "UPDATE record SET flags = 1024",
-        "UPDATE record SET sealed = sealed || x'00'",
+        "UPDATE record SET sealed = CAST(sealed || x'00' AS BLOB)",
         "UPDATE record SET owner = x'02020202020202020202020202020202'",
-        "UPDATE record SET uid = x'00'",
+        "UPDATE record SET uid = x'00' WHERE uid = x'0000000000000001'",
         "UPDATE head SET generation = generation + 1",
         "UPDATE head SET generation = -1",
         "UPDATE head SET digest = x'00'",
