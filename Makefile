@@ -16,7 +16,7 @@ TEST_PROGRAMS := mosquitto:mosquitto
 # their digest was checked, so this one case is left to ai-edge-litert, which refuses it
 TFLITE_RUNTIME_KNOWN := tests/engines/test_registry.py::test_truncated_models_are_one_clear_error[tflite]
 
-CHECKED := aif aims partitioner store tests docs
+CHECKED := aif aims partitioner store benchmarks tests docs
 
 .PHONY: help run test check docs test-tflite-runtime lock clean programs
 .DEFAULT_GOAL := help

@@ -144,7 +144,8 @@ def test_parts_that_are_there_twice(home: Path) -> None:
             )
             port = broker.rpartition(":")[2]
             assert screen(await terminals.run("broker", "--port", port), 8) == (
-                f"error[AIF-E0702]: cannot start a broker on 127.0.0.1:{port}: another process listens there\n"
+                f"error[AIF-E0702]: cannot start a broker on 127.0.0.1:{port}: another process listens "
+                "there\n"
                 "   = cause: OSError: [Errno 98] Address already in use\n"
                 "   = help: end that process, choose another port, or use it as the broker"
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,9 @@ from tests.integration.terminals import (
     ROOT,
     Desk,
     Site,
-    alive,
     descendants,
     desk,
+    gone,
 )
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 class Events:
     """What the Controller tells its User Agents, as it comes."""
 
-    def __init__(self, stream: AsyncIterator[dict[str, Any]]) -> None:
+    def __init__(self, stream: AsyncGenerator[dict[str, Any], None]) -> None:
         self._stream = stream
 
     async def until(self, kind: str, **facts: Any) -> dict[str, Any]:
@@ -52,7 +52,9 @@ class Events:
 async def running(terminals: Desk, site: Site) -> AsyncIterator[Events]:
     """The gesture workflow, running on a site."""
     assert site.controller.process.returncode is None
-    async with aclosing(local.stream(terminals.home / "site" / "controller.sock", "events")) as stream:
+    source = local.stream(terminals.home / "site" / "controller.sock", "events")
+    assert isinstance(source, AsyncGenerator)
+    async with aclosing(source) as stream:
         events = Events(stream)
         await events.until("status")
         await terminals.ok("deploy", GESTURE, "--inventory", INVENTORY)
@@ -138,17 +140,12 @@ def test_a_run_that_is_interrupted_leaves_nobody(home: Path, number: signal.Sign
         async with desk(home) as terminals:
             arguments = ("run", GESTURE, "--inventory", INVENTORY, "--follow")
             run = await terminals.start(*arguments)
-            async with asyncio.timeout(PATIENCE_S):
-                while (
-                    len(pids := descendants(run.pid)) < 9
-                ):  # itself, broker and its child, store, Controller, 4
-                    run.changed.clear()
-                    await asyncio.wait_for(_first(run.changed), 1)
+            await run.until("is running")
+            pids = descendants(run.pid)
+            assert len(pids) >= 9  # itself, the broker and its child, the store, the Controller, four devices
             code = await run.interrupt(number)
             assert code == (-signal.SIGKILL if number is signal.SIGKILL else 130)
-            async with asyncio.timeout(PATIENCE_S):
-                while any(alive(pid) for pid in pids):
-                    await asyncio.to_thread(_look_again)
+            await gone(pids)
             assert "Traceback" not in run.output
 
     asyncio.run(journey())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -66,14 +67,19 @@ def test_vector() -> None:
     )
 
 
-@given(model=st.binary(min_size=1, max_size=5000), size=st.integers(1024, 4096), key=st.binary(min_size=32, max_size=32), order=st.randoms())  # fmt: skip
-def test_what_is_sealed_opens_in_any_order(model: bytes, size: int, key: bytes, order: object) -> None:
+@given(
+    model=st.binary(min_size=1, max_size=5000),
+    size=st.integers(1024, 4096),
+    key=st.binary(min_size=32, max_size=32),
+    order=st.randoms(),
+)
+def test_what_is_sealed_opens_in_any_order(model: bytes, size: int, key: bytes, order: Random) -> None:
     release = release_of(model, chunk_bytes=size)
     chunks = seal_model(key, release, model)
     assert len(b"".join(chunks)) == release.ciphertext_bytes
     assert split_ciphertext(release, b"".join(chunks)) == chunks
     numbered = list(enumerate(chunks))
-    order.shuffle(numbered)  # type: ignore[attr-defined]
+    order.shuffle(numbered)
     assert assemble(numbered, release, key) == model
 
 

@@ -1,9 +1,9 @@
 """A host that uses its Security Engine for everything, then holds still while its memory is searched.
 
-Usage: ``python engine_host.py FOLDER TICKET_PK``. It prints the session key as hexadecimal digits, reads a line
-with ticket, wrapped key and sealed chunks (hexadecimal, separated by spaces), loads and runs the model, makes
-mistakes and prints every text that an error or object gives, then ``ready`` and its engine's process id. It
-ends with its standard input.
+Usage: ``python engine_host.py FOLDER TICKET_PK``. It prints the session key as hexadecimal digits, reads a
+line with ticket, wrapped key and sealed chunks (hexadecimal, separated by spaces), loads and runs the model,
+makes mistakes and prints every text that an error or object gives, then ``ready`` and its engine's process
+id. It ends with its standard input.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Makes one change to a storage folder and dies at one step of it. Started by the storage tests.
 
-Usage: ``python storage_crasher.py FOLDER CHANGE STEP``: at step number STEP of the change (from 0) the process
-kills itself. If the change has fewer steps, it prints the names of all of them and ends normally.
+Usage: ``python storage_crasher.py FOLDER CHANGE STEP``: at step number STEP of the change (from 0) the
+process kills itself. If the change has fewer steps, it prints the names of all of them and ends normally.
 """
 
 from __future__ import annotations

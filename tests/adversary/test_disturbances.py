@@ -1,0 +1,287 @@
+"""A broker, and a network, that do what they should not: no duplicate is delivered, and every loss is reported.
+
+The workflow counts to a limit while data frames are dropped, repeated, delayed and edited, connections break,
+and topics are flooded. Afterwards the books must balance on every channel: sent = verified + lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from aif.protocol.lifecycle import WorkflowState
+from aif.runtime.controller import RunningWorkflow
+from aif.transport import faults
+from aif.transport.base import Received
+from aif.transport.faults import Delivery, Fault
+from aif.transport.memory import MemoryTransport
+from aif.transport.mqtt import MQTTTransport
+from tests.adversary.arena import DEVICES, ENDLESS, QUICK, WIRES, Arena, arena
+
+LAST = 100
+wires = pytest.mark.parametrize("wire", WIRES)
+
+
+def on_data(rule: Fault) -> Fault:
+    """A rule for data channels alone; control channels have their own tests."""
+    return lambda delivery: rule(delivery) if delivery.message.topic.startswith("aif/ch/") else (delivery,)
+
+
+def edit(share: float, rng: Random) -> Fault:
+    """Flip one bit of a share of the messages."""
+
+    def rule(delivery: Delivery) -> Iterable[Delivery]:
+        payload = bytearray(delivery.message.payload)
+        if payload and rng.random() < share:
+            payload[rng.randrange(len(payload))] ^= 1 << rng.randrange(8)
+        yield replace(delivery, message=replace(delivery.message, payload=bytes(payload)))
+
+    return rule
+
+
+def swap_topics(share: float, rng: Random) -> Fault:
+    """Deliver a share once more under the name of the other channel."""
+
+    def rule(delivery: Delivery) -> Iterable[Delivery]:
+        yield delivery
+        if rng.random() < share:
+            topic = delivery.message.topic
+            other = topic.replace("/count/number", "/?/").replace("/double/pair", "/count/number")
+            yield replace(
+                delivery, message=replace(delivery.message, topic=other.replace("/?/", "/double/pair"))
+            )
+
+    return rule
+
+
+DISTURBANCES: dict[str, Callable[[Random], list[Fault]]] = {
+    "drop": lambda rng: [faults.drop(0.1, rng)],
+    "duplicate": lambda rng: [faults.duplicate(0.3, rng)],
+    "delay and reorder": lambda rng: [faults.delay(0.3, 0.05, rng)],
+    "edit": lambda rng: [edit(0.1, rng)],
+    "cross-post": lambda rng: [swap_topics(0.3, rng)],
+    "all of it": lambda rng: [
+        faults.drop(0.05, rng), edit(0.05, rng), faults.duplicate(0.2, rng), swap_topics(0.1, rng),
+        faults.delay(0.2, 0.05, rng),
+    ],
+}  # fmt: skip
+
+
+def check_books(running: RunningWorkflow, *, lossless: bool) -> int:
+    """sent = verified + lost on every channel and at every receiver; returns what was lost."""
+    sent = {name: n for metrics in running.metrics.values() for name, n in metrics["sent"].items()}
+    received = [item for metrics in running.metrics.values() for item in metrics["channels"].items()]
+    assert len(received) == 3, "two consumers of numbers, one of pairs"
+    for name, figures in received:
+        assert figures["invalid"] == 0, "something reached an AIM that its producer never sent"
+        assert sent[name] == figures["verified"] + figures["lost"], name
+    lost = sum(int(figures["lost"]) for _, figures in received)
+    assert lost == 0 or not lossless
+    return lost
+
+
+def check_totals(totals: list[int]) -> None:
+    """Sums of some of 2, 4, 6, ... 2 * LAST, each of them at most once."""
+    steps = [after - before for before, after in pairwise([0, *totals])]
+    assert len(set(steps)) == len(steps), "a message was delivered twice"
+    assert set(steps) <= {2 * n for n in range(1, LAST + 1)}, "a message was forged"
+
+
+@wires
+@pytest.mark.parametrize("kind", DISTURBANCES)
+def test_the_books_balance_over_a_hostile_broker(wire: str, kind: str, tmp_path: Path) -> None:
+    async def journey() -> None:
+        async with arena(wire, tmp_path) as attacked:
+            attacked.faults.extend(map(on_data, DISTURBANCES[kind](Random(3))))
+            running = await attacked.deploy(LAST)
+            await attacked.site.run_to_end(running)
+            assert running.state is WorkflowState.COMPLETED, running.failure
+            lost = check_books(running, lossless=kind in {"duplicate", "delay and reorder", "cross-post"})
+            check_totals(attacked.totals)
+            assert (lost > 0) == (kind in {"drop", "edit", "all of it"})
+            assert attacked.logged("records lost") > 0 or not lost
+            assert not attacked.uncaught
+
+    asyncio.run(journey())
+
+
+def black_hole(receiver: str, source: str, after: int) -> Fault:
+    """Swallow everything from an AIM to a device after some messages, the end of the stream included."""
+    passed = 0
+
+    def rule(delivery: Delivery) -> Iterable[Delivery]:
+        nonlocal passed
+        if delivery.receiver == receiver and f"/{source}/" in delivery.message.topic:
+            passed += 1
+            if passed > after:
+                return ()
+        return (delivery,)
+
+    return rule
+
+
+async def swallowed_tail(attacked: Arena) -> RunningWorkflow:
+    attacked.faults.append(black_hole("right", "count", 40))
+    running = await attacked.deploy(LAST)
+    await attacked.site.run_to_end(running)
+    assert len(attacked.totals) == 40
+    return running
+
+
+def test_a_swallowed_tail_is_told(tmp_path: Path) -> None:
+    async def journey() -> None:
+        async with arena("memory", tmp_path, speed=4) as attacked:
+            running = await swallowed_tail(attacked)
+            assert running.metrics["right"]["messages"]["causes"]["channel.silent"] == 1
+            assert attacked.logged("AIM stopped: the end of its input was lost", aim="double") == 1
+
+    asyncio.run(journey())
+
+
+@pytest.mark.xfail(reason="what a final watermark does not say is counted nowhere", strict=True)
+def test_a_swallowed_tail_is_counted(tmp_path: Path) -> None:
+    async def journey() -> None:
+        async with arena("memory", tmp_path, speed=4) as attacked:
+            assert check_books(await swallowed_tail(attacked), lossless=False) == LAST - 40
+
+    asyncio.run(journey())
+
+
+# --- connections --------------------------------------------------------------------------------------
+
+
+async def break_connection(attacked: Arena, device: str) -> None:
+    """As a network does: without a word to either side."""
+    if attacked.proxy is not None:
+        assert attacked.proxy.cut(device) == 1
+    else:
+        attacked.site.broker.sever(device)
+        attacked.site.broker.heal(device)
+
+
+@wires
+def test_broken_connections_lose_nothing_unreported(wire: str, tmp_path: Path) -> None:
+    async def journey() -> None:
+        async with arena(wire, tmp_path) as attacked:
+            running = await attacked.deploy(LAST)
+            for device in ("right", "left"):
+                await attacked.until_outputs(10)
+                await break_connection(attacked, device)
+            await attacked.site.run_to_end(running)
+            assert running.state is WorkflowState.COMPLETED, running.failure
+            check_books(running, lossless=False)
+            check_totals(attacked.totals)
+
+    asyncio.run(journey())
+
+
+@wires
+def test_a_retained_frame_meets_a_returning_device(wire: str, tmp_path: Path) -> None:
+    """Only a subscriber that comes back gets it with the flag that gives it away."""
+
+    async def journey() -> None:
+        async with arena(wire, tmp_path) as attacked:
+            await attacked.deploy(ENDLESS)
+            await attacked.until_outputs(10)
+            topic = attacked.hostile.data_topic("double")
+            frame = (await attacked.hostile.until_heard(topic))[0]
+            if attacked.proxy is not None:
+                attacked.proxy.inject("left", Received(topic, frame, qos=0, retained=True))
+            else:
+                attacked.hostile.send(topic, frame, retain=True)
+                await attacked.until_outputs(5)
+                await break_connection(attacked, "left")
+            await attacked.until(lambda: attacked.count("left", "frame.retained") == 1)
+            await attacked.until_outputs(5)
+            check_totals(attacked.totals)
+
+    asyncio.run(journey())
+
+
+@wires
+def test_a_stolen_client_id_is_taken_back(wire: str, tmp_path: Path) -> None:
+    """Without certificates a broker lets anybody in under any name; it costs messages, and they are reported."""
+
+    async def journey() -> None:
+        async with arena(wire, tmp_path) as attacked:
+            running = await attacked.deploy(LAST)
+            await attacked.until_outputs(10)
+            thief: MemoryTransport | MQTTTransport
+            if attacked.proxy is not None:
+                thief = MQTTTransport(attacked.proxy.address, client_id="right", backoff=QUICK)
+                await thief.connect()
+                await thief.aclose()
+            else:
+                thief = MemoryTransport(attacked.site.broker, client_id="right")
+                attacked.site.broker.partition("right")
+                attacked.site.broker.heal("right")
+            await attacked.site.run_to_end(running)
+            assert running.state is WorkflowState.COMPLETED, running.failure
+            check_books(running, lossless=False)
+            check_totals(attacked.totals)
+
+    asyncio.run(journey())
+
+
+# --- floods -------------------------------------------------------------------------------------------
+
+FLOOD = 3_000
+
+
+def noise(rng: Random, sample: bytes) -> Iterator[bytes]:
+    """Garbage, and frames that look right up to their tag."""
+    for number in range(FLOOD):
+        counter = (number + (1 << 20)).to_bytes(6, "big")
+        yield rng.randbytes(40) if number % 2 else sample[:4] + counter + rng.randbytes(len(sample) - 10)
+
+
+@wires
+def test_a_flooded_channel_stays_exact_or_says_what_it_lost(wire: str, tmp_path: Path) -> None:
+    async def journey() -> None:
+        async with arena(wire, tmp_path) as attacked:
+            running = await attacked.deploy(LAST)
+            await attacked.until_outputs(10)
+            topic = attacked.hostile.data_topic("double")
+            sample = attacked.hostile.heard(topic)[-1]
+            assert attacked.hostile.flood(topic, noise(Random(5), sample)) == FLOOD
+            await attacked.site.run_to_end(running)
+            assert running.state is WorkflowState.COMPLETED, running.failure
+            check_books(running, lossless=False)
+            check_totals(attacked.totals)
+            assert running.metrics["left"]["messages"]["causes"]["frame.tag"] > 0
+            assert not attacked.uncaught
+
+    asyncio.run(journey())
+
+
+@wires
+@pytest.mark.parametrize(
+    "topic", ["aif/dev/left/up/hello", "aif/att/left/req", "aif/att/left/evd", "aif/dev/left/down/grant"]
+)
+def test_a_flood_of_trust_messages_costs_no_trust(wire: str, topic: str, tmp_path: Path) -> None:
+    async def journey() -> None:
+        async with arena(wire, tmp_path) as attacked:
+            await attacked.deploy(ENDLESS)
+            await attacked.until_outputs(5)
+            before, rng = attacked.trust_state(), Random(5)
+            recorded = attacked.hostile.heard(topic)
+            attacked.hostile.flood(
+                topic, (rng.choice(recorded) if n % 2 else rng.randbytes(60) for n in range(300))
+            )
+            await attacked.until_outputs(100)
+            assert attacked.trust_state() == before
+            attacked.check_results()
+            assert not attacked.uncaught
+
+    asyncio.run(journey())
+
+
+_: Any = (suppress, DEVICES)
