@@ -133,7 +133,7 @@ def serve(connection: socket.socket) -> NoReturn:
                 answer = encode_error(request.number, error)
             except Exception as error:  # noqa: BLE001 - one bad request must not end the others; see below
                 # The text of an unforeseen error may hold what it was about, so only its class is told.
-                failure = PSAError(PSAStatus.GENERIC_ERROR, f"unforeseen {type(error).__name__}")
+                failure = PSAError(PSAStatus.SERVICE_FAILURE, f"unforeseen {type(error).__name__}")
                 answer = encode_error(request.number, failure)
             connection.sendall(LENGTH.pack(len(answer)) + answer)
     finally:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from aif.errors import EngineError, NotAuthorised, RemoteProtocolError
@@ -86,7 +86,7 @@ class _Loading:
     """A release whose chunks are coming."""
 
     verified: VerifiedTicket
-    content_key: bytes
+    content_key: bytes = field(repr=False)
     runtime: str
     assembly: ModelAssembly
 

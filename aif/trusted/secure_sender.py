@@ -35,8 +35,9 @@ Publish = Callable[[str, bytes, int], None]
 CallLater = Callable[[float, Callable[[], None]], None]
 """``call_later(delay_ms, function)``."""
 
-CONTROL_QOS = 1
-"""Watermarks travel at QoS 1: they are what makes a loss at QoS 0 visible."""
+END_QOS = 1
+"""The end of a stream travels once more at this QoS. Watermarks travel at the channel's own: at another QoS they
+would arrive out of order with the data they count, and each one repeats the totals of those before it."""
 
 _FRAMES_TO_END = 4
 """Kept of every grant, so that an epoch can end: what waits, the end of the stream twice, a watermark."""
@@ -199,7 +200,7 @@ class SecureSender:
             return
         if epoch.schedule.due_ms(epoch.sender.open_frames) <= now_ms:
             self._seal(epoch, epoch.bundler.flush(now_ms))
-            self._outgoing.append((epoch.sender.seal_watermark(), CONTROL_QOS))
+            self._outgoing.append((epoch.sender.seal_watermark(), self.channel.qos))
             epoch.schedule.sent(now_ms)
             self._drain()
 
@@ -213,7 +214,7 @@ class SecureSender:
         if epoch is None:
             return
         self.flush()
-        for qos in sorted({self.channel.qos, CONTROL_QOS}):
+        for qos in sorted({self.channel.qos, END_QOS}):
             self._outgoing.append((epoch.sender.seal_control(ControlCode.END_OF_STREAM, b""), qos))
         self._end_epoch()
 
@@ -222,7 +223,7 @@ class SecureSender:
         if epoch is None:
             return
         self.flush()
-        self._outgoing.append((epoch.sender.seal_watermark(final=True), CONTROL_QOS))
+        self._outgoing.append((epoch.sender.seal_watermark(final=True), self.channel.qos))
         self._closed_messages += epoch.sender.messages
         self._closed_frames += epoch.sender.frames
         self._epoch = None

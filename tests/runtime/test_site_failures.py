@@ -300,8 +300,12 @@ def thinker(arena_bytes: int, restart_limit: int = 0) -> Library:
 
 @pytest.fixture(scope="module")
 def model() -> bytes:
+    return built(seed=1)
+
+
+def built(seed: int) -> bytes:
     """Int8, (1, 8) to (1, 4): 1.5 kB that needs about 1.8 kB of arena."""
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(seed)
     layers: list[Layer] = [
         Dense(rng.normal(size=(8, 16)), rng.normal(size=16), relu=True),
         Dense(rng.normal(size=(16, 4)), rng.normal(size=4)),
@@ -358,6 +362,43 @@ def test_a_model_whose_process_is_killed_is_restarted_alone(tmp_path: Path, mode
     asyncio.run(journey())
     with pytest.raises(ChildProcessError):  # no child is left, not even an ended one
         os.waitpid(-1, os.WNOHANG)
+
+
+@pytest.mark.integration
+def test_a_newer_release_goes_into_the_other_slot(tmp_path: Path, model: bytes) -> None:
+    async def journey() -> None:
+        async with bench_site(tmp_path, aims=thinker(4_096), inventory=SMALL_INVENTORY) as site:
+            seen = []
+            for content in (model, model, built(seed=2), built(seed=3)):
+                publish_model(site, content, 4_096)
+                site.controller._resolve_model("tinyaif", "thinker")  # asks the Store what is new
+                running = await site.deploy(THINKING)
+                await site.outputs(running, 1)
+                await site.controller.stop(running.aiw_id)
+                site.check_nothing_is_left()
+                (release,) = site.home.device_state("right").load().installed
+                assert release.sha256 == sha256(content).digest()
+                seen.append((release.counter, release.slot))
+            first = seen[0][0]
+            assert [counter - first for counter, _ in seen] == [0, 0, 1, 2]
+            slots = [slot for _, slot in seen]
+            assert slots[0] == slots[1] == slots[3] != slots[2]
+
+    asyncio.run(journey())
+
+
+@pytest.mark.xfail(
+    strict=True, reason="ReferenceBook.model asks for the newest release before it refreshes the metadata"
+)
+def test_a_release_is_found_as_soon_as_it_is_published(tmp_path: Path, model: bytes) -> None:
+    async def journey() -> None:
+        async with bench_site(tmp_path, devices=(), aims=thinker(4_096), inventory=SMALL_INVENTORY) as site:
+            for content in (model, built(seed=2)):
+                publish_model(site, content, 4_096)
+                newest = site.controller._resolve_model("tinyaif", "thinker")
+                assert newest.sha256 == sha256(content).digest()
+
+    asyncio.run(journey())
 
 
 @pytest.mark.integration
