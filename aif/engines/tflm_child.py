@@ -35,6 +35,7 @@ OK, REFUSED = 0, 1
 MAX_REASON_BYTES: Final = 2000
 MAX_TENSORS: Final = 64
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
+_PR_SET_DUMPABLE: Final = 4
 
 
 def limit_process(parent: int, *, die_with_thread: bool, memory_bytes: int, stderr_bytes: int) -> None:
@@ -47,6 +48,8 @@ def limit_process(parent: int, *, die_with_thread: bool, memory_bytes: int, stde
         _soft, hard = resource.getrlimit(what)
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)  # noqa: PLW2901 - may not be raised
         resource.setrlimit(what, (value, value))
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0)  # no core dump, no debugger: the model may be protected
     if die_with_thread and sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before the line above

@@ -7,32 +7,47 @@ and topics are flooded. Afterwards the books must balance on every channel: sent
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
 
 from aif.protocol.lifecycle import WorkflowState
+from aif.protocol.numbers import FrameType
 from aif.runtime.controller import RunningWorkflow
 from aif.transport import faults
 from aif.transport.base import Received
 from aif.transport.faults import Delivery, Fault
-from aif.transport.memory import MemoryTransport
 from aif.transport.mqtt import MQTTTransport
-from tests.adversary.arena import DEVICES, ENDLESS, QUICK, WIRES, Arena, arena
+from tests.adversary.arena import ENDLESS, QUICK, WIRES, Arena, arena
 
 LAST = 100
+SPEED = 4.0
+"""Waits are this much shorter, such as the grace for late frames."""
 wires = pytest.mark.parametrize("wire", WIRES)
 
 
-def on_data(rule: Fault) -> Fault:
-    """A rule for data channels alone; control channels have their own tests."""
-    return lambda delivery: rule(delivery) if delivery.message.topic.startswith("aif/ch/") else (delivery,)
+CARRYING = frozenset(FrameType) - {
+    FrameType.WATERMARK, FrameType.WATERMARK_SIGNED, FrameType.CONTROL, FrameType.CONTROL_SIGNED,
+}  # fmt: skip
+"""Types of frames that carry messages of AIMs."""
+
+
+def on(kinds: Collection[FrameType], rule: Fault) -> Fault:
+    """A rule for these types of frames on data channels alone: the type can be read by everybody."""
+
+    def chosen(delivery: Delivery) -> Iterable[Delivery]:
+        message = delivery.message
+        return (
+            rule(delivery)
+            if message.topic.startswith("aif/ch/") and message.payload[0] & 15 in kinds
+            else (delivery,)
+        )
+
+    return chosen
 
 
 def edit(share: float, rng: Random) -> Fault:
@@ -99,8 +114,8 @@ def check_totals(totals: list[int]) -> None:
 @pytest.mark.parametrize("kind", DISTURBANCES)
 def test_the_books_balance_over_a_hostile_broker(wire: str, kind: str, tmp_path: Path) -> None:
     async def journey() -> None:
-        async with arena(wire, tmp_path) as attacked:
-            attacked.faults.extend(map(on_data, DISTURBANCES[kind](Random(3))))
+        async with arena(wire, tmp_path, speed=SPEED) as attacked:
+            attacked.faults.extend(on(CARRYING, rule) for rule in DISTURBANCES[kind](Random(3)))
             running = await attacked.deploy(LAST)
             await attacked.site.run_to_end(running)
             assert running.state is WorkflowState.COMPLETED, running.failure
@@ -138,7 +153,7 @@ async def swallowed_tail(attacked: Arena) -> RunningWorkflow:
 
 def test_a_swallowed_tail_is_told(tmp_path: Path) -> None:
     async def journey() -> None:
-        async with arena("memory", tmp_path, speed=4) as attacked:
+        async with arena("memory", tmp_path, speed=SPEED) as attacked:
             running = await swallowed_tail(attacked)
             assert running.metrics["right"]["messages"]["causes"]["channel.silent"] == 1
             assert attacked.logged("AIM stopped: the end of its input was lost", aim="double") == 1
@@ -149,8 +164,25 @@ def test_a_swallowed_tail_is_told(tmp_path: Path) -> None:
 @pytest.mark.xfail(reason="what a final watermark does not say is counted nowhere", strict=True)
 def test_a_swallowed_tail_is_counted(tmp_path: Path) -> None:
     async def journey() -> None:
-        async with arena("memory", tmp_path, speed=4) as attacked:
+        async with arena("memory", tmp_path, speed=SPEED) as attacked:
             assert check_books(await swallowed_tail(attacked), lossless=False) == LAST - 40
+
+    asyncio.run(journey())
+
+
+@pytest.mark.xfail(reason="what a final watermark does not say is counted nowhere", strict=True)
+def test_losses_are_counted_without_the_final_watermark(tmp_path: Path) -> None:
+    """The end of the stream arrives and shows the gap, but nobody asks."""
+
+    async def journey() -> None:
+        async with arena("memory", tmp_path, speed=SPEED) as attacked:
+            rng = Random(3)
+            attacked.faults.append(on(CARRYING, faults.drop(0.1, rng)))
+            marks = (FrameType.WATERMARK, FrameType.WATERMARK_SIGNED)
+            attacked.faults.append(on(marks, faults.drop(1.0, rng)))
+            running = await attacked.deploy(LAST)
+            await attacked.site.run_to_end(running)
+            assert check_books(running, lossless=False) > 0
 
     asyncio.run(journey())
 
@@ -206,23 +238,17 @@ def test_a_retained_frame_meets_a_returning_device(wire: str, tmp_path: Path) ->
     asyncio.run(journey())
 
 
-@wires
-def test_a_stolen_client_id_is_taken_back(wire: str, tmp_path: Path) -> None:
-    """Without certificates a broker lets anybody in under any name; it costs messages, and they are reported."""
+@pytest.mark.integration
+def test_a_stolen_client_id_is_taken_back(tmp_path: Path) -> None:
+    """Without certificates a broker lets anybody in under any name; what it costs is reported."""
 
     async def journey() -> None:
-        async with arena(wire, tmp_path) as attacked:
+        async with arena("broker", tmp_path) as attacked:
+            assert attacked.proxy is not None
             running = await attacked.deploy(LAST)
             await attacked.until_outputs(10)
-            thief: MemoryTransport | MQTTTransport
-            if attacked.proxy is not None:
-                thief = MQTTTransport(attacked.proxy.address, client_id="right", backoff=QUICK)
-                await thief.connect()
-                await thief.aclose()
-            else:
-                thief = MemoryTransport(attacked.site.broker, client_id="right")
-                attacked.site.broker.partition("right")
-                attacked.site.broker.heal("right")
+            async with MQTTTransport(attacked.proxy.address, client_id="right", backoff=QUICK):
+                pass
             await attacked.site.run_to_end(running)
             assert running.state is WorkflowState.COMPLETED, running.failure
             check_books(running, lossless=False)
@@ -282,6 +308,3 @@ def test_a_flood_of_trust_messages_costs_no_trust(wire: str, topic: str, tmp_pat
             assert not attacked.uncaught
 
     asyncio.run(journey())
-
-
-_: Any = (suppress, DEVICES)
