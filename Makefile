@@ -18,13 +18,14 @@ TFLITE_RUNTIME_KNOWN := tests/engines/test_registry.py::test_truncated_models_ar
 
 CHECKED := aif aims partitioner store benchmarks tests docs
 
-.PHONY: help run test check docs test-tflite-runtime lock clean programs
+.PHONY: help run test test-adversary check docs test-tflite-runtime lock clean programs
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make run [ARGS="--summary FILE"]  set up, then run the gesture workflow over four devices'
 	@echo 'make test                         set up, then check style, types and levels, and run all tests'
+	@echo 'make test-adversary               the long attacks on a running site'
 	@echo 'make check                        style, types and levels only'
 	@echo 'make test-tflite-runtime          the engine tests with tflite-runtime, in an environment of its own'
 	@echo 'make docs                         build the documentation into build/docs'
@@ -35,7 +36,10 @@ run: $(VENV)/.run
 	$(BIN)/aif run workflows/gesture $(ARGS)
 
 test: check programs
-	PATH="$$PATH:/usr/sbin" $(BIN)/pytest -n $(JOBS) --dist worksteal $(ARGS)
+	PATH="$$PATH:/usr/sbin" $(BIN)/pytest -n $(JOBS) --dist worksteal -m "not adversary" $(ARGS)
+
+test-adversary: $(VENV)/.dev programs
+	PATH="$$PATH:/usr/sbin" $(BIN)/pytest -n $(JOBS) --dist worksteal -m adversary $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check $(CHECKED)

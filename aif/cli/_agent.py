@@ -18,7 +18,7 @@ async def wait_until_running(socket: Path, aiw: str) -> None:
     """
     async for event in local.stream(socket, "events"):
         state, note = _state_of(event, aiw)
-        if state in ("running", "completed"):
+        if state in ("running", "paused", "degraded", "completed"):
             return
         if state in ("failed", "stopped"):
             raise StartFailed(note or f"{aiw} is {state}", hint="see `aif logs`")

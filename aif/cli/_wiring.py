@@ -294,13 +294,14 @@ class ReferenceBook:
 
     def refresh(self) -> None:
         """Read every release that the Store lists."""
+        runtime: list[Component] = []
         for release in self._client.releases():
             measured = bytes.fromhex(release.measurement)
             if release.yanked:
                 continue
             if release.kind == "runtime":
                 version = str(release.custom.get("version", ""))
-                self._runtime.append(part(RUNTIME_COMPONENT, measured, version, self._root))
+                runtime.append(part(RUNTIME_COMPONENT, measured, version, self._root))
             elif release.kind == "aim":
                 kind = aim_component(str(release.custom.get("reference", "")))
                 version = str(release.custom.get("version", ""))
@@ -310,6 +311,7 @@ class ReferenceBook:
                 self._models[f"{kind}#{release.counter}"] = part(
                     kind, measured, str(release.counter), self._root
                 )
+        self._runtime = runtime
 
     def components(self) -> Mapping[str, Iterable[Component]]:
         """Good measurements, by kind of part."""
@@ -323,8 +325,8 @@ class ReferenceBook:
         Raises:
             StoreError: there is none, or the Store is not reachable.
         """
+        self.refresh()  # first, so that a release is found as soon as it is published
         release = self._client.newest(vendor, component)
-        self.refresh()
         parameters = release.custom.get("parameters", {})
         arena = release.custom.get("arena_bytes", 0)
         return ResolvedModel(

@@ -82,6 +82,7 @@ class Controller:
         self._changes = Changes(clock)
         self._turn = asyncio.Lock()
         self._number = 0
+        self._leftovers: set[tuple[str, str]] = set()
 
     async def run(self) -> None:
         """Watch until cancelled; then stop all workflows."""
@@ -241,10 +242,8 @@ class Controller:
             return
         running = self.workflows.get(getattr(message, "aiw_id", ""))
         if running is None or device not in running.devices or running.state in FINAL_WORKFLOW_STATES:
-            if isinstance(message, WorkflowStatus) and not _dropped(message):
-                aiw_id = message.aiw_id
-                self._log.warning("device holds a workflow that has ended", device=device, aiw=aiw_id)
-                self.admission.send(device, control.Undeploy(aiw_id))
+            if isinstance(message, WorkflowStatus):
+                self._take_back(device, message)
             return
         match message:
             case WorkflowStatus():
@@ -269,6 +268,17 @@ class Controller:
                 self._log.warning(
                     "unexpected message from a device", device=device, message=type(message).__name__
                 )
+
+    def _take_back(self, device: str, status: WorkflowStatus) -> None:
+        """A device speaks of a workflow that has ended, or that an earlier Controller deployed."""
+        holding = (device, status.aiw_id)
+        if _dropped(status):
+            self._leftovers.discard(holding)
+            return
+        if holding not in self._leftovers:
+            self._leftovers.add(holding)
+            self._log.warning("device holds a workflow that has ended", device=device, aiw=status.aiw_id)
+        self.admission.send(device, control.Undeploy(status.aiw_id))
 
     def _take_status(self, running: RunningWorkflow, device: str, status: WorkflowStatus) -> None:
         if _dropped(status):

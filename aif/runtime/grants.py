@@ -4,7 +4,8 @@ Decides keys and indexes; who deserves them is decided by ``admission`` and ``co
 ever gets a grant wrapped for the session key that its accepted Evidence was bound to.
 
 Invariants: an epoch of a channel never repeats, and neither does its low byte in a row (frame headers carry
-only that); every sender gets a fresh grant nonce with every grant of a key.
+only that); every sender gets a fresh grant nonce with every grant of a key. Epochs and serials follow the
+clock, so they also grow over a restart of the Controller, which devices live through.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ class GrantOffice:
         return issued
 
     def _sealed(self, device: str, grant: Grant, session: SessionKeys) -> IssuedGrant:
-        serial = self._serials.get(session.boot_id, 0) + 1
+        serial = max(self._serials.get(session.boot_id, 0) + 1, self._clock.time_us())
         self._serials[session.boot_id] = serial
         numbered = replace(grant, serial=serial)
         sealed = issue_grant(numbered, session.session_public, self._sign, self._random(32))

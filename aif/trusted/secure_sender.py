@@ -36,7 +36,7 @@ CallLater = Callable[[float, Callable[[], None]], None]
 """``call_later(delay_ms, function)``."""
 
 END_QOS = 1
-"""The end of a stream travels once more at this QoS. Watermarks travel at the channel's own: at another QoS they
+"""The end of a stream travels once more at this QoS. Watermarks travel at the channel's own: at another they
 would arrive out of order with the data they count, and each one repeats the totals of those before it."""
 
 _FRAMES_TO_END = 4

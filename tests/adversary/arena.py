@@ -1,8 +1,8 @@
 """A running site with an attacker beside it, over the memory transport or over a real broker.
 
-Three devices: ``left`` counts and adds, ``right`` doubles, ``far`` only listens. The numbers travel on a signed
-channel with two consumers, the pairs on a one-to-one channel; what comes out at the end is n (n + 1) for
-n = 1, 2, 3, ... as long as nothing was forged, repeated or lost on the way.
+Three devices: ``left`` counts and adds, ``right`` doubles, ``far`` only listens. The numbers travel on a
+signed channel with two consumers, the pairs on a one-to-one channel. What comes out at the end is n (n + 1)
+for n = 1, 2, 3, ... as long as nothing was forged, repeated or lost on the way.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from aif.trusted.communication import CommunicationService
 from tests.adversary.hostile_client import HostileClient
 from tests.adversary.proxy import Proxy
 from tests.runtime import site as site_module
-from tests.runtime.site import INVENTORY, BenchSite, bench_site
+from tests.runtime.site import AIMS, INVENTORY, BenchSite, bench_site
 
 T = TypeVar("T")
 DEVICES: Final = ("left", "right", "far")
@@ -44,6 +44,12 @@ links:
   - {id: right-far, between: [right, far], bandwidth_bps: 100000000, latency_ms: 1}
 """
 THREE_DEVICES: Final = INVENTORY.rstrip().replace("\nlinks:\n", _FAR)
+
+ROOMY_AIMS: Final = {
+    name: (contract.replace("queue_depth: 64", "queue_depth: 4096"), module)
+    for name, (contract, module) in AIMS.items()
+}
+"""With room for what piles up while a machine under load does something else."""
 
 WORKFLOW: Final = """
 schema: 1
@@ -127,7 +133,12 @@ class Arena:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Until a condition holds; looked at whenever the attacker hears something, which is all the time."""
-        await self.hostile.until(condition)
+        try:
+            await self.hostile.until(condition)
+        except TimeoutError as error:
+            told = [line for line in self.site.log.lines() if line["level"] != "info"][-8:]
+            state = f"workflow {self.running.state} {self.running.note}, {len(self.totals)} totals"
+            raise TimeoutError(f"{state}; last words of the site: {told}") from error
 
     async def until_outputs(self, more: int) -> None:
         """Until the workflow has put out that many further totals."""
@@ -144,7 +155,6 @@ async def arena(
     wire: str, folder: Path, *, devices: Sequence[str] = DEVICES, speed: float = 1.0
 ) -> AsyncIterator[Arena]:
     """A site with trusted devices and an attacker; ``wire`` is memory or broker."""
-    folder.mkdir(parents=True, exist_ok=True)
     uncaught: list[str] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: uncaught.append(repr(context.get("exception"))))
@@ -156,7 +166,7 @@ async def arena(
             patch = stack.enter_context(pytest.MonkeyPatch.context())
             patch.setattr(site_module, "MemoryTransport", _over(proxy))
         site = await stack.enter_async_context(
-            bench_site(folder, devices=(), inventory=THREE_DEVICES, speed=speed)
+            bench_site(folder, devices=(), aims=ROOMY_AIMS, inventory=THREE_DEVICES, speed=speed)
         )
         transport: Transport = MemoryTransport(site.broker, client_id="hostile")
         if proxy is not None:

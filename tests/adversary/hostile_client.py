@@ -100,7 +100,7 @@ class Member:
     """A legitimate consumer that turns on its producer: it holds the keys of one channel, and uses them."""
 
     def __init__(self, stolen: SecureReceiver, own_sign_seed: bytes) -> None:
-        """Take the producer's sender key out of a consumer's receiver; the producer's sign key is not there."""
+        """Take the producer's sender key out of a consumer's receiver; its sign key is not there."""
         self._peer: Peer = next(iter(stolen._receiver._peers.values()))
         self._sealer = FrameSealer(
             stolen.channel.channel_id, self._peer.epoch, self._peer.index, self._peer.row.key, own_sign_seed

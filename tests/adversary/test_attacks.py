@@ -284,7 +284,8 @@ async def forged_grant(arena: Arena) -> int:
     assert hello is not None
     channel_id, _ = control.control_channel("right", up=False)
     grant = Grant(
-        channel_id, 2**32 - 1, Role.RECEIVE, None, bytes(32), 0, 2**40, 100, 2**31, 2**40, AuthMode.AEAD, 4096,
+        channel_id, 2**32 - 1, Role.RECEIVE, None, bytes(32), 0, 2**40, 100, 2**31, 2**40, AuthMode.AEAD,
+        4096,
         (RosterRow(0, bytes(16), bytes(16), bytes(16)),),
     )  # fmt: skip
     arena.hostile.send(
@@ -543,6 +544,29 @@ def test_the_results_of_the_workflow_were_never_touched(attacked: ArenaThread) -
             assert arena.count(place, "loss.gap", "loss.tail", "channel.silent") == 0
 
     attacked.run(verdict())
+
+
+def test_frames_of_an_earlier_epoch_are_refused(attacked: ArenaThread) -> None:
+    async def attempt() -> None:
+        arena = attacked.arena
+        topic = "aif/dev/left/down/command"
+        admission = arena.site.controller.admission
+        old = arena.hostile.heard(topic)
+        admission._key(admission.link("left"))
+        fresh = await arena.hostile.until_heard(topic, 2)
+        await arena.until(lambda: arena.hostile.heard(topic)[-1][1] != old[-1][1])  # its epoch
+        causes = ("dup.redelivery", "replay.window", "replay.stale", "frame.sender", "frame.epoch")
+        before = arena.count("left", *causes)
+        for frame in old[-10:]:
+            arena.hostile.send(topic, frame)
+        await arena.until(lambda: arena.count("left", *causes) >= before + 10)
+        await arena.until_outputs(5)
+        assert fresh
+        assert arena.count("left", *causes) == before + 10
+        assert admission.trusted("left")
+        arena.check_results()
+
+    attacked.run(attempt())
 
 
 def test_random_frames_on_every_topic_change_nothing(attacked: ArenaThread) -> None:

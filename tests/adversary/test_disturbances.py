@@ -1,4 +1,4 @@
-"""A broker, and a network, that do what they should not: no duplicate is delivered, and every loss is reported.
+"""A broker and a network that do what they should not: nothing arrives twice, and every loss is reported.
 
 The workflow counts to a limit while data frames are dropped, repeated, delayed and edited, connections break,
 and topics are flooded. Afterwards the books must balance on every channel: sent = verified + lost.
@@ -91,7 +91,7 @@ DISTURBANCES: dict[str, Callable[[Random], list[Fault]]] = {
 
 
 def check_books(running: RunningWorkflow, *, lossless: bool) -> int:
-    """sent = verified + lost on every channel and at every receiver; returns what was lost."""
+    """Sent = verified + lost on every channel and at every receiver; returns what was lost."""
     sent = {name: n for metrics in running.metrics.values() for name, n in metrics["sent"].items()}
     received = [item for metrics in running.metrics.values() for item in metrics["channels"].items()]
     assert len(received) == 3, "two consumers of numbers, one of pairs"

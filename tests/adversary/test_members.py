@@ -1,4 +1,4 @@
-"""A legitimate consumer that turns on its producer: it has every key of the channel but the producer's sign key.
+"""A legitimate consumer turns on its producer: it has every key of the channel but the producer's sign key.
 
 On a signed channel its forgeries are refused; on a checkpoint channel they are found at the next checkpoint.
 """

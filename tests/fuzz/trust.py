@@ -289,7 +289,7 @@ def _pairing_code() -> Decoder:
     code = pairing_code(vectors.SECRET, vectors.DEVICE_ID)
 
     def feed(data: bytes) -> None:
-        secret = read_pairing_code(data.decode(), vectors.DEVICE_ID)  # ten check bits: one slip in 1 024 passes
+        secret = read_pairing_code(data.decode(), vectors.DEVICE_ID)  # one slip in 1 024 passes
         assert read_pairing_code(pairing_code(secret, vectors.DEVICE_ID), vectors.DEVICE_ID) == secret
 
     def craft(rng: Random) -> bytes:

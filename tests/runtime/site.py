@@ -356,14 +356,14 @@ class BenchSite:
         await self.until_true(lambda: running.state in states and note in running.note)
 
     async def until_true(self, condition: Callable[[], bool]) -> None:
-        """Until a condition holds that some log line or event comes with."""
+        """Until a condition holds; looked at with every event and log line, and now and then without."""
         with self.controller.events.listening() as events:
             async with asyncio.timeout(PATIENCE_S):
                 while not condition():
                     self.log.written.clear()
                     waits = [asyncio.create_task(events.get()), asyncio.create_task(self.log.written.wait())]
                     try:
-                        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+                        await asyncio.wait(waits, timeout=0.1, return_when=asyncio.FIRST_COMPLETED)
                     finally:
                         for wait in waits:
                             wait.cancel()

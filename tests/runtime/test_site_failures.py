@@ -387,9 +387,6 @@ def test_a_newer_release_goes_into_the_other_slot(tmp_path: Path, model: bytes) 
     asyncio.run(journey())
 
 
-@pytest.mark.xfail(
-    strict=True, reason="ReferenceBook.model asks for the newest release before it refreshes the metadata"
-)
 def test_a_release_is_found_as_soon_as_it_is_published(tmp_path: Path, model: bytes) -> None:
     async def journey() -> None:
         async with bench_site(tmp_path, devices=(), aims=thinker(4_096), inventory=SMALL_INVENTORY) as site:
