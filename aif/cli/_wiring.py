@@ -317,7 +317,9 @@ class ReferenceBook:
         """Good measurements, by kind of part."""
         if not self._runtime:
             self.refresh()
-        return {"runtime": self._runtime, "aims": self._aims.values(), "models": self._models.values()}
+        # copies, because a deployment may refresh them in a thread at the same time
+        aims, models = list(self._aims.values()), list(self._models.values())
+        return {"runtime": self._runtime, "aims": aims, "models": models}
 
     def model(self, vendor: str, component: str) -> ResolvedModel:
         """The newest release of a model.
