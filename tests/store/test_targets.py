@@ -161,6 +161,7 @@ def test_an_empty_folder_is_no_package(tmp_path: Path) -> None:
         b"not a package",
         archive(("a.py", b"x" * 5000))[:2000],
     ],
+    ids=range(24),  # the bytes hold the time of their making
 )
 def test_a_hostile_archive_leaves_nothing_behind(tmp_path: Path, hostile: bytes) -> None:
     with pytest.raises(StoreError):
