@@ -125,7 +125,7 @@ class Admission:
         self._clock, self._log, self._store_root = clock, log, store_root
         self._reference, self._on_message, self._on_trust = reference, on_message, on_trust
         self.links: dict[str, DeviceLink] = {}
-        self._answers: dict[bytes, bytes] = {}
+        self._answers: dict[tuple[str, bytes], bytes] = {}
         self._end_watch: Callable[[], None] = lambda: None
 
     async def start(self) -> None:
@@ -170,7 +170,7 @@ class Admission:
     # --- what arrives ------------------------------------------------------------------------------
 
     def _from_device(self, received: Received) -> None:
-        topic = topics.parse(received.topic)
+        topic = _topic_of(received)
         if not isinstance(topic, UpTopic) or received.retained:
             return
         if topic.what is Up.HELLO:
@@ -185,16 +185,16 @@ class Admission:
             link.rumoured_ms = self._clock.monotonic_ms()
 
     def _enrolment(self, received: Received) -> None:
-        topic = topics.parse(received.topic)
+        topic = _topic_of(received)
         if not isinstance(topic, EnrolmentTopic) or received.retained:
             return
         name = topic.device
         try:
-            answer = self._answers.get(received.payload)
+            answer = self._answers.get((name, received.payload))
             if answer is None:
                 now_s = self._clock.time_us() // 1_000_000
                 answer = self._site.enrol(name, received.payload, self._store_root, now_s=now_s)
-                self._answers = {received.payload: answer, **dict(list(self._answers.items())[:63])}
+                self._answers = {(name, received.payload): answer, **dict(list(self._answers.items())[:63])}
                 self._log.info("device enrolled", device=name)
             self._transport.send(str(EnrolmentTopic(name, Enrolment.RESPONSE)), answer, qos=1)
         except AIFError as error:
@@ -252,7 +252,7 @@ class Admission:
             self._log.warning("challenge not sent", device=device, reason=str(error))
 
     def _evidence(self, received: Received) -> None:
-        topic = topics.parse(received.topic)
+        topic = _topic_of(received)
         if not isinstance(topic, AttestationTopic) or not self._verifier.expects(topic.device):
             return
         device = topic.device
@@ -418,6 +418,14 @@ def _frames(link: DeviceLink) -> int:
 
 _UNBUNDLED = BundlePolicy(max_messages=1)
 """What the Controller says is rare and urgent."""
+
+
+def _topic_of(received: Received) -> topics.Topic | None:
+    """What a topic says; None for one that only a stranger would use, such as one that names no device."""
+    try:
+        return topics.parse(received.topic)
+    except AIFError:
+        return None
 
 
 def controller_signer(seed: bytes) -> Callable[[bytes], bytes]:
