@@ -271,7 +271,7 @@ async def test_unconfirmed_messages(scripted: Scripted) -> None:
 async def test_a_qos_0_message_never_confirms_a_qos_1_message(scripted: Scripted) -> None:
     scripted.acknowledges = False
     async with client(scripted, limits=Limits(outgoing_messages=100_000)) as one:
-        waiting = asyncio.ensure_future(one.publish("sure", b""))
+        waiting = asyncio.ensure_future(one.publish("sure", b"", timeout=100.0))
         await scripted.until(lambda: len(scripted.published) == 1)
         packet_id = scripted.published[0][0]
         for number in range(65_535):  # the last one gets the same packet id
