@@ -39,7 +39,7 @@ from aif.trusted.measure import runtime_digest
 from aif.trusted.model_service import ModelService
 from store.server import StoreServer
 
-PATIENCE_S = 15.0
+PATIENCE_S = 45.0
 """Real time after which a wait has failed; a machine under load is slow."""
 
 AIMS: Mapping[str, tuple[str, str]] = {

@@ -23,7 +23,7 @@ from aif.transport.fast import FastTransport
 from aif.transport.memory import MemoryBroker, MemoryTransport
 from aif.transport.mqtt import MQTTTransport
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 QUICK = Backoff(first_s=0.02, longest_s=0.1)
 
 

@@ -18,7 +18,7 @@ from aif.transport.embedded_broker import PORT_TAKEN, EmbeddedBroker
 
 pytestmark = pytest.mark.integration
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 WITH_PACKAGE = {**os.environ, "PYTHONPATH": str(Path(aif.__file__).resolve().parents[1])}
 

@@ -25,7 +25,7 @@ from aif.transport.embedded_broker import EmbeddedBroker
 from aif.transport.fast import FastTransport
 from aif.transport.fast_link import BATCH_PACKETS
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 QUICK = Backoff(first_s=0.02, longest_s=0.1)
 Scripted = Any  # tests/transport/conftest.py
 Mosquitto = Any

@@ -16,7 +16,7 @@ from aif.errors import NotConnected, NotFound, TransportError
 from aif.transport import local
 from aif.transport.local import MAX_LINE_BYTES, LocalServer, RemoteError
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 
 
 class Answers:

@@ -23,7 +23,7 @@ from aif.transport.base import ConnectionChange, Limits
 from aif.transport.embedded_broker import EmbeddedBroker
 from aif.transport.mqtt import MQTTTransport
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 QUICK = Backoff(first_s=0.02, longest_s=0.1)
 Scripted = Any  # tests/transport/conftest.py
 Mosquitto = Any
