@@ -48,12 +48,12 @@ class ChannelSender:
         "_counter",
         "_data",
         "_first",
+        "_fragment",
         "_limit",
         "_max_frame_bytes",
         "_max_message_bytes",
         "_max_payload",
         "_message_id",
-        "_mode",
         "_overhead",
         "_sealer",
         "_watermark",
@@ -91,11 +91,11 @@ class ChannelSender:
         if max_frame_bytes < _MINIMUM_FRAME:
             raise LocalProtocolError(f"max_frame_bytes {max_frame_bytes} is below {_MINIMUM_FRAME}")
         self._sealer = FrameSealer(channel, epoch, sender, key, sign_key)
-        self._mode = mode
         self._aead = mode is AuthMode.AEAD
         signed = mode is AuthMode.SIGNED
         self._data = FrameType.DATA_SIGNED if signed else FrameType.DATA
         self._bundle = FrameType.BUNDLE_SIGNED if signed else FrameType.BUNDLE
+        self._fragment = FrameType.FRAGMENT_SIGNED if signed else FrameType.FRAGMENT
         self._watermark = FrameType.WATERMARK if self._aead else FrameType.WATERMARK_SIGNED
         self._control = FrameType.CONTROL if self._aead else FrameType.CONTROL_SIGNED
         self._overhead = SIGNED_OVERHEAD_BYTES if signed else OVERHEAD_BYTES
@@ -161,11 +161,7 @@ class ChannelSender:
         if len(plaintexts) > self.remaining_frames:
             raise self._exhausted()
         self._message_id = (self._message_id + 1) & 0xFFFF_FFFF
-        if self._mode is AuthMode.SIGNED:
-            frames = [self._frame(FrameType.FRAGMENT, plaintext) for plaintext in plaintexts[:-1]]
-            frames.append(self._last_fragment(plaintexts[-1], frames))
-        else:
-            frames = [self._frame(FrameType.FRAGMENT, plaintext) for plaintext in plaintexts]
+        frames = [self._frame(self._fragment, plaintext) for plaintext in plaintexts]
         self.messages += 1
         return frames
 
@@ -213,14 +209,6 @@ class ChannelSender:
         if not _SIGNS[kind]:
             return body
         return body + self._sealer.signature(body)
-
-    def _last_fragment(self, plaintext: bytes, frames: list[bytes]) -> bytes:
-        """Signed over the digests of all fragments, so that one signature covers the whole message."""
-        counter = self._counter
-        self._counter = counter + 1
-        body = self._sealer.seal(FrameType.LAST_FRAGMENT_SIGNED, counter, plaintext)
-        covered = digest(b"".join(digest(frame) for frame in (*frames, body)))
-        return body + self._sealer.signature(body, covered)
 
     def _exhausted(self) -> LocalProtocolError:
         return LocalProtocolError(

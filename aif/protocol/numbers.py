@@ -168,7 +168,7 @@ class FrameType(IntEnum):
     CONTROL = 4
     BUNDLE = 5
     BUNDLE_SIGNED = 6
-    LAST_FRAGMENT_SIGNED = 7
+    FRAGMENT_SIGNED = 7
     WATERMARK_SIGNED = 8
     CONTROL_SIGNED = 9
 
