@@ -65,6 +65,8 @@ class ReceiverStatistics:
     lost_messages: int
     provisional_gap_frames: int
     """Frames that are missing so far but not counted as lost yet."""
+    unknown_losses: int
+    """Loss reports without a number of messages: only the senders know how many these were."""
     dropped_events: int
     causes: dict[Cause, int]
     """Drops and findings by cause, without zeros."""
@@ -98,7 +100,8 @@ class ChannelReceiver:
         self._causes = dict.fromkeys(Cause, 0)
         self._held = HeldFrames()
         self._events: deque[ChannelEvent] = deque()
-        self._dropped_events = 0
+        self._dropped_events = self._unknown_losses = 0
+        self._ended: set[int] = set()
         self._reassembler = Reassembler(limits)
         self._verified = self._messages = 0
         self._closed_frames = self._closed_messages = 0
@@ -132,6 +135,8 @@ class ChannelReceiver:
             for index, row in known.items()
             if index not in {peer.index for peer in kept}
         ]
+        for peer in fresh:
+            peer.ledger.ended = peer.index in self._ended
         if self._epoch is not None and epoch > self._epoch:
             self._close_previous()
             self._previous, self._previous_ends_ms = self._epoch, now_ms + EPOCH_GRACE_MS
@@ -154,6 +159,12 @@ class ChannelReceiver:
                 peer.retire_ms = now_ms if at_once else now_ms + RETIRE_GRACE_MS
                 if at_once:
                     self._close(peer)
+
+    def close(self) -> list[ChannelEvent]:
+        """The receiver leaves: settle what is open and fetch what happened. Nothing is accepted any more."""
+        for peer in self._peers.values():
+            self._close(peer, by_choice=True)
+        return self._fetch()
 
     # --- what the broker says ---------------------------------------------------------------------
 
@@ -188,6 +199,9 @@ class ChannelReceiver:
                 self._close(peer)
         if self._previous is not None and now_ms >= self._previous_ends_ms:
             self._close_previous()
+        return self._fetch()
+
+    def _fetch(self) -> list[ChannelEvent]:
         events = list(self._events)
         self._events.clear()
         return events
@@ -200,6 +214,7 @@ class ChannelReceiver:
             lost_frames=self._closed_frames + sum(ledger.lost_frames for ledger in ledgers),
             lost_messages=self._closed_messages + sum(ledger.lost_messages for ledger in ledgers),
             provisional_gap_frames=sum(ledger.provisional_gap_frames for ledger in ledgers),
+            unknown_losses=self._unknown_losses,
             dropped_events=self._dropped_events,
             causes={cause: count for cause, count in self._causes.items() if count},
         )
@@ -299,7 +314,7 @@ class ChannelReceiver:
                 return decode_bundle(plaintext)
             if kind in _FRAGMENTS:
                 return self._fragment(peer, plaintext, now_ms)
-            self._control(peer, plaintext)
+            self._control(peer, plaintext, now_ms)
         except RemoteProtocolError as error:
             self._causes[Cause(error.counter)] += 1
         return []
@@ -312,10 +327,15 @@ class ChannelReceiver:
         message = self._reassembler.add(key, piece, now_ms=now_ms)
         return [] if message is None else [message]
 
-    def _control(self, peer: Peer, plaintext: bytes) -> None:
+    def _control(self, peer: Peer, plaintext: bytes, now_ms: float) -> None:
         if not 1 <= len(plaintext) <= 1 + CONTROL_BODY_BYTES or plaintext[0] not in set(ControlCode):
             raise RemoteProtocolError("control frame is malformed", counter=Cause.FRAME_TYPE)
         code = ControlCode(plaintext[0])
+        if code is ControlCode.END_OF_STREAM:  # its final watermark is due, and may be lost
+            peer.ledger.ended = True
+            self._ended.add(peer.index)
+            if peer.retire_ms is None:
+                peer.retire_ms = now_ms + RETIRE_GRACE_MS
         self._note([ControlReceived(self._channel, peer.index, peer.epoch, code, plaintext[1:])])
 
     def _watermark(self, peer: Peer, counter: int, plaintext: bytes, now_ms: float) -> list[bytes]:
@@ -330,9 +350,9 @@ class ChannelReceiver:
 
     # --- leaving ----------------------------------------------------------------------------------
 
-    def _close(self, peer: Peer) -> None:
+    def _close(self, peer: Peer, *, by_choice: bool = False) -> None:
         if peer.refused is None:
-            self._note(peer.ledger.close())
+            self._note(peer.ledger.close(by_choice=by_choice))
         peer.refused = peer.refused or Cause.FRAME_SENDER
         self._causes[Cause.FRAGMENT_TIMEOUT] += self._reassembler.forget_sender(peer.opener.tail)
 
@@ -357,6 +377,7 @@ class ChannelReceiver:
         for event in events:
             if isinstance(event, LossReport):
                 self._causes[event.reason] += 1
+                self._unknown_losses += event.messages is None
             elif isinstance(event, AuthFailure):
                 self._causes[event.cause] += 1
             elif isinstance(event, ChannelSilent):

@@ -11,7 +11,7 @@ stream; neither is sent into the void.
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,9 +26,10 @@ from aif.protocol import message
 from aif.protocol.bundle import BundlePolicy
 from aif.protocol.control import BoundaryRecord
 from aif.protocol.deployment import DeployedAIM, Deployment, RemoteChannel
-from aif.protocol.events import ChannelEvent, ControlReceived, LossReport
+from aif.protocol.events import ChannelEvent, ControlReceived
 from aif.protocol.lifecycle import ALIVE_STATES, State
 from aif.protocol.numbers import ControlCode
+from aif.runtime.books import channel_name, log_channel_event
 from aif.runtime.clock import Clock
 from aif.runtime.instance import AIMInstance, StateListener
 from aif.runtime.library import AIMLibrary
@@ -86,6 +87,7 @@ class HostedWorkflow:
         self._senders: defaultdict[str, list[SecureSender]] = defaultdict(list)
         self._readers: defaultdict[str, list[InputPort]] = defaultdict(list)
         self._boundary_inputs: dict[str, tuple[Codec, list[InputPort]]] = {}
+        self._boundary_written: Counter[str] = Counter()
         self.finished = asyncio.Event()
         with self._abandon_on_error():
             for deployed in deployment.aims:
@@ -235,6 +237,7 @@ class HostedWorkflow:
 
         async def deliver(record: Message) -> None:
             encoded = codec.encode(record.value)
+            self._boundary_written[name] += 1
             self._on_boundary(BoundaryRecord(self.deployment.aiw_id, name, record.t_us, encoded))
 
         return deliver
@@ -262,11 +265,8 @@ class HostedWorkflow:
                 entry.ended = True
                 for port in entry.ports:
                     port.finish()
-        elif isinstance(event, LossReport):
-            self._log.warning(
-                "records lost", channel=entry.channel.topic, frames=event.frames, messages=event.messages,
-                reason=str(event.reason),
-            )  # fmt: skip
+        else:
+            log_channel_event(self._log, event, entry.channel.topic)
 
     def boundary_input(self, record: BoundaryRecord) -> None:
         """A record that the User Agent wrote to an input of the workflow; empty ends the stream."""
@@ -354,7 +354,7 @@ class HostedWorkflow:
         channels = {}
         for entry in self.remote_inputs.values():
             seen = figures({entry.channel.channel_id})
-            channels[_name(entry.channel)] = {
+            channels[channel_name(entry.channel)] = {
                 "records": entry.metrics.records,
                 "invalid": entry.metrics.invalid,
                 "verified": seen.verified_messages,
@@ -364,7 +364,7 @@ class HostedWorkflow:
             }
         deployed = self.deployment
         sent = {
-            _name(c): figures({c.channel_id}).sealed_messages
+            channel_name(c): figures({c.channel_id}).sealed_messages
             for c in deployed.remote_channels
             if c.source_device == deployed.device
         }
@@ -374,11 +374,10 @@ class HostedWorkflow:
             "rejected": seen.rejected_frames, "lost": seen.lost_messages,
             "causes": {cause: count for cause, count in seen.causes.items() if count},
         }  # fmt: skip
-        return {"aims": aims, "channels": channels, "sent": sent, "messages": messages}
-
-
-def _name(channel: RemoteChannel) -> str:
-    return f"{channel.source} -> {', '.join(channel.destinations)}"
+        return {
+            "aims": aims, "channels": channels, "sent": sent, "messages": messages,
+            "outputs": dict(self._boundary_written),
+        }  # fmt: skip
 
 
 def _preload(port: InputPort, empty_turns: int) -> None:

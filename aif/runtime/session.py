@@ -43,6 +43,7 @@ from aif.protocol.topics import (
     Up,
     UpTopic,
 )
+from aif.runtime.books import log_channel_event
 from aif.runtime.clock import Clock
 from aif.runtime.logbook import LogBook
 from aif.transport.base import ConnectionChange, Received, Transport
@@ -109,7 +110,7 @@ class DeviceSession:
         self._down = self.communication.open_receiver(
             SealedChannel(down_id, self._down_topic, AuthMode.AEAD, qos=CONTROL_QOS),
             self._control_payload,
-            void,
+            lambda event: log_channel_event(log, event, self._down_topic),
         )
 
     # --- life --------------------------------------------------------------------------------------

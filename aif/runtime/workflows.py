@@ -6,6 +6,7 @@ Values and waiting only; what is done with them is decided by ``controller``, ``
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -69,6 +70,13 @@ class RunningWorkflow:
     """The boot of each device whose AIMs belong to this workflow; another boot has lost them."""
     dropped: set[str] = field(default_factory=set)
     """Devices that confirmed that nothing of this workflow is left on them."""
+    outputs: Counter[str] = field(default_factory=Counter)
+    """Records that came out of each boundary Port."""
+    unaccounted: dict[str, dict[str, int]] = field(default_factory=dict)
+    """By consuming device and channel: messages that were sent and lost together with every word about it.
+
+    What the Controller itself did not get of the workflow's outputs stands under ``controller``.
+    """
 
     @property
     def devices(self) -> list[str]:

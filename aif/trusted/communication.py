@@ -78,6 +78,11 @@ class SecureReceiver:
         for event in self._receiver.poll(now_ms):
             self._on_event(event)
 
+    def close(self) -> None:
+        """Take nothing more, and report what is missing now."""
+        for event in self._receiver.close():
+            self._on_event(event)
+
     def statistics(self) -> ChannelStatistics:
         seen = self._receiver.statistics()
         causes = Counter({str(cause): n for cause, n in seen.causes.items()})
@@ -88,6 +93,7 @@ class SecureReceiver:
             verified_frames=seen.verified_frames,
             rejected_frames=seen.rejected_frames + self._oversized,
             lost_messages=seen.lost_messages,
+            unknown_losses=seen.unknown_losses,
             causes=dict(causes),
         )
 
@@ -171,6 +177,8 @@ class CommunicationService:
     def _forget(self, end: SecureSender | SecureReceiver | None) -> None:
         if end is None:
             return
+        if isinstance(end, SecureReceiver):
+            end.close()
         part = end.statistics()
         self._closed.update({name: getattr(part, name) for name in _FIGURES})
         self._closed_causes.update(part.causes)
@@ -178,7 +186,7 @@ class CommunicationService:
 
 _FIGURES = (
     "sealed_messages", "sealed_frames", "verified_messages", "verified_frames",
-    "rejected_frames", "lost_messages",
+    "rejected_frames", "lost_messages", "unknown_losses",
 )  # fmt: skip
 
 

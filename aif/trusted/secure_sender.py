@@ -27,7 +27,7 @@ from aif.protocol.numbers import (
     Cause,
     ControlCode,
 )
-from aif.protocol.watermark import WatermarkSchedule
+from aif.protocol.watermark import WatermarkSchedule, interval_frames
 
 Publish = Callable[[str, bytes, int], None]
 """``publish(topic, frame, qos)``; it never blocks and may raise TransportError."""
@@ -39,8 +39,9 @@ END_QOS = 1
 """The end of a stream travels once more at this QoS. Watermarks travel at the channel's own: at another they
 would arrive out of order with the data they count, and each one repeats the totals of those before it."""
 
-_FRAMES_TO_END = 4
-"""Kept of every grant, so that an epoch can end: what waits, the end of the stream twice, a watermark."""
+_FRAMES_TO_END = 5
+"""Kept of every grant, so that an epoch can end: what waits, the watermark it may make due, the end of the
+stream twice, and the final watermark."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,8 @@ class ChannelStatistics:
     verified_frames: int = 0
     rejected_frames: int = 0
     lost_messages: int = 0
+    unknown_losses: int = 0
+    """Losses that are certain but of unknown size: their sender's last watermark was lost too."""
     causes: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -241,7 +244,7 @@ class SecureSender:
 class _SendingEpoch:
     """What one grant lets this host send."""
 
-    __slots__ = ("bundler", "exhausted", "max_frame_bytes", "max_frames", "schedule", "sender")
+    __slots__ = ("_interval", "bundler", "exhausted", "max_frame_bytes", "max_frames", "schedule", "sender")
 
     def __init__(
         self, channel: SealedChannel, grant: Grant, row: RosterRow, frame_sign_seed: bytes, now_ms: float
@@ -256,19 +259,21 @@ class _SendingEpoch:
         )  # fmt: skip
         self.max_frames, self.max_frame_bytes = grant.max_frames, grant.max_frame_bytes
         self.bundler = Bundler(channel.policy, grant.max_frame_bytes)
-        self.schedule = WatermarkSchedule(grant.auth_mode, now_ms)
+        self.schedule = WatermarkSchedule(now_ms)
+        self._interval = interval_frames(grant.auth_mode)
         self.exhausted = False
 
     def exhausted_by(self, payload: bytes) -> bool:
         """Whether the frames left are needed for the end of the epoch, once this message is sent."""
-        return self.sender.remaining_frames < self._frames(payload) + _FRAMES_TO_END
+        frames = self._frames(payload)
+        return self.sender.remaining_frames < frames + frames // self._interval + _FRAMES_TO_END
 
     def too_long(self, payload: bytes) -> bool:
         """Whether no number of frames carries this message."""
         return self._frames(payload) > FRAGMENT_LIMIT
 
     def _frames(self, payload: bytes) -> int:
-        """Frames that this message takes at most."""
+        """Frames that this message takes at most, watermarks aside."""
         return 1 + len(payload) // (self.max_frame_bytes - SIGNED_OVERHEAD_BYTES - FRAGMENT_HEADER_BYTES)
 
 

@@ -21,7 +21,7 @@ from aif.model.records import RecordType
 from aif.protocol import message
 from aif.protocol.aif1 import AuthFailure, BundlePolicy, ChannelEvent, LossReport, channel_id
 from aif.protocol.grant import Grant, Role, RosterRow
-from aif.protocol.numbers import CHECKPOINT_FRAMES, HOST_LIMITS, FrameType
+from aif.protocol.numbers import HOST_LIMITS, FrameType
 from aif.runtime.clock import SystemClock
 from aif.transport.address import BrokerAddress
 from aif.transport.base import Received, Transport
@@ -98,12 +98,9 @@ class AifLink:
 
     def send_burst(self, messages: Sequence[Any]) -> None:
         encode, pack, send, time_us = self._codec.encode, message.pack, self._sender.send, self._clock.time_us
-        monotonic_ms, poll = self._clock.monotonic_ms, self._sender.poll
-        for start in range(0, len(messages), CHECKPOINT_FRAMES):
-            for record in messages[start : start + CHECKPOINT_FRAMES]:
-                now_us = time_us()
-                send(pack(now_us, now_us, encode(record)))
-            poll(monotonic_ms())  # a checkpoint is due after so many frames
+        for record in messages:
+            now_us = time_us()
+            send(pack(now_us, now_us, encode(record)))
 
     def flush(self) -> None:
         self._sender.flush()

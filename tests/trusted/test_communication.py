@@ -17,7 +17,7 @@ from nacl.signing import SigningKey
 
 from aif.errors import LocalProtocolError, MessageTooLarge, NotConnected, TransportError
 from aif.protocol.bundle import BundlePolicy
-from aif.protocol.events import ChannelEvent, ControlReceived, LossReport
+from aif.protocol.events import AuthFailure, ChannelEvent, ControlReceived, LossReport
 from aif.protocol.grant import Grant, Role, RosterRow
 from aif.protocol.numbers import AuthMode, ControlCode, FrameType
 from aif.trusted.communication import CommunicationService, SealedChannel, SecureReceiver, SecureSender
@@ -223,6 +223,30 @@ def test_figures_stay_when_a_channel_is_closed_or_opened_again() -> None:
     wire.sending.close(CHANNEL_ID)  # again, without harm
 
 
+def test_a_burst_on_a_checkpoint_channel_is_verified_without_a_poll() -> None:
+    mode = AuthMode.CHECKPOINT
+    wire = Wire(channel(mode, policy=BundlePolicy(max_messages=1)))
+    wire.key(mode=mode)
+    for payload in payloads(5_000):
+        wire.sender.send(payload)
+    assert len(wire.frames) == 5_000 + 5_000 // 32
+    wire.wait(10_000)
+    assert wire.received == payloads(5_000)
+    assert not any(isinstance(event, AuthFailure) for event in wire.events)
+
+
+def test_closing_a_channel_reports_what_is_missing_there() -> None:
+    wire = Wire(channel(policy=BundlePolicy(max_messages=1)))
+    wire.key()
+    for payload in payloads(3):
+        wire.sender.send(payload)
+    del wire.frames[1]
+    wire.carry()
+    wire.receiving.close(CHANNEL_ID)
+    assert [(e.frames, e.messages) for e in wire.events if isinstance(e, LossReport)] == [(1, None)]
+    assert wire.receiving.statistics().unknown_losses == 1
+
+
 # --- grants ----------------------------------------------------------------------------------------
 
 
@@ -293,7 +317,7 @@ def test_a_grant_for_a_channel_that_is_not_here_is_refused() -> None:
 def test_a_used_up_grant_is_one_error_and_one_count_until_the_next() -> None:
     wire = Wire(channel(policy=BundlePolicy(max_messages=1)))
     wire.key(max_frames=20)
-    for payload in payloads(16):  # the rest is kept for the end of the epoch
+    for payload in payloads(15):  # the rest is kept for the end of the epoch
         wire.sender.send(payload)
     with pytest.raises(NotConnected, match=f"channel {TOPIC} has used up the 20 frames of its grant"):
         wire.sender.send(b"one too many")
@@ -306,7 +330,7 @@ def test_a_used_up_grant_is_one_error_and_one_count_until_the_next() -> None:
     wire.sender.send(b"with the next grant")
     wire.sender.finish()
     wire.wait(5_000)
-    assert wire.received == [*payloads(16), b"with the next grant"]
+    assert wire.received == [*payloads(15), b"with the next grant"]
     assert (wire.lost, wire.ends) == (0, 2)
 
 
