@@ -301,7 +301,7 @@ class TopologyEntry(Table):
 class BundleEntry(Table):
     """When waiting messages leave as one frame; max_messages 1 turns bundling off."""
 
-    max_messages: Annotated[int, Field(ge=1, le=255)] = 64
+    max_messages: Annotated[int, Field(ge=1, le=1024)] = 64
     max_delay_ms: Annotated[MsOrZero, Field(le=10_000)] = 1.0
     max_bytes: Annotated[Bytes, Field(ge=1, le=MAX_PAYLOAD_BYTES)] = 32_768
 

@@ -218,7 +218,11 @@ class DeviceSession:
             with suppress(TransportError):  # what was not sent is counted by its channel's next watermark
                 function()
 
-        asyncio.get_running_loop().call_later(delay_ms / 1000.0, run)
+        loop = asyncio.get_running_loop()
+        if delay_ms > 0:
+            loop.call_later(delay_ms / 1000.0, run)
+        else:
+            loop.call_soon(run)
 
     # --- enrolment ---------------------------------------------------------------------------------
 

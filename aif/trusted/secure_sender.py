@@ -33,7 +33,7 @@ Publish = Callable[[str, bytes, int], None]
 """``publish(topic, frame, qos)``; it never blocks and may raise TransportError."""
 
 CallLater = Callable[[float, Callable[[], None]], None]
-"""``call_later(delay_ms, function)``."""
+"""``call_later(delay_ms, function)``; a delay of 0: when whatever runs now has run."""
 
 END_QOS = 1
 """The end of a stream travels once more at this QoS. Watermarks travel at the channel's own: at another they
@@ -154,11 +154,11 @@ class SecureSender:
                 f"channel {self.channel.topic} has used up the {epoch.max_frames:,} frames of its grant",
                 hint="it goes on with the next grant; larger bundles need fewer frames",
             )
-        refused = self._seal(epoch, epoch.bundler.add(payload, self._now_ms()))
-        due = epoch.bundler.due_ms()
-        if due is not None and not self._timer_armed:
+        now_ms = self._now_ms()
+        refused = self._seal(epoch, epoch.bundler.add(payload, now_ms))
+        if not self._timer_armed and (wait_ms := epoch.bundler.wait_ms(now_ms)) is not None:
             self._timer_armed = True
-            self._call_later(max(0.0, due - self._now_ms()), self._flush_due)
+            self._call_later(wait_ms, self._flush_due)
         if refused is not None:
             raise refused
 
@@ -169,7 +169,7 @@ class SecureSender:
     def flush(self) -> None:
         """Send what waits for company, without waiting longer."""
         if self._epoch is not None:
-            self._seal(self._epoch, self._epoch.bundler.flush(self._now_ms()))
+            self._seal(self._epoch, self._epoch.bundler.flush())
 
     def _seal(self, epoch: _SendingEpoch, batches: Iterable[Sequence[Buffer]]) -> MessageTooLarge | None:
         for batch in batches:
@@ -202,7 +202,7 @@ class SecureSender:
         if epoch is None or self._outgoing or epoch.sender.remaining_frames <= _FRAMES_TO_END:
             return
         if epoch.schedule.due_ms(epoch.sender.open_frames) <= now_ms:
-            self._seal(epoch, epoch.bundler.flush(now_ms))
+            self._seal(epoch, epoch.bundler.flush())
             self._outgoing.append((epoch.sender.seal_watermark(), self.channel.qos))
             epoch.schedule.sent(now_ms)
             self._drain()

@@ -64,7 +64,9 @@ class AifLink:
         self._service = CommunicationService(
             publish=lambda topic, frame, qos: transport.send(topic, frame, qos=qos),
             now_ms=self._clock.monotonic_ms,
-            call_later=lambda delay_ms, function: _void(loop.call_later(delay_ms / 1000.0, function)),
+            call_later=lambda delay_ms, function: _void(
+                loop.call_later(delay_ms / 1000.0, function) if delay_ms else loop.call_soon(function)
+            ),
         )
         there, back = (_channel(cell, topic) for topic in (THERE, BACK))
         self._out, self._in = (there, back) if role == "driver" else (back, there)

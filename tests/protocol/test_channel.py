@@ -109,7 +109,7 @@ def test_batches_of_the_bundler_use_the_fitting_frames(mode: AuthMode) -> None:
     sender, receiver = make_sender(mode, max_frame_bytes=1_000), make_receiver(mode, max_frame_bytes=1_000)
     bundler = Bundler(BundlePolicy(max_messages=4, max_message_bytes=500), 1_000)
     messages = [bytes([i]) * size for i, size in enumerate([5, 6, 7, 3_000, 8, 9, 10, 11, 600])]
-    batches = [batch for message in messages for batch in bundler.add(message, 0)] + bundler.flush(1)
+    batches = [batch for message in messages for batch in bundler.add(message, 0)] + bundler.flush()
     frames = [frame for batch in batches for frame in sender.seal_batch(batch)]
     assert [m for frame in frames for m in receiver.receive(frame, now_ms=1)] == messages
     assert len(frames) < len(messages) + 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import random
 from collections.abc import Callable
 from contextlib import suppress
@@ -80,6 +81,21 @@ class Wire:
         self.receiving.apply_grant(grant(Role.RECEIVE, epoch, mode, **changes), b"")
         self.sending.apply_grant(grant(Role.SEND, epoch, mode, **changes), FRAME_SEED)
 
+    def end_turn(self) -> None:
+        """Run what is due now."""
+        while self.timers and self.timers[0][0] <= self.now_ms:
+            heapq.heappop(self.timers)[2]()
+
+    def idle(self, milliseconds: float) -> None:
+        """Let time pass in which nothing travels."""
+        self.now_ms += milliseconds
+        self.end_turn()
+
+    def wait_for_timer(self) -> None:
+        """Let the next timer fire at its time."""
+        self.now_ms = self.timers[0][0]
+        self.end_turn()
+
     def carry(self) -> None:
         """Deliver what is on the wire, well or badly."""
         frames, self.frames = [frame for frame, _ in self.frames], []
@@ -96,8 +112,7 @@ class Wire:
         until = self.now_ms + milliseconds
         while self.now_ms < until:
             self.now_ms = min(until, self.timers[0][0] if self.timers else until, self.now_ms + 100.0)
-            while self.timers and self.timers[0][0] <= self.now_ms:
-                heapq.heappop(self.timers)[2]()
+            self.end_turn()
             self.carry()
             self.sending.poll()
             self.carry()
@@ -168,21 +183,75 @@ def test_a_receiver_waits_a_second_for_its_grant() -> None:
     assert dict(late.receiving.statistics().causes) == {"frame.epoch": 1}
 
 
-def test_a_lone_message_leaves_at_once_and_a_crowd_waits_for_its_bundle() -> None:
+def test_a_lone_message_leaves_at_once_and_a_crowd_at_the_end_of_the_turn() -> None:
     wire = Wire(channel())
     wire.key()
     wire.sender.send(b"first")
     assert len(wire.frames) == 1
     for payload in payloads(5):
         wire.sender.send(payload)
-    assert len(wire.frames) == 1
-    assert len(wire.timers) == 1
-    wire.now_ms += 1.0
-    heapq.heappop(wire.timers)[2]()
+    assert len(wire.frames) == len(wire.timers) == 1
+    wire.end_turn()
     assert len(wire.frames) == 2
     assert wire.frames[1][0][0] & 15 == FrameType.BUNDLE
     wire.carry()
     assert wire.received == [b"first", *payloads(5)]
+
+
+def test_a_burst_makes_as_few_frames_as_its_bundles_need() -> None:
+    wire = Wire(channel())
+    wire.key()
+    for payload in payloads(10_000):
+        wire.sender.send(payload)
+    wire.end_turn()
+    assert len(wire.frames) == 1 + math.ceil(9_999 / 64)
+    wire.carry()
+    assert wire.received == payloads(10_000)
+    assert wire.now_ms == 0, "no timer ran"
+
+
+@pytest.mark.parametrize("round_trip_ms", [0.13, 0.2, 0.5, 0.99, 3.0])
+def test_ping_pong_never_waits_for_the_timer(round_trip_ms: float) -> None:
+    wire = Wire(channel())
+    wire.key()
+    for turn in range(1_000):
+        wire.sender.send(b"ping")
+        assert len(wire.frames) == turn + 1
+        wire.end_turn()
+        wire.now_ms += round_trip_ms
+    assert wire.timers == []
+
+
+@pytest.mark.parametrize("round_trip_ms", [0.001, 0.01, 0.05, 0.1])
+def test_ping_pong_faster_than_any_broker_waits_a_few_times_and_learns(round_trip_ms: float) -> None:
+    wire = Wire(channel())
+    wire.key()
+    waits = 0
+    for turn in range(5_000):
+        wire.sender.send(b"ping")
+        wire.end_turn()
+        if len(wire.frames) == turn:
+            waits += 1
+            wire.wait_for_timer()
+        wire.now_ms += round_trip_ms
+    assert 0 < waits <= math.log2(1 / round_trip_ms)
+    assert len(wire.frames) == 5_000
+
+
+def test_a_steady_stream_of_single_messages_is_bundled_within_a_millisecond() -> None:
+    wire = Wire(channel())
+    wire.key()
+    sent_ms: dict[bytes, float] = {}
+    for payload in payloads(2_000):
+        wire.sender.send(payload)
+        sent_ms[payload] = wire.now_ms
+        wire.wait(0.05)
+        for arrived in wire.received:
+            assert wire.now_ms - sent_ms.pop(arrived) <= 1.0 + 0.06
+        wire.received.clear()
+    wire.wait(1)
+    assert set(sent_ms) == set(wire.received)
+    assert wire.sending.statistics().sealed_frames < 2_000 / 19 + 20
 
 
 def test_flush_does_not_wait() -> None:
@@ -257,7 +326,7 @@ def test_a_repeated_or_older_grant_never_starts_the_counter_again() -> None:
     for epoch in (2, 1):
         with pytest.raises(LocalProtocolError, match=f"epoch {epoch} of {TOPIC} is not newer than 2"):
             wire.sending.apply_grant(grant(Role.SEND, epoch), b"")
-    wire.now_ms += 10
+    wire.idle(10)
     wire.sender.send(b"two")
     counters = [frame[4:10] for frame, _ in wire.frames]
     assert len(set(counters)) == 2
@@ -282,7 +351,7 @@ def test_a_grant_that_does_not_fit_changes_nothing(changes: dict[str, Any]) -> N
     wire.sender.send(b"before")
     with pytest.raises(LocalProtocolError):
         wire.sender.install(grant(Role.SEND, 2, mode, **changes), FRAME_SEED)
-    wire.now_ms += 10
+    wire.idle(10)
     wire.sender.send(b"after")
     wire.carry()
     assert wire.received == [b"before", b"after"]
@@ -442,7 +511,7 @@ def test_what_was_accepted_survives_a_break_and_arrives_once(error: TransportErr
     wire.key()
     wire.sender.send(b"before")
     wire.carry()
-    wire.now_ms += 10
+    wire.idle(10)
     wire.error = error
     wire.sender.send(b"accepted")  # it waits here, sealed
     for _ in range(3):
