@@ -36,7 +36,14 @@ from aif.config.fields import (
     under,
 )
 from aif.model.aim import Join, Profile, Runtime, SecurityNeed, StateKind
-from aif.model.ports import DEFAULT_QUEUE_DEPTH, MAX_PAYLOAD_BYTES, MAX_QUEUE_DEPTH, AuthMode, Overflow
+from aif.model.ports import (
+    DEFAULT_QUEUE_DEPTH,
+    MAX_PAYLOAD_BYTES,
+    MAX_QUEUE_DEPTH,
+    AuthMode,
+    LocalPolicy,
+    Overflow,
+)
 
 Arch = Literal[
     "any", "x86-64", "aarch64", "armv6-m", "armv7-m", "armv7e-m", "armv8-m.main", "armv8.1-m.main", "rv32",
@@ -315,6 +322,9 @@ class ChannelEntry(Table):
     qos: Annotated[Literal[0, 1], Field(description="MQTT quality of service")] = 0
     bundle: BundleEntry = BundleEntry()
     delay: Annotated[int, Field(ge=0, le=MAX_QUEUE_DEPTH, description="records; legalises a cycle")] = 0
+    local: Annotated[Literal["plain", "sealed"], Field(description="between AIMs of one host")] = (
+        LocalPolicy.PLAIN.value
+    )
 
     @property
     def auth_mode(self) -> AuthMode | None:

@@ -1,8 +1,9 @@
 """One workflow's part on this device: instances, their ports, and the channels between them.
 
 Built from a verified deployment document and the AIM contracts on this device. Neighbours hand values over
-as they are; what leaves or enters the device is encoded canonically and goes through the Communication
-Service. The end of a stream travels like data: over a final watermark, or directly.
+as they are; what leaves or enters the device, or travels on a channel with ``local: sealed``, is encoded
+canonically and goes through the Communication Service. The end of a stream travels like data: over a final
+watermark, or directly.
 
 Without a connection to the broker, an AIM that writes to another device waits, and so does the end of its
 stream; neither is sent into the void.
@@ -171,6 +172,7 @@ class HostedWorkflow:
             sealed = SealedChannel(
                 channel.channel_id, channel.topic, channel.auth, channel.qos,
                 BundlePolicy(channel.max_messages, channel.max_delay_ms, channel.max_bytes),
+                channel.within_host,
             )  # fmt: skip
             if channel.source_device == here:
                 source = self._output(channel.source)
@@ -221,7 +223,7 @@ class HostedWorkflow:
             payload = message.pack(record.t_us, self._clock.time_us(), encoded)
             # the record waits here, and with it the AIM, until the connection is back: a frame that is sealed
             # and not sent would count as lost
-            while not self._connected():
+            while not self._can_send(sender):
                 await self._clock.sleep(CONNECTION_POLL_S)
             try:
                 sender.send(payload)
@@ -268,6 +270,9 @@ class HostedWorkflow:
         else:
             log_channel_event(self._log, event, entry.channel.topic)
 
+    def _can_send(self, sender: SecureSender) -> bool:
+        return sender.channel.within_host or self._connected()
+
     def boundary_input(self, record: BoundaryRecord) -> None:
         """A record that the User Agent wrote to an input of the workflow; empty ends the stream."""
         entry = self._boundary_inputs.get(record.port)
@@ -289,7 +294,7 @@ class HostedWorkflow:
 
     def send_ends(self) -> None:
         """Say that streams have ended; what cannot be said without a connection waits for the next call."""
-        for sender in list(self._unfinished) if self._connected() else ():
+        for sender in list(filter(self._can_send, self._unfinished)):
             try:
                 sender.finish()
             except NotConnected:

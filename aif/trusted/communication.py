@@ -111,7 +111,8 @@ class CommunicationService:
     def open_sender(self, channel: SealedChannel) -> SecureSender:
         """The sending end of a channel; one that was open before is closed."""
         self._forget(self._senders.pop(channel.channel_id, None))
-        sender = SecureSender(channel, self._publish, self._now_ms, self._call_later)
+        publish = self._hand_over(channel.channel_id) if channel.within_host else self._publish
+        sender = SecureSender(channel, publish, self._now_ms, self._call_later)
         self._senders[channel.channel_id] = sender
         return sender
 
@@ -126,6 +127,16 @@ class CommunicationService:
         receiver = SecureReceiver(channel, deliver, on_event, self._now_ms)
         self._receivers[channel.channel_id] = receiver
         return receiver
+
+    def _hand_over(self, channel_id: bytes) -> Publish:
+        """Bring frames to the receiving end of the same channel here; without one they are lost."""
+
+        def publish(_topic: str, frame: bytes, _qos: int) -> None:
+            receiver = self._receivers.get(channel_id)
+            if receiver is not None:
+                receiver.receive(frame, retained=False)
+
+        return publish
 
     def apply_grant(self, grant: Grant, frame_sign_seed: bytes) -> None:
         """Hand an opened grant to the channel ends it is for.

@@ -53,6 +53,8 @@ class SealedChannel:
     auth: AuthMode
     qos: int = 0
     policy: BundlePolicy = field(default_factory=BundlePolicy)
+    within_host: bool = False
+    """Both ends are here: frames go straight from one to the other."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -316,6 +316,29 @@ def test_closing_a_channel_reports_what_is_missing_there() -> None:
     assert wire.receiving.statistics().unknown_losses == 1
 
 
+@MODES
+def test_a_channel_within_a_host_is_sealed_and_opened_without_the_transport(mode: AuthMode) -> None:
+    wire = Wire(channel())
+    wire.error = NotConnected("no broker at all")
+    sealed = replace(channel(mode), within_host=True)
+    sender = wire.sending.open_sender(sealed)
+    received: list[bytes] = []
+    wire.sending.open_receiver(sealed, received.append, wire.events.append)
+    with pytest.raises(LocalProtocolError, match="has no key yet"):
+        sender.send(b"secret")
+    wire.sending.apply_grant(grant(Role.SEND | Role.RECEIVE, mode=mode), FRAME_SEED)
+    for payload in payloads(100):
+        sender.send(payload)
+    sender.finish()
+    wire.wait(5_000)
+    assert received == payloads(100)
+    assert (wire.frames, wire.ends) == ([], 2)
+    seen = wire.sending.statistics({CHANNEL_ID})
+    assert seen.sealed_messages == seen.verified_messages == 100
+    assert seen.sealed_frames == seen.verified_frames > 2
+    wire.sending.close(CHANNEL_ID)
+
+
 # --- grants ----------------------------------------------------------------------------------------
 
 
