@@ -14,7 +14,14 @@ from typing import Any
 
 from aif.protocol.control import CONTROLLER
 from aif.protocol.deployment import RemoteChannel
-from aif.protocol.events import AuthFailure, ChannelEvent, ChannelSilent, CloneSuspected, LossReport
+from aif.protocol.events import (
+    AuthFailure,
+    ChannelEvent,
+    ChannelSilent,
+    CloneSuspected,
+    ForgeriesRefused,
+    LossReport,
+)
 from aif.runtime.logbook import LogBook
 
 
@@ -111,6 +118,11 @@ def log_channel_event(log: LogBook, event: ChannelEvent, channel: str) -> None:
             )  # fmt: skip
         case AuthFailure():
             log.warning("messages taken that cannot be verified", channel=channel, reason=str(event.cause))
+        case ForgeriesRefused():
+            log.warning(
+                "frames refused: wrong tag or signature",
+                channel=channel, frames=event.frames, flood=event.over_budget,
+            )  # fmt: skip
         case CloneSuspected():
             log.warning(
                 "two frames under one counter", channel=channel, counter=event.counter,

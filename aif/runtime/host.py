@@ -18,10 +18,12 @@ from weakref import WeakValueDictionary
 
 from aif import __version__
 from aif.errors import AIFError, CreationFailed
+from aif.model.inventory import DeviceClass
 from aif.protocol import control, deployment
 from aif.protocol.control import AIMReport, ControlMessage, Failure, Phase
 from aif.protocol.evidence import Component
 from aif.protocol.lifecycle import Signal, State
+from aif.protocol.numbers import HOST_LIMITS, MCU_LIMITS
 from aif.runtime.aims import AIMFactory
 from aif.runtime.clock import Clock
 from aif.runtime.hosted import HostedWorkflow
@@ -67,6 +69,7 @@ class Host:
         self.session = DeviceSession(
             state, transport, clock=clock, random=random, log=log,
             components=self._components, on_message=self._enqueue,
+            limits=MCU_LIMITS if platform.device.device_class is DeviceClass.MCU else HOST_LIMITS,
         )  # fmt: skip
         self._resources = Resources(
             library, platform, models, fetch, transport, self.session,

@@ -364,6 +364,7 @@ class HostedWorkflow:
                 "invalid": entry.metrics.invalid,
                 "verified": seen.verified_messages,
                 "lost": seen.lost_messages,
+                "causes": {cause: count for cause, count in seen.causes.items() if count},
                 "latency_us": entry.metrics.latency_us.plain(),
                 "age_us": entry.metrics.age_us.plain(),
             }

@@ -32,7 +32,7 @@ from aif.protocol.enrolment import EnrolmentRequest, build_request, open_respons
 from aif.protocol.evidence import Component
 from aif.protocol.grant import open_grant
 from aif.protocol.identifiers import id16
-from aif.protocol.numbers import AuthMode
+from aif.protocol.numbers import HOST_LIMITS, AuthMode, ChannelLimits
 from aif.protocol.topics import (
     Attestation,
     AttestationTopic,
@@ -81,6 +81,7 @@ class DeviceSession:
         log: LogBook,
         components: Callable[[], Iterable[Component]],
         on_message: Callable[[ControlMessage], None],
+        limits: ChannelLimits = HOST_LIMITS,
     ) -> None:
         self._state, self._transport, self._clock = state, transport, clock
         self._random, self._log = random, log
@@ -100,7 +101,7 @@ class DeviceSession:
         self.trusted = asyncio.Event()
         self._enrolment_answer: asyncio.Queue[bytes] = asyncio.Queue(8)
         self.communication = CommunicationService(
-            publish=self._publish, now_ms=clock.monotonic_ms, call_later=self._call_later
+            publish=self._publish, now_ms=clock.monotonic_ms, call_later=self._call_later, limits=limits
         )
         up_id, up_topic = control.control_channel(self.device, up=True)
         down_id, self._down_topic = control.control_channel(self.device, up=False)

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 from aif.errors import LocalProtocolError
 from aif.protocol.channel_receiver import ChannelReceiver
-from aif.protocol.events import ChannelEvent
+from aif.protocol.events import ChannelEvent, ForgeriesRefused
 from aif.protocol.grant import Grant, Role
-from aif.protocol.numbers import HOST_LIMITS, Cause
+from aif.protocol.numbers import HOST_LIMITS, Cause, ChannelLimits
 from aif.protocol.peer import RosterSender
 from aif.trusted.secure_sender import (
     CallLater,
@@ -28,6 +29,9 @@ from aif.trusted.secure_sender import (
     SecureSender,
     key_of,
 )
+
+LOOK_MS = 1_000
+"""Forged frames are told once in this time: whoever sends them shall not fill the log."""
 
 
 class SecureReceiver:
@@ -39,10 +43,17 @@ class SecureReceiver:
         deliver: Callable[[bytes], None],
         on_event: Callable[[ChannelEvent], None],
         now_ms: Callable[[], float],
+        limits: ChannelLimits = HOST_LIMITS,
     ) -> None:
         self.channel = channel
         self._deliver, self._on_event, self._now_ms = deliver, on_event, now_ms
-        self._receiver = ChannelReceiver(channel.channel_id, channel.auth)
+        # the longest frame is the grant's to say, which every sender keeps to
+        self._receiver = ChannelReceiver(
+            channel.channel_id, channel.auth,
+            limits=replace(limits, max_frame_bytes=HOST_LIMITS.max_frame_bytes),
+        )  # fmt: skip
+        self._budget_per_s = limits.tag_failures_per_s
+        self._forgeries, self._look_ms = 0, now_ms()
         self._max_frame_bytes: tuple[int, int] = (HOST_LIMITS.max_frame_bytes,) * 2
         self._oversized = 0
         self.keyed = False
@@ -77,6 +88,17 @@ class SecureReceiver:
     def poll(self, now_ms: float) -> None:
         for event in self._receiver.poll(now_ms):
             self._on_event(event)
+        if now_ms - self._look_ms >= LOOK_MS:
+            self._tell_forgeries(now_ms)
+
+    def _tell_forgeries(self, now_ms: float) -> None:
+        causes = self._receiver.statistics().causes
+        seen = causes.get(Cause.FRAME_TAG, 0) + causes.get(Cause.FRAME_SIGNATURE, 0)
+        fresh, self._forgeries = seen - self._forgeries, seen
+        budget = self._budget_per_s * (now_ms - self._look_ms) / 1000
+        self._look_ms = now_ms
+        if fresh:
+            self._on_event(ForgeriesRefused(self.channel.channel_id, fresh, fresh > budget))
 
     def close(self) -> None:
         """Take nothing more, and report what is missing now."""
@@ -101,7 +123,15 @@ class SecureReceiver:
 class CommunicationService:
     """All sealed channels of one process."""
 
-    def __init__(self, *, publish: Publish, now_ms: Callable[[], float], call_later: CallLater) -> None:
+    def __init__(
+        self,
+        *,
+        publish: Publish,
+        now_ms: Callable[[], float],
+        call_later: CallLater,
+        limits: ChannelLimits = HOST_LIMITS,
+    ) -> None:
+        self._limits = limits
         self._publish, self._now_ms, self._call_later = publish, now_ms, call_later
         self._senders: dict[bytes, SecureSender] = {}
         self._receivers: dict[bytes, SecureReceiver] = {}
@@ -124,7 +154,7 @@ class CommunicationService:
     ) -> SecureReceiver:
         """The receiving end of a channel; one that was open before is closed."""
         self._forget(self._receivers.pop(channel.channel_id, None))
-        receiver = SecureReceiver(channel, deliver, on_event, self._now_ms)
+        receiver = SecureReceiver(channel, deliver, on_event, self._now_ms, self._limits)
         self._receivers[channel.channel_id] = receiver
         return receiver
 

@@ -10,7 +10,14 @@ import pytest
 
 from aif.model.ports import AuthMode
 from aif.protocol.deployment import RemoteChannel
-from aif.protocol.events import AuthFailure, ChannelEvent, ChannelSilent, CloneSuspected, LossReport
+from aif.protocol.events import (
+    AuthFailure,
+    ChannelEvent,
+    ChannelSilent,
+    CloneSuspected,
+    ForgeriesRefused,
+    LossReport,
+)
 from aif.protocol.numbers import Cause
 from aif.runtime.books import ChannelBook, channel_books, log_channel_event, output_books
 from aif.runtime.clock import SystemClock
@@ -66,6 +73,10 @@ def test_outputs_are_compared_with_what_came() -> None:
         (
             AuthFailure(CHANNEL, 0, 1, 3, 9, Cause.AUTH_MISMATCH, stopped=True), "error",
             "sender cannot be verified and is not heard any more", {"reason": "auth.mismatch"},
+        ),
+        (
+            ForgeriesRefused(CHANNEL, 70, over_budget=True), "warning",
+            "frames refused: wrong tag or signature", {"frames": 70, "flood": True},
         ),
         (CloneSuspected(CHANNEL, 0, 1, 5), "warning", "two frames under one counter", {"counter": 5}),
     ],

@@ -18,9 +18,9 @@ from nacl.signing import SigningKey
 
 from aif.errors import LocalProtocolError, MessageTooLarge, NotConnected, TransportError
 from aif.protocol.bundle import BundlePolicy
-from aif.protocol.events import AuthFailure, ChannelEvent, ControlReceived, LossReport
+from aif.protocol.events import AuthFailure, ChannelEvent, ControlReceived, ForgeriesRefused, LossReport
 from aif.protocol.grant import Grant, Role, RosterRow
-from aif.protocol.numbers import AuthMode, ControlCode, FrameType
+from aif.protocol.numbers import HOST_LIMITS, MCU_LIMITS, AuthMode, ChannelLimits, ControlCode, FrameType
 from aif.trusted.communication import CommunicationService, SealedChannel, SecureReceiver, SecureSender
 
 CHANNEL_ID = b"channel-id-of-16"
@@ -48,7 +48,13 @@ def grant(role: Role, epoch: int = 1, mode: AuthMode = AuthMode.AEAD, **changes:
 class Wire:
     """Time, timers, and a wire between one sending and one receiving service."""
 
-    def __init__(self, sealed: SealedChannel, *, lossy: random.Random | None = None) -> None:
+    def __init__(
+        self,
+        sealed: SealedChannel,
+        *,
+        lossy: random.Random | None = None,
+        limits: ChannelLimits = HOST_LIMITS,
+    ) -> None:
         self.now_ms = 0.0
         self.timers: list[tuple[float, int, Callable[[], None]]] = []
         self.frames: list[tuple[bytes, int]] = []
@@ -58,7 +64,7 @@ class Wire:
         self.lossy = lossy
         self.sending = CommunicationService(publish=self.publish, now_ms=self.now, call_later=self.call_later)
         self.receiving = CommunicationService(
-            publish=self.publish, now_ms=self.now, call_later=self.call_later
+            publish=self.publish, now_ms=self.now, call_later=self.call_later, limits=limits
         )
         self.sender: SecureSender = self.sending.open_sender(sealed)
         self.receiver: SecureReceiver = self.receiving.open_receiver(
@@ -642,6 +648,36 @@ def test_frames_that_were_tampered_with_are_counted_and_answered_with_silence() 
     assert dict(wire.receiving.statistics().causes) == {"frame.tag": len(frame) - 10, "frame.retained": 1}
     wire.receiver.receive(frame, retained=False)
     assert wire.received == [b"x"]
+
+
+@pytest.mark.parametrize(("limits", "flood"), [(HOST_LIMITS, False), (MCU_LIMITS, True)])
+def test_forgeries_are_told_once_a_second_and_judged_by_the_class_of_device(
+    limits: ChannelLimits, flood: bool
+) -> None:
+    wire = Wire(channel(), limits=limits)
+    wire.key()
+    wire.sender.send(b"x")
+    (frame, _), wire.frames = wire.frames[0], []
+    for number in range(60):
+        wire.receiver.receive(frame[:-1] + bytes([frame[-1] ^ 1 + number]), retained=False)
+        wire.wait(10)
+    assert not wire.events
+    wire.wait(1_000)
+    assert wire.events == [ForgeriesRefused(CHANNEL_ID, 60, flood)]
+    wire.wait(5_000)
+    assert sum(isinstance(event, ForgeriesRefused) for event in wire.events) == 1
+
+
+def test_a_microcontroller_puts_together_what_its_memory_holds() -> None:
+    wire = Wire(channel(), limits=MCU_LIMITS)
+    wire.key(max_frame_bytes=4_096)
+    wire.sender.send(bytes(16 * 1024))
+    wire.sender.send(bytes(16 * 1024 + 1))
+    wire.sender.send(b"after")
+    wire.wait(10_000)
+    assert wire.received == [bytes(16 * 1024), b"after"]
+    assert wire.receiving.statistics().causes["fragment.size"] > 0
+    assert wire.lost == 1
 
 
 def test_trouble_on_one_channel_leaves_the_others_alone() -> None:
