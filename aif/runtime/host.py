@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -103,21 +104,22 @@ class Host:
     async def _work(self, tasks: asyncio.TaskGroup) -> None:
         while True:
             message = await self._inbox.get()
-            await self._guarded(self._handle(message, tasks))
+            await self._guarded(partial(self._handle, message, tasks))
 
-    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _guarded(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Do it and log its failure; a task that ends before its first step leaves nothing begun."""
         try:
-            await work
+            await work()
         except AIFError as error:
             self._log.error("control message failed", code=error.code, reason=str(error), hint=error.hint)
 
     async def _handle(self, message: ControlMessage, tasks: asyncio.TaskGroup) -> None:
         match message:
             case control.Deploy(document=document):
-                tasks.create_task(self._guarded(self._deploy(document)))
+                tasks.create_task(self._guarded(partial(self._deploy, document)))
             case control.Undeploy(aiw_id=aiw_id):
                 self._interrupt(aiw_id)
-                tasks.create_task(self._guarded(self._undeploy(aiw_id)))
+                tasks.create_task(self._guarded(partial(self._undeploy, aiw_id)))
             case control.SignalAIMs(aiw_id=aiw_id, aim=aim, signal=signal):
                 await self._signal(aiw_id, aim, signal)
             case control.BoundaryRecord(aiw_id=aiw_id):
