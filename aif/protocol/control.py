@@ -28,12 +28,16 @@ CONTROLLER = "controller"
 
 @dataclass(frozen=True, slots=True)
 class InstalledRelease:
-    """A model release that rests on a device, and the slot that holds it."""
+    """A model release that rests on a device, the slot that holds it, and the ticket that brought it there.
+
+    ``sha256`` is that of the plaintext; the content key is wrapped under ``ticket_digest``.
+    """
 
     component: str
     counter: int
     sha256: bytes
     slot: str
+    ticket_digest: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +89,23 @@ class Heartbeat:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelKey:
+    """The content key of an installed or named release, wrapped for this boot (``content_keys``)."""
+
+    component: str
+    wrapped: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Deploy:
-    """A signed deployment document."""
+    """A signed deployment document, and the keys of its models for the device's current boot.
+
+    The keys are outside the document because a document outlives a boot.
+    """
 
     kind: ClassVar[int] = 2
     document: bytes
+    keys: tuple[ModelKey, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +135,14 @@ class BoundaryRecord:
     port: str
     origin_us: int
     record: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ModelKeys:
+    """Keys of models that are deployed already, for a session that is new."""
+
+    kind: ClassVar[int] = 6
+    keys: tuple[ModelKey, ...]
 
 
 # --- device to Controller -------------------------------------------------------------------------
@@ -208,14 +232,14 @@ class Unfit:
 
 
 ControlMessage = (
-    Heartbeat | Deploy | SignalAIMs | Undeploy | BoundaryRecord
+    Heartbeat | Deploy | SignalAIMs | Undeploy | BoundaryRecord | ModelKeys
     | Progress | WorkflowStatus | Metrics | LogLine | Unfit
 )  # fmt: skip
 
 _KINDS: dict[int, type[Any]] = {
     cls.kind: cls
     for cls in (
-        Heartbeat, Deploy, SignalAIMs, Undeploy, BoundaryRecord,
+        Heartbeat, Deploy, SignalAIMs, Undeploy, BoundaryRecord, ModelKeys,
         Progress, WorkflowStatus, Metrics, LogLine, Unfit,
     )
 }  # fmt: skip

@@ -36,6 +36,7 @@ from aif.protocol.enrolment import EnrolmentRequest, build_request, open_respons
 from aif.protocol.evidence import Component
 from aif.protocol.identifiers import id16
 from aif.protocol.numbers import HOST_LIMITS, AuthMode, ChannelLimits
+from aif.protocol.ticket import ticket_digest
 from aif.protocol.topics import (
     Attestation,
     AttestationTopic,
@@ -336,7 +337,12 @@ class DeviceSession:
 
     async def _say_hello(self) -> None:
         state = self._state.load()
-        installed = tuple(InstalledRelease(m.component, m.counter, m.sha256, m.slot) for m in state.installed)
+        installed = tuple(
+            InstalledRelease(
+                m.component, m.counter, m.sha256, m.slot, ticket_digest(m.ticket) if m.ticket else b""
+            )
+            for m in state.installed
+        )
         hello = Hello(
             self.device,
             self._boot_id,
