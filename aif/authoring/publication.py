@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -26,7 +26,7 @@ from aif.trusted.measure import runtime_manifest
 from aif.trusted.state import write_atomically
 from store.release import Release, release_path
 from store.repository import Repository
-from store.sealing import SEALED, Sealing
+from store.sealing import HW_CLASSES, SEALED, Sealing
 from store.targets import pack
 
 RUNTIME_RELEASE = "aif-runtime"
@@ -111,19 +111,22 @@ class Publisher:
         custom = {"reference": contract.reference, "name": contract.name, "version": contract.version}
         return self._publish(contract.name, pack(folder), "aim", custom)
 
-    def model(self, model: StoredModel, *, plain: bool = False) -> Release:
+    def model(self, model: StoredModel, *, plain: bool = False, hw_classes: Sequence[str] = ()) -> Release:
         """A model, with the arena it was measured to need and what the AIM around it must know.
 
         Args:
             model: as it was trained.
             plain: publish it without encryption; only sites that allow it install such a model.
+            hw_classes: what it was built for; empty for any hardware.
         """
-        custom = {
+        custom: dict[str, object] = {
             "name": model.name,
             "arena_bytes": model.arena_bytes,
             "labels": list(model.labels),
             "parameters": {name: repr(float(value)) for name, value in model.parameters.items()},
         }
+        if hw_classes:
+            custom[HW_CLASSES] = list(hw_classes)
         if plain:
             return self._publish(model.name, model.tflite, "model", custom)
         return self._seal(model, custom)

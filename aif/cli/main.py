@@ -44,6 +44,7 @@ GROUPS: dict[str, dict[str, Verb]] = {
         "mcu": Verb("mcu", "run one emulated microcontroller"),
         "broker": Verb("broker", "run the embedded MQTT broker on loopback"),
         "device": Verb("device", "add and list the devices the Controller knows"),
+        "site": Verb("site", "take content keys from publishers, show and set the site's policy"),
         "deploy": Verb("deploy", "hand a workflow and its inventory to the Controller"),
         "status": Verb("status", "show workflows, AIMs and devices"),
         "logs": Verb("logs", "show or follow the devices' logs"),
