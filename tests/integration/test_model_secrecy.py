@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from aif.gateway.wire_tap import NEEDLE_BYTES, Needles, WireTap
 from aif.transport import local
 from aif.transport.mqtt import MQTTTransport
 from tests.integration.terminals import GESTURE, INVENTORY, PATIENCE_S, Desk, Started, descendants, desk
+from tests.trusted.process_memory import memory_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -33,22 +34,13 @@ def weights(home: Path) -> Needles:
     return Needles(pieces)
 
 
-def memory_of(pid: int) -> Iterator[bytes]:
-    """Everything that a process holds, but the files it maps, in overlapping slices."""
-    with Path(f"/proc/{pid}/maps").open() as maps, Path(f"/proc/{pid}/mem").open("rb", 0) as memory:
-        for line in maps:
-            place, rights, _, _, inode, *_ = line.split()
-            first, last = (int(x, 16) for x in place.split("-"))
-            if not rights.startswith("r") or inode != "0" or "[v" in line:
-                continue
-            for start in range(first, last, SLICE_BYTES):
-                with suppress(OSError, ValueError):
-                    memory.seek(start)
-                    yield memory.read(min(SLICE_BYTES + NEEDLE_BYTES, last - start))
-
-
 def in_memory(pid: int, needles: Needles) -> bool:
-    return any(needles.first_in(piece) is not None for piece in memory_of(pid))
+    """Whether a process holds a piece of a model."""
+    return any(
+        needles.first_in(region[start : start + SLICE_BYTES + NEEDLE_BYTES]) is not None
+        for region in memory_of(pid)
+        for start in range(0, len(region), SLICE_BYTES)
+    )
 
 
 def with_plaintext(folder: Path, needles: Needles) -> list[str]:
