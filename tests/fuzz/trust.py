@@ -26,6 +26,7 @@ from aif.errors import (
 )
 from aif.model.ports import AuthMode as Auth
 from aif.protocol import cbor, control, cose, deployment, documents
+from aif.protocol.content_keys import open_hand_over
 from aif.protocol.control import (
     AIMReport,
     BoundaryRecord,
@@ -37,6 +38,8 @@ from aif.protocol.control import (
     InstalledRelease,
     LogLine,
     Metrics,
+    ModelKey,
+    ModelKeys,
     Phase,
     Progress,
     SignalAIMs,
@@ -173,6 +176,21 @@ def _ticket() -> Decoder:
 
     errors = (RemoteProtocolError, TrustError, ResourceExceeded)
     return Decoder("ticket", seeds, lambda: feed, errors, craft)
+
+
+def _hand_over() -> Decoder:
+    seed = _vector("content_key", "hand_over")
+    context = blake2b(b"AIF-CKEY-1", digest_size=32).digest()
+    tree = cbor2.loads(unwrap(seed, vectors.SESSION_SK, context))
+
+    def feed(data: bytes) -> None:
+        open_hand_over(data, vectors.SESSION_SK)
+
+    def craft(rng: Random) -> bytes:
+        body = written(rng, damaged_tree(rng, tree))
+        return wrap(body, vectors.SESSION_PK, vectors.EPHEMERAL_SK, context)
+
+    return Decoder("hand-over", (seed,), lambda: feed, (RemoteProtocolError, TrustError), craft)
 
 
 def _payload(data: bytes, *, tagged: bool) -> Tree:
@@ -320,10 +338,13 @@ DEPLOYMENT = Deployment(
     (_REMOTE,),
     (BoundaryPort("out", "b.z", is_output=True),),
 )  # fmt: skip
-HELLO = Hello("mcu-1", bytes(16), bytes(32), bytes(32), 5, 3, (InstalledRelease("g", 4, bytes(32), "A"),))
+HELLO = Hello(
+    "mcu-1", bytes(16), bytes(32), bytes(32), 5, 3, (InstalledRelease("g", 4, bytes(32), "A", bytes(32)),)
+)
 MESSAGES: tuple[ControlMessage, ...] = (
     Heartbeat(5),
-    Deploy(b"document"),
+    Deploy(b"document", (ModelKey("g", bytes(80)),)),
+    ModelKeys((ModelKey("g", bytes(80)),)),
     SignalAIMs("aiw", "", Signal.START),
     Undeploy("aiw"),
     BoundaryRecord("aiw", "out", 5, b"record"),
@@ -338,7 +359,7 @@ MESSAGES: tuple[ControlMessage, ...] = (
 STATES: tuple[DeviceState | SiteState, ...] = (
     DeviceState(
         "mcu-1", "board/arch", bytes(32), None, b"root",
-        installed=(InstalledModel("g", 4, bytes(32), 10, "A"),),
+        installed=(InstalledModel("g", 4, bytes(32), 10, "A", b"ticket"),),
     ),
     SiteState(
         "site", bytes(32), bytes(32), bytes(32), bytes(32), bytes(32),
@@ -410,6 +431,7 @@ _MAKERS: Mapping[str, Callable[[], Decoder]] = {
     "cose:untagged": partial(_cose, tagged=False),
     "grant": _grant,
     "ticket": _ticket,
+    "hand-over": _hand_over,
     "evidence": _evidence,
     "attestation request": _attestation_request,
     "attestation result": _attestation_result,

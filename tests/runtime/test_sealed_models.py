@@ -166,6 +166,49 @@ def test_a_lost_security_engine_gets_the_model_back(tmp_path: Path) -> None:
     asyncio.run(journey())
 
 
+def test_aims_of_one_device_share_a_model_and_its_ticket(tmp_path: Path) -> None:
+    second = (
+        "  - {id: again, use: Thinker@1.0, inputs: {features: features.features}, placement: {device: right}}"
+    )
+    workflow = WORKFLOW.replace(
+        "outputs: {scores: think.scores}", second + "\noutputs: {scores: again.scores}"
+    )
+
+    async def journey() -> None:
+        async with bench_site(tmp_path, aims=AIMS) as site:
+            publish(site)
+            hand_over_here(site.home)
+            running = await site.deploy(workflow)
+            assert [list(value) for value in await site.outputs(running, 2)] == [answer()] * 2
+            assert running.plan is not None
+            first, other = running.plan.models
+            assert first.ticket_digest == other.ticket_digest
+            assert sorted(slots(site)) == ["thinker.A"]
+
+    asyncio.run(journey())
+
+
+def test_without_attestation_there_is_no_key(tmp_path: Path) -> None:
+    changed = tmp_path / "runtime"
+    changed.mkdir()
+    (changed / "other.py").write_text("")
+
+    async def journey() -> None:
+        async with bench_site(tmp_path, devices=["left"], aims=AIMS) as site:
+            publish(site)
+            hand_over_here(site.home)
+            site.add_device("right")
+            await site.start_device("right", runtime=changed)
+            await site.until_logged("evidence rejected", device="right")
+            running = await site.deploy(WORKFLOW)
+            await site.until(running, WorkflowState.DEPLOYING, note="right is rejected")
+            assert running.plan is None
+            assert running.sessions == {}
+            assert site.hosts["right"]._resources.opened.key("thinker") == b""
+
+    asyncio.run(journey())
+
+
 def test_a_plain_model_is_refused_until_the_site_allows_it(tmp_path: Path) -> None:
     async def journey() -> None:
         async with bench_site(tmp_path, aims=AIMS) as site:
