@@ -381,18 +381,20 @@ class ReferenceBook:
         arena = release.custom.get("arena_bytes", 0)
         sealing = sealing_of(release)
         return ResolvedModel(
-            component,
-            release.path,
-            release.counter,
-            bytes.fromhex(release.measurement),
-            release.length if sealing is None else sealing.release.plaintext_bytes,
-            arena if isinstance(arena, int) else 0,
-            bytes.fromhex(release.sha256),
-            release.length,
-            None if sealing is None else sealing.release,
-            b"" if sealing is None else sealing.key_commitment,
-            hw_classes_of(release),
-            {str(k): float(str(v)) for k, v in parameters.items()} if isinstance(parameters, Mapping) else {},
+            component=component,
+            path=release.path,
+            counter=release.counter,
+            sha256=bytes.fromhex(release.measurement),
+            bytes_=release.length if sealing is None else sealing.release.plaintext_bytes,
+            arena_bytes=arena if isinstance(arena, int) else 0,
+            stored_sha256=bytes.fromhex(release.sha256),
+            stored_bytes=release.length,
+            sealed=None if sealing is None else sealing.release,
+            key_commitment=b"" if sealing is None else sealing.key_commitment,
+            hw_classes=hw_classes_of(release),
+            parameters={str(k): float(str(v)) for k, v in parameters.items()}
+            if isinstance(parameters, Mapping)
+            else {},
         )
 
 

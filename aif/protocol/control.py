@@ -16,6 +16,7 @@ from aif.errors import LocalProtocolError, RemoteProtocolError
 from aif.protocol import cbor, cose, documents
 from aif.protocol.frame import channel_id
 from aif.protocol.lifecycle import Signal, State
+from aif.protocol.limits import HASH_BYTES
 from aif.protocol.topics import Down, DownTopic, Up, UpTopic
 
 HELLO_AAD = b"AIF-HELLO-1"
@@ -37,7 +38,7 @@ class InstalledRelease:
     counter: int
     sha256: bytes
     slot: str
-    ticket_digest: bytes = b""
+    ticket_digest: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,8 @@ def verify_hello(data: bytes, identity_public: bytes, *, device: str) -> Hello:
         raise RemoteProtocolError(f"the hello on {device}'s topic names {hello.device}")
     if (len(hello.boot_id), len(hello.session_public), len(hello.frame_public)) != (16, 32, 32):
         raise RemoteProtocolError(f"the hello of {device} holds keys of the wrong length")
+    if any(len(release.ticket_digest) != HASH_BYTES for release in hello.installed):
+        raise RemoteProtocolError(f"the hello of {device} names a ticket by another digest than 32 bytes")
     return hello
 
 

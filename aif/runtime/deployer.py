@@ -292,13 +292,14 @@ class _Tickets:
         self._deployer.check_release(model, self._device, facts.hw_class, plain_models=self._plain_models)
         arena = arena_bytes or model.arena_bytes
         present = next((i for i in facts.installed if i.component == model.component), None)
-        ticket = self._tickets.get(model.component, b"")
+        ticket = b""
         if present is not None and (present.sha256, present.counter) == (model.sha256, model.counter):
             digest = present.ticket_digest
         else:
-            if not ticket:
-                ticket = self._deployer.ticket(model, arena, self._device, facts, self._now_us)
-                self._tickets[model.component] = ticket
+            if model.component not in self._tickets:
+                issued = self._deployer.ticket(model, arena, self._device, facts, self._now_us)
+                self._tickets[model.component] = issued
+            ticket = self._tickets[model.component]
             digest = ticket_digest(ticket)
         use = KeyUse.IN_PLACE if facts.in_place else KeyUse.RUN
         self.placed.append(

@@ -78,24 +78,27 @@ class DeviceModels:
             owner,
             implementation,
             release.arena_bytes,
-            lambda runtime: SealedModelEngine(_Loader(self, release.component, runtime)),
+            lambda runtime: SealedModelEngine(_Loader(self, release, runtime)),
         )
 
-    def load(self, component: str, key: bytes, runtime: str) -> ProtectedModel:
-        """Let the Security Engine open the installed release of a component.
+    def load(self, release: ModelRelease, key: bytes, runtime: str) -> ProtectedModel:
+        """Let the Security Engine open an installed release.
 
         Raises:
-            NotFound: it is not installed, or there is no key.
+            NotFound: it is not installed (any more), or there is no key.
             TrustError, StoreError, ResourceExceeded, EngineError: as ``SecurityEngine.load_model``.
         """
         if not key:
             raise NotFound(
-                f"the content key of {component} has not come for this session of the device",
+                f"the content key of {release.component} has not come for this session of the device",
                 hint="deploy the workflow again: the Controller sends keys to attested devices",
             )
-        slot = self._models.read(component)
-        if slot.sealed is None:
-            raise NotFound(f"the installed release of {component} is not sealed", hint="deploy it again")
+        slot = self._models.read(release.component)
+        if slot.sealed is None or slot.sealed.plaintext_sha256 != release.sha256:
+            raise NotFound(
+                f"another release of {release.component} was installed here since",
+                hint="deploy the workflow again, to run the newer one",
+            )
         chunks = split_ciphertext(slot.sealed, slot.content)
         return self._engine.load_model(slot.ticket, key, chunks, runtime=runtime)
 
@@ -114,15 +117,15 @@ class DeviceModels:
 
 
 class _Loader:
-    """Loads one component for one AIM instance, again after the Security Engine was lost."""
+    """Loads one release for one AIM instance, again after the Security Engine was lost."""
 
-    def __init__(self, models: DeviceModels, component: str, runtime: str) -> None:
-        self._models, self._component, self._runtime = models, component, runtime
-        self._key = models.key(component)
+    def __init__(self, models: DeviceModels, release: ModelRelease, runtime: str) -> None:
+        self._models, self._release, self._runtime = models, release, runtime
+        self._key = models.key(release.component)
         self._unwanted = False
 
     def load(self) -> ProtectedModel:
-        return self._models.load(self._component, self._key, self._runtime)
+        return self._models.load(self._release, self._key, self._runtime)
 
     def load_again(self) -> ProtectedModel:
         """Wait for the key of the next session, then load.
@@ -130,11 +133,12 @@ class _Loader:
         Raises:
             EngineCrashed: it did not come in time, or nobody wants the model any more.
         """
+        component = self._release.component
         while True:
-            key = self._models.wait_for_key(self._component, self._key, lambda: self._unwanted)
+            key = self._models.wait_for_key(component, self._key, lambda: self._unwanted)
             if key == self._key or self._unwanted:
                 raise EngineCrashed(
-                    f"the Security Engine was lost with {self._component}, and no key came for the next one",
+                    f"the Security Engine was lost with {component}, and no key came for the next one",
                     hint="see the device's log: the key comes when the device is attested again",
                 )
             self._key = key

@@ -56,6 +56,9 @@ from aif.trusted.security_engine import SecurityEngine
 from aif.trusted.state import DeviceState, StateFile
 
 HELLO_INTERVAL_S = 1.0
+NO_TICKET = bytes(32)
+"""Stands for the digest of a ticket, of a release that was given up."""
+
 HEARTBEAT_INTERVAL_S = 1.0
 CONTROLLER_SILENCE_S = 6.0
 """Without a sealed word from the Controller for this long, the device says Hello again."""
@@ -339,7 +342,7 @@ class DeviceSession:
         state = self._state.load()
         installed = tuple(
             InstalledRelease(
-                m.component, m.counter, m.sha256, m.slot, ticket_digest(m.ticket) if m.ticket else b""
+                m.component, m.counter, m.sha256, m.slot, ticket_digest(m.ticket) if m.ticket else NO_TICKET
             )
             for m in state.installed
         )
