@@ -198,7 +198,7 @@ class SealedModelEngine:
             self._model.accept()  # it runs: nothing older is loaded from now on
             self._proved = True
         return tuple(
-            np.frombuffer(raw, spec.dtype).reshape(spec.shape)
+            np.frombuffer(bytearray(raw), spec.dtype).reshape(spec.shape)  # writable, as an engine's own
             for raw, spec in zip(results, self._outputs, strict=True)
         )
 
