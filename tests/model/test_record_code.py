@@ -89,18 +89,17 @@ def test_batches_are_records_one_by_one(data: st.DataObject) -> None:
     assert [plain(many.decode(payload)) for payload in payloads] == expected
 
 
-@given(TYPES)
-@settings(max_examples=100, deadline=None)
-def test_no_text_of_a_type_gets_into_the_source(record: RecordType) -> None:
-    source = alone(record, lead_bytes=12).source
-    known = set(
-        "lead value values buffer buffers raw view results append Detour DETOURS encode decode encode_all decode_all"
-        " long_encode long_decode def return try except pass if raise for in is not or and else len type bytes str"
-        " memoryview None True False b join cast".split()
+def test_no_text_of_a_type_gets_into_the_source() -> None:
+    record = RecordType.parse(
+        "{int8 zebra; {string yak | uint8[] xerus} walrus; {float32 vole}[] urchin} toad"
     )
-    known |= set("bBhHiIlLqQfd")  # of a cast
-    words = set(re.findall(r"[A-Za-z_]\w*", source))
-    assert {word for word in words if not re.fullmatch(r"[mk]\d+", word)} <= known
+    source = alone(record, lead_bytes=12).source
+    assert not [
+        name for name in ("zebra", "yak", "xerus", "walrus", "vole", "urchin", "toad") if name in source
+    ]
+    names = set(re.findall(r"[A-Za-z_]\w*\d", source))
+    assert names
+    assert all(re.fullmatch(r"[mk]\d+", name) for name in names)
 
 
 def test_a_batch_with_one_wrong_value_gives_nothing_and_says_why() -> None:
