@@ -11,7 +11,7 @@ of the registry take memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -320,7 +320,7 @@ class Admission:
         down_id, down_topic = control.control_channel(link.device, up=False)
         link.up = self.communication.open_receiver(
             SealedChannel(up_id, up_topic, AuthMode.AEAD, qos=CONTROL_QOS),
-            lambda payload: self._control_payload(link, payload),
+            lambda payloads: self._control_payloads(link, payloads),
             lambda event: log_channel_event(self._log, event, up_topic),
         )  # fmt: skip
         link.down = self.communication.open_sender(
@@ -357,6 +357,10 @@ class Admission:
             if end is not None:
                 self.communication.close(end.channel.channel_id)
         link.up = link.down = None
+
+    def _control_payloads(self, link: DeviceLink, payloads: Sequence[bytes]) -> None:
+        for payload in payloads:
+            self._control_payload(link, payload)
 
     def _control_payload(self, link: DeviceLink, payload: bytes) -> None:
         link.heard_ms, link.rumoured_ms = self._clock.monotonic_ms(), None

@@ -14,7 +14,7 @@ another key.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -118,7 +118,7 @@ class DeviceSession:
         )
         self._down = self.communication.open_receiver(
             SealedChannel(down_id, self._down_topic, AuthMode.AEAD, qos=CONTROL_QOS),
-            self._control_payload,
+            self._control_payloads,
             lambda event: log_channel_event(log, event, self._down_topic),
         )
 
@@ -397,6 +397,10 @@ class DeviceSession:
 
     def _control_frame(self, received: Received) -> None:
         self._down.receive(received.payload, retained=received.retained)
+
+    def _control_payloads(self, payloads: Sequence[bytes]) -> None:
+        for payload in payloads:
+            self._control_payload(payload)
 
     def _control_payload(self, payload: bytes) -> None:
         self._last_heard_ms = self._clock.monotonic_ms()

@@ -236,9 +236,10 @@ def _collector(
 ) -> OutputPort:
     codec = _codec(contract, port)
 
-    async def deliver(message: Message) -> None:
-        if at_most is None or len(into) < at_most:
-            into.append(codec.decode(codec.encode(message.value)))
+    async def deliver(values: Sequence[Any], _t_us: int) -> None:
+        for value in values:
+            if at_most is None or len(into) < at_most:
+                into.append(codec.decode(codec.encode(value)))
         if at_most is not None and len(into) >= at_most:
             done.set()
 

@@ -12,7 +12,7 @@ Source: MPAI-AIF V2 trusted services (Communication Service); frames as in ``pro
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from aif.errors import LocalProtocolError
@@ -33,6 +33,9 @@ from aif.trusted.secure_sender import (
 LOOK_MS = 1_000
 """Forged frames are told once in this time: whoever sends them shall not fill the log."""
 
+Deliver = Callable[[Sequence[bytes]], None]
+"""Takes the messages of one frame, at least one, in order."""
+
 
 class SecureReceiver:
     """The receiving end of a channel on this host."""
@@ -40,7 +43,7 @@ class SecureReceiver:
     def __init__(
         self,
         channel: SealedChannel,
-        deliver: Callable[[bytes], None],
+        deliver: Deliver,
         on_event: Callable[[ChannelEvent], None],
         now_ms: Callable[[], float],
         limits: ChannelLimits = HOST_LIMITS,
@@ -74,16 +77,17 @@ class SecureReceiver:
         previous = self._max_frame_bytes[1] if self.keyed else 0
         self._max_frame_bytes = previous, grant.max_frame_bytes  # frames of the last epoch may still come
         self.keyed = True
-        for payload in waiting:
-            self._deliver(payload)
+        if waiting:
+            self._deliver(waiting)
 
     def receive(self, frame: bytes, *, retained: bool) -> None:
         """Take one frame as it came; what it holds is delivered, or dropped and counted."""
         if len(frame) > max(self._max_frame_bytes):
             self._oversized += 1
             return
-        for payload in self._receiver.receive(frame, now_ms=self._now_ms(), retained=retained):
-            self._deliver(payload)
+        payloads = self._receiver.receive(frame, now_ms=self._now_ms(), retained=retained)
+        if payloads:
+            self._deliver(payloads)
 
     def poll(self, now_ms: float) -> None:
         for event in self._receiver.poll(now_ms):
@@ -149,7 +153,7 @@ class CommunicationService:
     def open_receiver(
         self,
         channel: SealedChannel,
-        deliver: Callable[[bytes], None],
+        deliver: Deliver,
         on_event: Callable[[ChannelEvent], None],
     ) -> SecureReceiver:
         """The receiving end of a channel; one that was open before is closed."""
