@@ -2,7 +2,8 @@
 
 Decides the rows. No broker and no socket: a message goes from a record to a published frame, and from a
 received frame to a record, on the calls of a host's remote channel. Every row is the lowest of many short
-runs by the processor time of this thread, so that other programs disturb it least. Every record that comes out is compared with what went in.
+runs by this thread's processor time, so that other programs disturb it least. Every record that comes out is
+compared with what went in.
 """
 
 from __future__ import annotations
