@@ -18,7 +18,7 @@ TFLITE_RUNTIME_KNOWN := tests/engines/test_registry.py::test_truncated_models_ar
 
 CHECKED := aif aims partitioner store benchmarks tests docs
 
-.PHONY: help run test test-adversary check docs test-tflite-runtime lock clean programs
+.PHONY: help run test test-adversary check bench docs test-tflite-runtime lock clean programs
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -28,6 +28,7 @@ help:
 	@echo 'make test-adversary               the long attacks on a running site'
 	@echo 'make check                        style, types and levels only'
 	@echo 'make test-tflite-runtime          the engine tests with tflite-runtime, in an environment of its own'
+	@echo 'make bench [ARGS="--json FILE"]   measure speed beside what people use today; wants a calm machine'
 	@echo 'make docs                         build the documentation into build/docs'
 	@echo 'make lock                         write the requirements files anew from pyproject.toml'
 	@echo 'make clean                        remove environments, caches and what runs left behind'
@@ -46,6 +47,9 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check $(CHECKED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: $(VENV)/.bench programs
+	PATH="$$PATH:/usr/sbin" $(BIN)/python -m benchmarks p1 p2 micro $(ARGS)
 
 docs: $(VENV)/.docs
 	$(BIN)/python docs/generate.py
@@ -74,6 +78,11 @@ $(VENV)/.run: requirements.lock requirements-data.lock pyproject.toml | $(VENV)/
 $(VENV)/.dev: requirements-dev.lock | $(VENV)/.run
 	@echo '== set-up for the tests'
 	$(PIP) install --require-hashes -r requirements-dev.lock
+	@touch $@
+
+$(VENV)/.bench: requirements-bench.lock | $(VENV)/.run
+	@echo '== set-up for the benchmarks: the programs to compare with'
+	$(PIP) install --require-hashes -r requirements-bench.lock
 	@touch $@
 
 $(VENV)/.docs: requirements-docs.lock | $(VENV)/.run
@@ -116,6 +125,7 @@ lock: $(VENV)/.run
 	$(PIP) install --quiet pip-tools
 	$(COMPILE) --extra build -o requirements.lock pyproject.toml
 	$(COMPILE) --extra build --extra dev -c requirements.lock -o requirements-dev.lock pyproject.toml
+	$(COMPILE) --extra bench -c requirements.lock -o requirements-bench.lock pyproject.toml
 	$(COMPILE) --extra docs -c requirements-dev.lock -o requirements-docs.lock pyproject.toml
 	$(COMPILE) -o requirements-tflite-runtime.lock requirements-tflite-runtime.in
 

@@ -33,8 +33,12 @@ def header(origin_us: int, now_us: int) -> bytes:
         origin_us: when the source record was made; what the header cannot hold is cut to its range.
         now_us: this sender's wall clock, in the same units.
     """
-    origin_us = min(max(origin_us, 0), MAX_ORIGIN_US)
-    return HEADER.pack(origin_us, min(max(now_us - origin_us, 0), MAX_AGE_US))
+    if not 0 <= origin_us <= MAX_ORIGIN_US:
+        origin_us = min(max(origin_us, 0), MAX_ORIGIN_US)
+    age_us = now_us - origin_us
+    if not 0 <= age_us <= MAX_AGE_US:
+        age_us = min(max(age_us, 0), MAX_AGE_US)
+    return HEADER.pack(origin_us, age_us)
 
 
 def pack(origin_us: int, now_us: int, record: bytes | memoryview) -> bytes:
@@ -64,7 +68,7 @@ def runs(payloads: Sequence[bytes]) -> list[tuple[int, int, Sequence[bytes]]]:
         RemoteProtocolError: one is shorter than a header.
     """
     found: list[tuple[int, int, Sequence[bytes]]] = []
-    alike = len(set(map(_HEADER_OF, payloads))) == 1
+    alike = len(payloads) == 1 or len(set(map(_HEADER_OF, payloads))) == 1
     groups = [payloads] if alike else [list(run) for _, run in groupby(payloads, _HEADER_OF)]
     for run in groups:
         origin_us, sent_us, _ = unpack(run[0])

@@ -391,13 +391,14 @@ class FastTransport(Endpoint):
         Raises:
             RemoteProtocolError: the broker does not speak MQTT 3.1.1; the connection must end.
         """
-        kind = first >> 4
-        if kind == PacketType.PUBLISH:
+        if first & 0xF0 == packets.PUBLISH:
             topic, packet_id, payload = packets.split_publish(first, body)
             self._publish_arrived(first, topic, payload)
             if packet_id:
                 link.acknowledge(packet_id)
-        elif kind == PacketType.PUBACK:
+            return
+        kind = first >> 4
+        if kind == PacketType.PUBACK:
             if packet := self._unconfirmed.confirmed(packets.packet_id_of(body), self._replies):
                 link.write(packet)
             self._wake_senders()

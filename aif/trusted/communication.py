@@ -57,7 +57,8 @@ class SecureReceiver:
         )  # fmt: skip
         self._budget_per_s = limits.tag_failures_per_s
         self._forgeries, self._look_ms = 0, now_ms()
-        self._max_frame_bytes: tuple[int, int] = (HOST_LIMITS.max_frame_bytes,) * 2
+        self._granted_bytes = 0
+        self._longest_bytes = HOST_LIMITS.max_frame_bytes
         self._oversized = 0
         self.keyed = False
 
@@ -74,15 +75,16 @@ class SecureReceiver:
         k_epoch = grant.k_epoch
         senders = [RosterSender(row.index, key_of(k_epoch, row), row.sign_pk) for row in grant.roster]
         waiting = self._receiver.install_epoch(grant.epoch, senders, now_ms=self._now_ms())
-        previous = self._max_frame_bytes[1] if self.keyed else 0
-        self._max_frame_bytes = previous, grant.max_frame_bytes  # frames of the last epoch may still come
+        # frames of the last epoch may still come
+        self._longest_bytes = max(self._granted_bytes, grant.max_frame_bytes)
+        self._granted_bytes = grant.max_frame_bytes
         self.keyed = True
         if waiting:
             self._deliver(waiting)
 
     def receive(self, frame: bytes, *, retained: bool) -> None:
         """Take one frame as it came; what it holds is delivered, or dropped and counted."""
-        if len(frame) > max(self._max_frame_bytes):
+        if len(frame) > self._longest_bytes:
             self._oversized += 1
             return
         payloads = self._receiver.receive(frame, now_ms=self._now_ms(), retained=retained)

@@ -137,9 +137,16 @@ class SecureSender:
         epoch = self._epoch
         if epoch is None:
             raise LocalProtocolError(f"channel {self.channel.topic} has no key yet")
-        self._check(epoch, payloads)
+        count = len(payloads)
+        longest = len(payloads[0]) if count == 1 else max(map(len, payloads), default=0)
+        if (
+            longest >= epoch.one_frame_bytes
+            or self._outgoing
+            or epoch.sender.remaining_frames < 2 * count + _FRAMES_TO_END
+        ):
+            self._check(epoch, longest, count)
         now_ms, bundler = self._now_ms(), epoch.bundler
-        if len(payloads) == 1:
+        if count == 1:
             refused = self._seal(epoch, bundler.add(payloads[0], now_ms))
         else:
             refused = self._seal(epoch, bundler.add_all(payloads, now_ms))
@@ -149,9 +156,8 @@ class SecureSender:
         if refused is not None:
             raise refused
 
-    def _check(self, epoch: _SendingEpoch, payloads: Sequence[bytes]) -> None:
-        """Refuse all of the messages, or none of them."""
-        longest = max(map(len, payloads), default=0)
+    def _check(self, epoch: _SendingEpoch, longest: int, count: int) -> None:
+        """Look closely where not every message surely fits a frame that is left: refuse all, or none."""
         limit = HOST_LIMITS.max_message_bytes
         if longest > limit:
             raise MessageTooLarge(
@@ -168,7 +174,7 @@ class SecureSender:
                 raise NotConnected(
                     f"channel {self.channel.topic} waits for the transport ({len(self._outgoing)} frames)"
                 )
-        if epoch.exhausted_by(longest, len(payloads)):
+        if epoch.exhausted_by(longest, count):
             if not epoch.exhausted:
                 epoch.exhausted = True
                 self._causes[Cause.GRANT_EXHAUSTED] += 1
@@ -187,8 +193,10 @@ class SecureSender:
             self._seal(self._epoch, self._epoch.bundler.flush())
 
     def _seal(self, epoch: _SendingEpoch, batches: Iterable[Sequence[Buffer]]) -> MessageTooLarge | None:
+        qos = self.channel.qos
         for batch in batches:
-            self._outgoing.extend((frame, self.channel.qos) for frame in epoch.sender.seal_batch(batch))
+            for frame in epoch.sender.seal_batch(batch):
+                self._outgoing.append((frame, qos))
         return self._drain()
 
     def _drain(self) -> MessageTooLarge | None:
@@ -259,7 +267,10 @@ class SecureSender:
 class _SendingEpoch:
     """What one grant lets this host send."""
 
-    __slots__ = ("_interval", "bundler", "exhausted", "max_frame_bytes", "max_frames", "schedule", "sender")
+    __slots__ = (
+        "_interval", "bundler", "exhausted", "max_frame_bytes", "max_frames", "one_frame_bytes", "schedule",
+        "sender",
+    )  # fmt: skip
 
     def __init__(
         self, channel: SealedChannel, grant: Grant, row: RosterRow, frame_sign_seed: bytes, now_ms: float
@@ -273,6 +284,7 @@ class _SendingEpoch:
             sign_key=seed, max_frames=grant.max_frames, max_frame_bytes=grant.max_frame_bytes,
         )  # fmt: skip
         self.max_frames, self.max_frame_bytes = grant.max_frames, grant.max_frame_bytes
+        self.one_frame_bytes = grant.max_frame_bytes - SIGNED_OVERHEAD_BYTES - FRAGMENT_HEADER_BYTES
         self.bundler = Bundler(channel.policy, grant.max_frame_bytes)
         self.schedule = WatermarkSchedule(now_ms)
         self._interval = interval_frames(grant.auth_mode)
@@ -289,7 +301,7 @@ class _SendingEpoch:
 
     def _frames(self, size_bytes: int) -> int:
         """Frames that such a message takes at most, watermarks aside."""
-        return 1 + size_bytes // (self.max_frame_bytes - SIGNED_OVERHEAD_BYTES - FRAGMENT_HEADER_BYTES)
+        return 1 + size_bytes // self.one_frame_bytes
 
 
 def key_of(k_epoch: bytes, row: RosterRow) -> bytes:
