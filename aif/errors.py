@@ -291,6 +291,36 @@ class MessageTooLarge(TransportError):
     code = "AIF-E0704"
 
 
+class TLSFailed(BrokerRefused):
+    """TLS with a broker failed. ``of_broker`` says whose certificate was refused: the broker's, or ours."""
+
+    code = "AIF-E0705"
+
+    def __init__(self, message: str, *, of_broker: bool = False, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.of_broker = of_broker
+
+
+class CertificateMissing(TLSFailed):
+    code = "AIF-E0706"
+
+
+class CertificateExpired(TLSFailed):
+    code = "AIF-E0707"
+
+
+class UnknownAuthority(TLSFailed):
+    code = "AIF-E0708"
+
+
+class WrongBrokerName(TLSFailed):
+    code = "AIF-E0709"
+
+
+class CertificateRevoked(TLSFailed):
+    code = "AIF-E0710"
+
+
 # --- life cycle and ports -------------------------------------------------------------------------
 
 

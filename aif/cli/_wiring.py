@@ -87,6 +87,13 @@ class Home:
     def logs(self) -> Path:
         return self.root / "logs"
 
+    @property
+    def controller_tls(self) -> Path:
+        return self.site / "tls"
+
+    def device_tls(self, name: str) -> Path:
+        return self.device(name) / "tls"
+
     def device(self, name: str) -> Path:
         return self.root / "devices" / name
 

@@ -26,6 +26,7 @@ import os
 import random
 import socket
 import ssl
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -39,7 +40,7 @@ from aif.errors import (
     TransportError,
 )
 from aif.transport import packets
-from aif.transport.address import BrokerAddress, mqtt_url
+from aif.transport.address import BrokerAddress, Rotation
 from aif.transport.backoff import Backoff
 from aif.transport.base import Handler, LastWill, Limits, Received, Statistics, check_message, check_qos
 from aif.transport.confirmations import Confirmations, Unconfirmed
@@ -48,6 +49,7 @@ from aif.transport.fast_link import FastLink
 from aif.transport.filters import Entry
 from aif.transport.mqtt import FILTERS_PER_PACKET, MAX_CLIENT_ID_BYTES, UNSUBSCRIBE_TIMEOUT_S
 from aif.transport.packets import PacketType
+from aif.transport.tls import refusal
 
 CLOSE_GRACE_S = 2.0
 """How long ``aclose`` lets the last messages be written before it cuts the connection."""
@@ -79,7 +81,7 @@ class FastTransport(Endpoint):
 
     def __init__(
         self,
-        broker: BrokerAddress | str,
+        broker: BrokerAddress | str | Sequence[BrokerAddress],
         *,
         client_id: str = "",
         will: LastWill | None = None,
@@ -96,7 +98,7 @@ class FastTransport(Endpoint):
         bounds for incoming messages are not needed, because none of them ever waits here.
         """
         super().__init__(client_id, will, limits)
-        self._broker = mqtt_url(broker) if isinstance(broker, str) else broker
+        self._brokers = Rotation(broker)
         if not 1 <= keep_alive_s <= 65_535:
             raise LocalProtocolError(
                 f"keep_alive_s is {keep_alive_s}, allowed are 1 to 65535",
@@ -108,6 +110,7 @@ class FastTransport(Endpoint):
             raise LocalProtocolError(f"the client id is longer than {MAX_CLIENT_ID_BYTES} B")
         self._tls, self._keep_alive_s, self._connect_timeout_s = tls, keep_alive_s, connect_timeout_s
         self._backoff, self._rng = backoff or Backoff(), rng or random.SystemRandom()
+        self._failures = 0
         self._link: FastLink | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._first: asyncio.Future[None] | None = None
@@ -115,6 +118,10 @@ class FastTransport(Endpoint):
         self._replies: dict[int, asyncio.Future[None]] = {}  # by packet id of SUBSCRIBE or UNSUBSCRIBE
         self._unconfirmed = Confirmations()
         self._room_wanted: set[asyncio.Future[None]] = set()
+
+    @property
+    def _broker(self) -> BrokerAddress:
+        return self._brokers.current
 
     @property
     def socket(self) -> socket.socket | None:
@@ -141,8 +148,8 @@ class FastTransport(Endpoint):
             raise
 
     async def _keep_connected(self) -> None:
-        failures = 0
         while True:
+            cause: BaseException | None = None
             try:
                 async with asyncio.timeout(self._connect_timeout_s):
                     self._link = link = await self._open()
@@ -150,18 +157,19 @@ class FastTransport(Endpoint):
             except TimeoutError:
                 reason = f"no answer within {self._connect_timeout_s:g} s"
             except AIFError as error:
-                reason = str(error)
+                reason, cause = str(error), error.__cause__
             except OSError as error:
-                reason = _reason(error)
+                reason, cause = _reason(error), error
             else:
-                failures = 0
+                self._failures = 0
                 self._accepted(link)
                 reason = await asyncio.shield(link.closed)
             if self._link is not None:
                 self._link.abort()
-            self._lost(reason)
-            await asyncio.sleep(self._backoff.delay_s(failures, self._rng))
-            failures += 1
+            self._lost(reason, cause)
+            self._brokers.advance()
+            await asyncio.sleep(self._backoff.delay_s(self._failures, self._rng))
+            self._failures += 1
 
     async def _open(self) -> FastLink:
         broker = self._broker
@@ -195,12 +203,12 @@ class FastTransport(Endpoint):
             self._counters.reconnects += 1
         self._announce(f"connected to {self._broker}")
 
-    def _lost(self, reason: str) -> None:
+    def _lost(self, reason: str, cause: BaseException | None) -> None:
         link, self._link = self._link, None
         if link is not None:
             self._counters.dropped_outgoing += link.waiting_messages
-        if self._first is not None and not self._first.done():
-            self._first.set_exception(self._refused(reason))
+        if self._first is not None and not self._first.done() and self._failures + 1 >= len(self._brokers):
+            self._first.set_exception(refusal(self._broker, reason, cause))
         self._go_down(reason, f"the connection to {self._broker} was lost: {reason}")
 
     def _go_down(self, reason: str, told: str) -> None:
@@ -211,12 +219,6 @@ class FastTransport(Endpoint):
         if self._connected:
             self._connected = False
             self._announce(reason)
-
-    def _refused(self, reason: str) -> BrokerRefused:
-        return BrokerRefused(
-            f"no MQTT connection to {self._broker.host}:{self._broker.port}: {reason}",
-            hint="start the broker there, or give the address of another one",
-        )
 
     async def aclose(self) -> None:
         self._used = True

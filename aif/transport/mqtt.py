@@ -22,12 +22,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from aif.errors import BrokerRefused, LocalProtocolError, NotConnected, PublishTimeout, TransportError
-from aif.transport.address import BrokerAddress, mqtt_url
+from aif.transport.address import BrokerAddress, Rotation
 from aif.transport.backoff import Backoff
 from aif.transport.base import Handler, LastWill, Limits, Statistics, check_message, check_qos
 from aif.transport.endpoint import Endpoint
 from aif.transport.filters import Entry
 from aif.transport.outbox import Outbox, Ticket
+from aif.transport.tls import refusal
 
 if TYPE_CHECKING:
     from aif.transport.paho_link import PahoLink
@@ -78,7 +79,7 @@ class MQTTTransport(Endpoint):
 
     def __init__(
         self,
-        broker: BrokerAddress | str,
+        broker: BrokerAddress | str | Sequence[BrokerAddress],
         *,
         client_id: str = "",
         will: LastWill | None = None,
@@ -92,13 +93,14 @@ class MQTTTransport(Endpoint):
         """Prepare a client; nothing is opened before :meth:`connect`.
 
         Args:
-            broker: an address or its URL.
+            broker: an address or its URL, or the nodes of a cluster (a sequence, or URLs with commas
+                between). After each failure the next is tried; :meth:`connect` tries every one once.
             client_id: up to 256 bytes; empty lets the broker choose. A second client with the same id takes
                 the connection over.
             will: published by the broker when this client goes away without ``aclose``.
             tls: needs an ``mqtts`` address; without it an ``mqtts`` address uses the system's authorities.
             keep_alive_s: 1 to 65 535 seconds; a silent connection is given up after at most twice this.
-            connect_timeout_s: for the first connection, and for the TCP part of every later one.
+            connect_timeout_s: for the first connection to a broker, and for the TCP part of every later one.
             limits: bounds of queues and messages.
             backoff: the delay between attempts to reconnect.
             rng: its jitter; the system's source unless given.
@@ -108,7 +110,7 @@ class MQTTTransport(Endpoint):
             TransportError: a malformed URL.
         """
         super().__init__(client_id, will, limits)
-        self._broker = mqtt_url(broker) if isinstance(broker, str) else broker
+        self._brokers = Rotation(broker)
         if not 1 <= keep_alive_s <= 65_535:
             raise LocalProtocolError(
                 f"keep_alive_s is {keep_alive_s}, allowed are 1 to 65535",
@@ -132,6 +134,10 @@ class MQTTTransport(Endpoint):
         self._unusable = 0
 
     @property
+    def _broker(self) -> BrokerAddress:
+        return self._brokers.current
+
+    @property
     def statistics(self) -> Statistics:
         unusable = self._unusable if self._link is None else self._link.unusable
         return replace(self._counters, dropped_incoming=self.inbox.dropped + unusable)
@@ -149,7 +155,7 @@ class MQTTTransport(Endpoint):
 
         self._first = asyncio.get_running_loop().create_future()
         self._link = PahoLink(
-            self._broker,
+            self._brokers,
             self.inbox,
             self,
             client_id=self._client_id,
@@ -162,11 +168,11 @@ class MQTTTransport(Endpoint):
         )
         self._link.start(self._keep_alive_s)
         try:
-            async with asyncio.timeout(self._connect_timeout_s):
+            async with asyncio.timeout(self._connect_timeout_s * len(self._brokers)):
                 await self._first
         except TimeoutError:
             await self.aclose()
-            raise self._refused(f"no answer within {self._connect_timeout_s:g} s") from None
+            raise refusal(self._broker, f"no answer within {self._connect_timeout_s:g} s", None) from None
         except BaseException:
             await self.aclose()
             raise
@@ -332,12 +338,13 @@ class MQTTTransport(Endpoint):
             else:
                 reply.set_result(None)
 
-    def lost(self, reason: str) -> None:
+    def lost(self, reason: str, broker: BrokerAddress, error: BaseException | None, failures: int) -> None:
         """Tell who waits for the connection, or who believed in it."""
         if self._link is None:
             return
         if self._first is not None and not self._first.done():
-            self._first.set_exception(self._refused(reason))
+            if failures + 1 >= len(self._brokers):
+                self._first.set_exception(refusal(broker, reason, error))
         elif self._connected:
             self._announce_down(reason)
 
@@ -379,12 +386,6 @@ class MQTTTransport(Endpoint):
             if not reply.done():
                 reply.set_exception(NotConnected(f"the connection to {self._broker} was lost: {reason}"))
         self._announce(reason)
-
-    def _refused(self, reason: str) -> BrokerRefused:
-        return BrokerRefused(
-            f"no MQTT connection to {self._broker.host}:{self._broker.port}: {reason}",
-            hint="start the broker there, or give the address of another one",
-        )
 
 
 def _wait(ticket: Ticket) -> None:

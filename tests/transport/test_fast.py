@@ -170,7 +170,7 @@ async def test_tls(tmp_path: Path, mosquitto: Mosquitto, collector: Collector) -
                 await one.publish("tls", bytes(size))
             await got.count(2)
             assert [len(payload) for payload in got.payloads] == [6, 900_000]
-        with pytest.raises(BrokerRefused, match="certificate verify failed"):
+        with pytest.raises(BrokerRefused, match="not signed by an authority"):
             await FastTransport(address).connect()
         with pytest.raises(BrokerRefused, match="no MQTT connection to"):
             await FastTransport(BrokerAddress("127.0.0.1", secured.port), connect_timeout_s=1.0).connect()
