@@ -294,7 +294,7 @@ class MessageTooLarge(TransportError):
 class TLSFailed(BrokerRefused):
     """TLS with a broker failed. ``of_broker`` says whose certificate was refused: the broker's, or ours."""
 
-    code = "AIF-E0705"
+    code = "AIF-E0710"
 
     def __init__(self, message: str, *, of_broker: bool = False, hint: str = "") -> None:
         super().__init__(message, hint=hint)
@@ -302,23 +302,23 @@ class TLSFailed(BrokerRefused):
 
 
 class CertificateMissing(TLSFailed):
-    code = "AIF-E0706"
+    code = "AIF-E0711"
 
 
 class CertificateExpired(TLSFailed):
-    code = "AIF-E0707"
+    code = "AIF-E0712"
 
 
 class UnknownAuthority(TLSFailed):
-    code = "AIF-E0708"
+    code = "AIF-E0713"
 
 
 class WrongBrokerName(TLSFailed):
-    code = "AIF-E0709"
+    code = "AIF-E0714"
 
 
 class CertificateRevoked(TLSFailed):
-    code = "AIF-E0710"
+    code = "AIF-E0715"
 
 
 # --- life cycle and ports -------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TextIO
 
 import aif
+from aif.cli._broker_access import BrokerAccess
 from aif.config import Catalogue, load_catalogue, load_inventory, load_workflow
 from aif.errors import AIFError, NotFound, TransportError
 from aif.model.aiw import Workflow
@@ -37,7 +38,8 @@ from aif.runtime.devices import Site
 from aif.runtime.grants import GrantOffice, SessionKeys
 from aif.runtime.library import AIMLibrary
 from aif.runtime.logbook import LogBook
-from aif.runtime.session import void
+from aif.runtime.session import DeviceSession, void
+from aif.runtime.site_broker import SiteBroker
 from aif.transport.base import LastWill, Transport
 from aif.trusted.attestation import RUNTIME_COMPONENT, Verifier, aim_component, model_component, part
 from aif.trusted.communication import CommunicationService
@@ -119,7 +121,7 @@ async def run_device(
     *,
     home: Home,
     inventory: Path,
-    broker: str,
+    broker: BrokerAccess,
     aims: Sequence[Path],
     follow: bool,
     speed: float | None,
@@ -132,7 +134,6 @@ async def run_device(
     """
     from aif.emulator.device import EmulatedDevice
     from aif.runtime.host import Host
-    from aif.transport.mqtt import MQTTTransport
 
     clock = SystemClock()
     device = load_inventory(inventory).device(name)
@@ -149,8 +150,10 @@ async def run_device(
         device_id=id16("device", name),
         hw_class_id=id16("hwclass", state.load().hw_class),
     )
+    if broker.tls is not None and not state.load().enrolled:
+        await _enrol_over_tls(state, broker, clock, log)
     will = LastWill(str(UpTopic(name, Up.STATUS)), b"gone", qos=1)
-    async with MQTTTransport(broker, client_id=name, will=will) as transport:
+    async with open_transport(broker, name, will=will) as transport:
         host = Host(
             state=state,
             transport=transport,
@@ -162,9 +165,34 @@ async def run_device(
             clock=clock,
             random=os.urandom,
             log=log,
+            tls=broker.tls,
         )
         log.info("host started", device=name, device_class=str(device.device_class))
         await host.run()
+
+
+def open_transport(
+    broker: BrokerAccess, client_id: str, *, will: LastWill | None = None, enrol: bool = False
+) -> Transport:
+    """A client of the broker; with ``enrol`` it has no right but to enrol."""
+    from aif.transport.mqtt import MQTTTransport
+
+    tls = None
+    if broker.tls is not None:
+        tls = broker.tls.factory_context() if enrol else broker.tls.context()
+    return MQTTTransport(broker.brokers, client_id=client_id, will=will, tls=tls)
+
+
+async def _enrol_over_tls(
+    state: StateFile[DeviceState], broker: BrokerAccess, clock: SystemClock, log: LogBook
+) -> None:
+    """The factory certificate may only enrol; what comes of it is the device's own certificate."""
+    async with open_transport(broker, "", enrol=True) as transport:
+        session = DeviceSession(
+            state, transport, clock=clock, random=os.urandom, log=log,
+            components=tuple, on_message=void, tls=broker.tls,
+        )  # fmt: skip
+        await session.enrol()
 
 
 def _model_fetcher(
@@ -195,22 +223,27 @@ def _model_fetcher(
 
 
 async def run_controller(
-    *, home: Home, broker: str, store_url: str, log_stream: TextIO, ready: Callable[[], None] = lambda: None
+    *,
+    home: Home,
+    broker: BrokerAccess,
+    store_url: str,
+    log_stream: TextIO,
+    ready: Callable[[], None] = lambda: None,
 ) -> None:
     """Run the Controller and its User Agent socket until cancelled."""
     from aif.runtime.useragent import UserAgentServer
     from aif.transport.local import LocalServer
-    from aif.transport.mqtt import MQTTTransport
 
     clock = SystemClock()
     log = LogBook("controller", clock, log_stream)
-    async with MQTTTransport(broker, client_id="controller") as transport:
+    SiteBroker(home.site).undeployed()  # an earlier Controller's workflows ended with it
+    async with open_transport(broker, "controller") as transport:
         controller = build_controller(home=home, transport=transport, store_url=store_url, log=log)
         await controller.admission.start()
         agent = UserAgentServer(controller, load=_load_deployment, log=log)
         server = LocalServer(home.socket, agent.handle)
         await server.start()
-        log.info("controller started", broker=broker, store=store_url)
+        log.info("controller started", broker=str(broker), store=store_url)
         ready()
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -278,6 +311,7 @@ def build_controller(*, home: Home, transport: Transport, store_url: str, log: L
         hw_class_of=lambda device: site.device(device).hw_class,
         planner=plan_workflow,
         resolve_model=references.model,
+        broker=SiteBroker(home.site),
         clock=clock,
         log=log,
     )

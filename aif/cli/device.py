@@ -23,8 +23,10 @@ def add(
 ) -> None:
     """Give a device its identity and open its enrolment window for 15 minutes."""
     from aif.cli import _wiring as wiring
+    from aif.cli._equipment import equip_device
     from aif.config import load_inventory
     from aif.runtime.devices import Site
+    from aif.runtime.site_broker import SiteBroker
 
     place = wiring.Home(home)
     declared = load_inventory(inventory).device(device)
@@ -32,6 +34,8 @@ def add(
     now_s = int(wiring.now().timestamp())
     hw_class = wiring.device_hw_class(declared.board, declared.arch)
     code = site.provision(device, hw_class, place.device_state(device), now_s=now_s)
+    SiteBroker(place.site).admit(device)
+    equip_device(place, device, now=wiring.now())
     print(f"device {device} added ({hw_class}); its identity is in {place.device(device)}")
     print(f"pairing code {code}; it may enrol for the next 15 minutes")
 
@@ -44,9 +48,12 @@ def remove(
     """Forget a device: it gets no key any more, and may be added anew."""
     from aif.cli import _wiring as wiring
     from aif.runtime.devices import Site
+    from aif.runtime.site_broker import SiteBroker
 
-    site = Site.open_or_create(wiring.Home(home).site, os.urandom)
+    place = wiring.Home(home)
+    site = Site.open_or_create(place.site, os.urandom)
     site.device(device)
+    SiteBroker(place.site).revoke(device, now=wiring.now())
     site.forget(device)
     print(f"device {device} removed")
 

@@ -125,6 +125,14 @@ class BoundaryRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class SiteCertificate:
+    """The site's certificate (DER, X.509) for a device's way to the broker; it answers a request."""
+
+    kind: ClassVar[int] = 7
+    certificate: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """A long step: what, how far (``done`` of ``total``, in bytes or items)."""
 
@@ -199,16 +207,24 @@ class LogLine:
     facts: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class CertificateRequest:
+    """A signing request (DER, PKCS #10) for the next certificate; the sealed channel says whose it is."""
+
+    kind: ClassVar[int] = 24
+    request: bytes
+
+
 ControlMessage = (
     Heartbeat | Deploy | SignalAIMs | Undeploy | BoundaryRecord
-    | Progress | WorkflowStatus | Metrics | LogLine
+    | Progress | WorkflowStatus | Metrics | LogLine | SiteCertificate | CertificateRequest
 )  # fmt: skip
 
 _KINDS: dict[int, type[Any]] = {
     cls.kind: cls
     for cls in (
         Heartbeat, Deploy, SignalAIMs, Undeploy, BoundaryRecord,
-        Progress, WorkflowStatus, Metrics, LogLine,
+        Progress, WorkflowStatus, Metrics, LogLine, SiteCertificate, CertificateRequest,
     )
 }  # fmt: skip
 

@@ -20,7 +20,15 @@ from nacl.signing import SigningKey
 from aif.errors import AIFError, AttestationRejected, NotConnected, StoreError, TransportError
 from aif.protocol import control, topics
 from aif.protocol.bundle import BundlePolicy
-from aif.protocol.control import CONTROLLER, ControlMessage, Heartbeat, Hello, InstalledRelease
+from aif.protocol.control import (
+    CONTROLLER,
+    CertificateRequest,
+    ControlMessage,
+    Heartbeat,
+    Hello,
+    InstalledRelease,
+    SiteCertificate,
+)
 from aif.protocol.evidence import Component, Step
 from aif.protocol.identifiers import id16
 from aif.protocol.numbers import AuthMode
@@ -365,8 +373,19 @@ class Admission:
             return
         if isinstance(message, Heartbeat):
             link.skew_s = (message.time_us - self._clock.time_us()) / 1e6
+        elif isinstance(message, CertificateRequest):
+            self._certify(link.device, message.request)
         else:
             self._on_message(link.device, message)
+
+    def _certify(self, device: str, request: bytes) -> None:
+        """A trusted device renews the certificate of its way to the broker."""
+        try:
+            certificate = self._site.certify(device, request, now_s=self._clock.time_us() // 1_000_000)
+        except AIFError as error:
+            self._log.warning("no certificate", device=device, code=error.code, reason=str(error))
+        else:
+            self.send(device, SiteCertificate(certificate))
 
     # --- time --------------------------------------------------------------------------------------
 

@@ -39,6 +39,8 @@ class Means:
     next_mapping_version: Callable[[], int]
     hw_class_of: Callable[[str], str]
     resolve_model: ModelResolver
+    open_channels: Callable[[Plan], None] = lambda _: None
+    """Gives the plan's devices their rights at the broker; may block."""
 
 
 class Absences:
@@ -73,6 +75,7 @@ class BringUp:
         Raises:
             StartFailed: a device did not come, did not follow in time, or reported why it cannot.
             StoreError: a model is not in the Store, or the Store cannot be asked.
+            TransportError: the broker's access rules cannot be changed.
         """
         running, means, patience = self._running, self._means, self._means.patience
         admission, until = means.admission, means.changes.until
@@ -84,6 +87,7 @@ class BringUp:
         self._on_waiting("")
         async with turn:
             plan = running.plan = await asyncio.to_thread(self._plan)
+            await asyncio.to_thread(means.open_channels, plan)
             await until(
                 lambda: running.phases(Phase.PREPARED, Phase.READY),
                 patience.prepare_s, lambda: self._behind("prepare its AIMs", Phase.PREPARED, Phase.READY),

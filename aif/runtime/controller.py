@@ -37,13 +37,15 @@ from aif.protocol.lifecycle import FINAL_WORKFLOW_STATES, Signal, WorkflowState
 from aif.runtime.admission import Admission, DeviceLink
 from aif.runtime.bringup import BringUp, Means, ModelResolver
 from aif.runtime.clock import Clock
-from aif.runtime.deployer import Deployer
+from aif.runtime.deployer import Deployer, Plan
 from aif.runtime.grants import GrantOffice
 from aif.runtime.library import AIMLibrary
 from aif.runtime.logbook import LogBook
 from aif.runtime.plain import plain_record
+from aif.runtime.site_broker import SiteBroker
 from aif.runtime.supervisor import Supervisor
 from aif.runtime.workflows import Changes, EventFeed, Patience, RunningWorkflow
+from aif.transport.mosquitto_config import ChannelAccess
 
 LOG_LINES_KEPT = 1_000
 ENDED_KEPT = 100
@@ -70,7 +72,9 @@ class Controller:
         clock: Clock,
         log: LogBook,
         patience: Patience | None = None,
+        broker: SiteBroker | None = None,
     ) -> None:
+        self._broker = broker
         self.admission, self._grants, self._deployer = admission, grants, deployer
         self._next_mapping_version, self._hw_class_of = next_mapping_version, hw_class_of
         self._planner, self._resolve_model = planner, resolve_model
@@ -191,7 +195,7 @@ class Controller:
     async def _bring_up_and_watch(self, running: RunningWorkflow) -> tuple[WorkflowState, str]:
         means = Means(
             self.admission, self._grants, self._deployer, self._changes, self._clock, self.patience,
-            self._next_mapping_version, self._hw_class_of, self._resolve_model,
+            self._next_mapping_version, self._hw_class_of, self._resolve_model, self._open_channels,
         )  # fmt: skip
 
         def waiting(note: str) -> None:
@@ -226,6 +230,20 @@ class Controller:
             )  # fmt: skip
         except StopFailed as error:  # told again when they report that they still hold it
             self._log.warning("workflow may still be on devices", reason=str(error))
+        if self._broker is not None:
+            try:
+                await asyncio.to_thread(self._broker.undeployed, running.aiw_id)
+            except AIFError as error:
+                self._log.error("channels are still open at the broker", code=error.code, reason=str(error))
+
+    def _open_channels(self, plan: Plan) -> None:
+        """The devices of a plan, and no others, may use its channels."""
+        if self._broker is not None:
+            channels = plan.channels.values()
+            self._broker.deployed(
+                plan.aiw_id,
+                [ChannelAccess(c.topic, c.source_device, c.destination_devices) for c in channels],
+            )
 
     def _move(self, running: RunningWorkflow, state: WorkflowState, note: str = "") -> None:
         running.state, running.note = state, note

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from nacl.public import PrivateKey
 from nacl.signing import SigningKey
 
-from aif.errors import AIFError, EnrolmentRefused, NotFound
+from aif.errors import AIFError, EnrolmentRefused, NotAuthorised, NotFound
 from aif.protocol.enrolment import (
     Anchors,
     EnrolmentResponse,
@@ -26,6 +27,8 @@ from aif.protocol.enrolment import (
     read_pairing_code,
 )
 from aif.protocol.identifiers import check_device_name, id16
+from aif.trusted.authority import CertificateAuthority
+from aif.trusted.certificates import Subject
 from aif.trusted.state import DeviceRecord, DeviceState, SiteState, StateFile
 
 SECRET_BYTES = 16
@@ -37,6 +40,7 @@ class Site:
 
     def __init__(self, folder: Path, random: Callable[[int], bytes]) -> None:
         self._file = StateFile(folder / "site.cbor", SiteState)
+        self._authority = folder / "authority"
         self._random = random
 
     @classmethod
@@ -145,11 +149,25 @@ class Site:
         anchors = Anchors(
             store_root, *(_public(s) for s in (state.grant_seed, state.ticket_seed, state.deployment_seed))
         )
-        response = EnrolmentResponse(device_id, anchors, self._random(32), opened.nonce, now_s)
+        certificate = self.certify(name, opened.csr, now_s=now_s) if opened.csr is not None else None
+        response = EnrolmentResponse(device_id, anchors, self._random(32), opened.nonce, now_s, certificate)
         key = SigningKey(state.enrolment_seed)
         answer = build_response(response, request, value, lambda m: key.sign(m).signature)
         self._put(replace(_with_secret(record, secret.enrolled()), enrolled_s=now_s))
         return answer
+
+    def certify(self, name: str, request: bytes, *, now_s: int) -> bytes:
+        """A certificate (DER) for a device's way to the broker, from its signing request.
+
+        Raises:
+            RemoteProtocolError: the request is malformed, or the device holds too many.
+            NotAuthorised: the device is revoked.
+        """
+        if self.device(name).revoked:
+            raise NotAuthorised(f"{name} is revoked")
+        now = datetime.fromtimestamp(now_s, UTC)
+        authority = CertificateAuthority.open_or_create(self._authority, self._random, now=now)
+        return authority.certify(request, Subject.device(name), now=now)
 
     def note_generation(self, name: str, generation: int) -> None:
         record = self.device(name)

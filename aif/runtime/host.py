@@ -33,6 +33,7 @@ from aif.runtime.platform import Platform
 from aif.runtime.session import DeviceSession
 from aif.transport.base import Transport
 from aif.trusted.attestation import RUNTIME_COMPONENT, aim_component, model_component, part
+from aif.trusted.client_folder import ClientFolder
 from aif.trusted.model_service import ModelService
 from aif.trusted.state import DeviceState, StateFile
 
@@ -58,6 +59,7 @@ class Host:
         clock: Clock,
         random: Callable[[int], bytes],
         log: LogBook,
+        tls: ClientFolder | None = None,
     ) -> None:
         self._state, self._library, self._platform, self._models = state, library, platform, models
         self._runtime_digest, self._clock, self._log = runtime_digest, clock, log
@@ -66,7 +68,7 @@ class Host:
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.session = DeviceSession(
             state, transport, clock=clock, random=random, log=log,
-            components=self._components, on_message=self._enqueue,
+            components=self._components, on_message=self._enqueue, tls=tls,
         )  # fmt: skip
         self._resources = Resources(
             library, platform, models, fetch, transport, self.session,

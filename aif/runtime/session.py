@@ -14,6 +14,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from nacl.public import PrivateKey
 from nacl.signing import SigningKey
@@ -27,7 +28,15 @@ from aif.errors import (
     TransportError,
 )
 from aif.protocol import control
-from aif.protocol.control import ControlMessage, Heartbeat, Hello, InstalledRelease, LogLine
+from aif.protocol.control import (
+    CertificateRequest,
+    ControlMessage,
+    Heartbeat,
+    Hello,
+    InstalledRelease,
+    LogLine,
+    SiteCertificate,
+)
 from aif.protocol.enrolment import EnrolmentRequest, build_request, open_response
 from aif.protocol.evidence import Component
 from aif.protocol.grant import open_grant
@@ -47,6 +56,7 @@ from aif.runtime.clock import Clock
 from aif.runtime.logbook import LogBook
 from aif.transport.base import ConnectionChange, Received, Transport
 from aif.trusted.attestation import Attester
+from aif.trusted.client_folder import CertificateKeeper, ClientFolder
 from aif.trusted.communication import CommunicationService, SealedChannel
 from aif.trusted.state import DeviceState, StateFile
 
@@ -80,7 +90,9 @@ class DeviceSession:
         log: LogBook,
         components: Callable[[], Iterable[Component]],
         on_message: Callable[[ControlMessage], None],
+        tls: ClientFolder | None = None,
     ) -> None:
+        self._tls, self._keeper = tls, CertificateKeeper(tls) if tls is not None else None
         self._state, self._transport, self._clock = state, transport, clock
         self._random, self._log = random, log
         self._components, self._on_message = components, on_message
@@ -128,7 +140,7 @@ class DeviceSession:
 
     async def _serve(self) -> None:
         if not self._state.load().enrolled:
-            await self._enrol()
+            await self.enrol()
         subscriptions = [
             await self._transport.subscribe(
                 str(AttestationTopic(self.device, Attestation.REQUEST)), self._attestation_request, qos=1
@@ -186,6 +198,10 @@ class DeviceSession:
                 self._told_unanswered_ms = self._clock.monotonic_ms()
             if self.trusted.is_set():
                 self.send(Heartbeat(self._clock.time_us()))
+                if self._keeper is not None and (
+                    request := self._keeper.wanted(self._clock.monotonic_ms(), self._now())
+                ):
+                    self.send(CertificateRequest(request))
                 await self._clock.sleep(HEARTBEAT_INTERVAL_S)
             else:
                 self._say_hello()
@@ -221,8 +237,8 @@ class DeviceSession:
 
     # --- enrolment ---------------------------------------------------------------------------------
 
-    async def _enrol(self) -> None:
-        """Ask until the site answers.
+    async def enrol(self) -> None:
+        """Ask until the site answers. With TLS that is done on a connection of its own, before ``run``.
 
         Raises:
             EnrolmentRefused: the device was never provisioned, or has used its secret.
@@ -242,6 +258,7 @@ class DeviceSession:
                 bytes(PrivateKey(state.exchange_secret).public_key),
                 self._random(32),
                 id16("hwclass", state.hw_class),
+                self._tls.request() if self._tls is not None else None,
             ),
             state.secret,
             lambda message: identity.sign(message).signature,
@@ -270,6 +287,10 @@ class DeviceSession:
         state = self._state.load()
         try:
             response = open_response(answer, request, secret, state.controller_pk)
+            if self._tls is not None:
+                if response.certificate is None:
+                    raise EnrolmentRefused("the site's answer holds no certificate for the broker")
+                self._tls.take(response.certificate, now=self._now())
         except AIFError as error:
             self._log.warning("enrolment answer refused", code=error.code, reason=str(error))
             return False
@@ -365,8 +386,22 @@ class DeviceSession:
             return
         if isinstance(message, Heartbeat):
             self._take_time(message.time_us)
+        elif isinstance(message, SiteCertificate):
+            self._take_certificate(message.certificate)
         else:
             self._on_message(message)
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock.time_us() / 1e6, UTC)
+
+    def _take_certificate(self, certificate: bytes) -> None:
+        if self._keeper is None:
+            return
+        try:
+            self._keeper.take(certificate, self._now())
+            self._log.info("certificate renewed")
+        except AIFError as error:
+            self._log.warning("certificate refused", code=error.code, reason=str(error))
 
     def _take_time(self, time_us: int) -> None:
         """The Controller's time is the site's: it is the floor, and a large difference is worth a word."""

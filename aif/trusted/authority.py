@@ -52,6 +52,8 @@ from aif.trusted.state import StateFile, write_atomically
 
 AUTHORITY_VALIDITY: Final = timedelta(days=3650)
 MAX_HOSTS: Final = 16
+MAX_HELD: Final = 8
+"""Valid certificates of one device; it needs two while one follows the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +144,11 @@ class CertificateAuthority:
             subject: whose key it is.
             now: issued then.
 
+        The same key gets the same certificate again while that is not due for renewal: an answer may be lost.
+
         Raises:
-            RemoteProtocolError: malformed, not a P-256 key, or not signed by it (RFC 2986).
+            RemoteProtocolError: malformed, not a P-256 key, not signed by it (RFC 2986), or the name holds
+                ``MAX_HELD`` certificates already.
         """
         if len(request) > MAX_CERTIFICATE_BYTES:
             raise RemoteProtocolError(f"a signing request of {len(request)} B is too large")
@@ -157,6 +162,14 @@ class CertificateAuthority:
             raise RemoteProtocolError("the signing request is not for a P-256 key")
         if not signed:
             raise RemoteProtocolError("the signing request is not signed by its own key")
+        held = [c for c in self._certificates(subject) if c.not_valid_after_utc > now]
+        revoked = {int.from_bytes(entry.serial) for entry in self._file.load().revoked}
+        held = [c for c in held if c.serial_number not in revoked]
+        for certificate in held:
+            if certificate.public_key() == key and certificate.not_valid_after_utc - now >= RENEWAL:
+                return der(certificate)
+        if len(held) >= MAX_HELD:
+            raise RemoteProtocolError(f"{subject.common_name} holds {len(held)} valid certificates already")
         return der(self._certify(key, subject, now, ()))
 
     def replacement_reason(

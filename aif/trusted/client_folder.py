@@ -12,7 +12,6 @@ waits for it, for this client's name, and signed by the site's authority.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -38,6 +37,12 @@ from aif.trusted.certificates import (
     signing_request,
 )
 from aif.trusted.state import write_atomically
+
+RETRY_MS = 10_000.0
+"""A request that was not answered is repeated after this long."""
+
+LOOK_MS = 3_600_000.0
+"""Between two looks at the end of a certificate's life."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,26 +188,25 @@ class ClientFolder:
 
 
 class CertificateKeeper:
-    """Renews the certificate of a device that is in a session with its Controller.
+    """Renews the certificate of a device that is in a session with its Controller."""
 
-    Args:
-        folder: the device's.
-        now: wall clock.
-        ask: sends a signing request to the Controller; what is lost is sent again.
-    """
+    def __init__(self, folder: ClientFolder) -> None:
+        self._folder = folder
+        self._next_look_ms = 0.0
 
-    def __init__(
-        self, folder: ClientFolder, *, now: Callable[[], datetime], ask: Callable[[bytes], None]
-    ) -> None:
-        self._folder, self._now, self._ask = folder, now, ask
+    def wanted(self, now_ms: float, now: datetime) -> bytes:
+        """A signing request to send to the Controller now; empty when there is nothing to ask.
 
-    def look(self) -> bool:
-        """Ask for a certificate if one is due; whether it was."""
-        if not self._folder.due(self._now()):
-            return False
-        self._ask(self._folder.request())
-        return True
+        Args:
+            now_ms: monotonic; what is lost on the way is asked for again after ``RETRY_MS``.
+            now: wall clock.
+        """
+        if now_ms < self._next_look_ms:
+            return b""
+        due = self._folder.due(now)
+        self._next_look_ms = now_ms + (RETRY_MS if due else LOOK_MS)
+        return self._folder.request() if due else b""
 
-    def take(self, certificate: bytes) -> None:
+    def take(self, certificate: bytes, now: datetime) -> None:
         """The Controller's answer; see :meth:`ClientFolder.take`."""
-        self._folder.take(certificate, now=self._now())
+        self._folder.take(certificate, now=now)
