@@ -10,7 +10,8 @@ for nothing.
 
 Invariants:
 
-* The session is clean: after a reconnect every filter is subscribed again before ``connected`` is announced.
+* The session is clean: after a reconnect every filter is in force again before ``connected`` is announced; a
+  connection on which one is refused is given up.
 * A QoS 1 message is confirmed to the broker only after its handler returned.
 * QoS 1 messages on their way when a connection breaks are sent again on the next one, in order and marked as
   repeated; QoS 0 messages that were not written are lost and counted.
@@ -161,7 +162,6 @@ class FastTransport(Endpoint):
             except OSError as error:
                 reason, cause = _reason(error), error
             else:
-                self._failures = 0
                 self._accepted(link)
                 reason = await asyncio.shield(link.closed)
             if self._link is not None:
@@ -196,7 +196,7 @@ class FastTransport(Endpoint):
             self._announce_up()
 
     def _announce_up(self) -> None:
-        self._connected = True
+        self._connected, self._failures = True, 0
         if self._first is not None and not self._first.done():
             self._first.set_result(None)
         else:
@@ -375,9 +375,11 @@ class FastTransport(Endpoint):
         reply = self._replies.get(packet_id)
         if packet_id in self._resubscribing:
             self._resubscribing.discard(packet_id)
-            if error is not None:
+            if error is not None:  # a node of a cluster that is not whole, or a right that was taken away
                 self._report(error)
-            if not self._resubscribing:
+                if self._link is not None:
+                    self._link.abort(error.message)
+            elif not self._resubscribing:
                 self._announce_up()
         elif reply is not None and not reply.done():
             if error is not None:

@@ -6,7 +6,8 @@ know what topics or payloads mean, and leaves socket and thread to :mod:`aif.tra
 Invariants:
 
 * Everything here runs on the event loop thread.
-* The session is clean: after a reconnect every filter is subscribed again before ``connected`` is announced.
+* The session is clean: after a reconnect every filter is in force again before ``connected`` is announced; a
+  connection on which one is refused is given up.
 * A QoS 1 message is confirmed to the broker only after its handler returned.
 * QoS 1 messages on their way when a connection breaks are sent again on the next one; QoS 0 messages are
   lost and counted.
@@ -328,9 +329,11 @@ class MQTTTransport(Endpoint):
         reply = self._replies.get(packet_id)
         if packet_id in self._resubscribing:
             self._resubscribing.discard(packet_id)
-            if error is not None:
+            if error is not None:  # a node of a cluster that is not whole, or a right that was taken away
                 self._report(error)
-            if not self._resubscribing:
+                if self._link is not None:
+                    self._link.give_up()
+            elif not self._resubscribing:
                 self._announce_up()
         elif reply is not None and not reply.done():
             if error is not None:
@@ -371,6 +374,7 @@ class MQTTTransport(Endpoint):
         if self._connected or self._link is None:
             return
         self._connected = True
+        self._link.settled()
         if self._first is not None and not self._first.done():
             self._first.set_result(None)
         else:

@@ -170,6 +170,16 @@ class PahoLink:
         """Fill ``confirmed`` or not. It costs paho more than the message itself, at QoS 0 too."""
         self._client.on_publish = self._paho_published if on else None
 
+    def settled(self) -> None:
+        """The connection serves: the next failure is a first one."""
+        self._failures = 0
+
+    def give_up(self) -> None:
+        """End this connection; the next attempt follows after a growing delay."""
+        if (opened := self.socket) is not None:
+            with contextlib.suppress(OSError):  # it ended by itself in this very moment
+                opened.shutdown(socket.SHUT_RDWR)
+
     def rearm(self) -> None:
         """Ask for the next ``ready``; call it before looking into the queues."""
         self._told = False
@@ -224,7 +234,6 @@ class PahoLink:
         elif reason.is_failure:
             self._lost(f"the broker says: {reason}", None)
         else:
-            self._failures = 0
             self._post(self._events.accepted)
 
     def _paho_connect_fail(self, _client: paho.Client, _userdata: object) -> None:
