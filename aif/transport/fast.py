@@ -162,8 +162,10 @@ class FastTransport(Endpoint):
             except OSError as error:
                 reason, cause = _reason(error), error
             else:
+                late = asyncio.get_running_loop().call_later(self._connect_timeout_s, self._unsettled, link)
                 self._accepted(link)
                 reason = await asyncio.shield(link.closed)
+                late.cancel()
             if self._link is not None:
                 self._link.abort()
             self._lost(reason, cause)
@@ -194,6 +196,10 @@ class FastTransport(Endpoint):
             link.write(packet)
         if not filters:
             self._announce_up()
+
+    def _unsettled(self, link: FastLink) -> None:
+        if link is self._link and not self._connected:
+            link.abort(f"its filters were not in force within {self._connect_timeout_s:g} s")
 
     def _announce_up(self) -> None:
         self._connected, self._failures = True, 0

@@ -101,7 +101,7 @@ class MQTTTransport(Endpoint):
             will: published by the broker when this client goes away without ``aclose``.
             tls: needs an ``mqtts`` address; without it an ``mqtts`` address uses the system's authorities.
             keep_alive_s: 1 to 65 535 seconds; a silent connection is given up after at most twice this.
-            connect_timeout_s: for the first connection to a broker, and for the TCP part of every later one.
+            connect_timeout_s: for a connection to a broker, until this client and its filters are accepted.
             limits: bounds of queues and messages.
             backoff: the delay between attempts to reconnect.
             rng: its jitter; the system's source unless given.
@@ -125,6 +125,7 @@ class MQTTTransport(Endpoint):
         self._backoff, self._rng = backoff or Backoff(), rng or random.SystemRandom()
         self._link: PahoLink | None = None
         self._first: asyncio.Future[None] | None = None
+        self._settling: asyncio.TimerHandle
         self._resubscribing: set[int] = set()
         self._replies: dict[int, asyncio.Future[None]] = {}  # by packet id of SUBSCRIBE or UNSUBSCRIBE
         self._unconfirmed: dict[int, _Unconfirmed] = {}  # by packet id of PUBLISH
@@ -154,7 +155,9 @@ class MQTTTransport(Endpoint):
         self._used = True
         from aif.transport.paho_link import PahoLink
 
-        self._first = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self._first = loop.create_future()
+        self._settling = loop.call_later(self._connect_timeout_s, self._unsettled)
         self._link = PahoLink(
             self._brokers,
             self.inbox,
@@ -183,6 +186,7 @@ class MQTTTransport(Endpoint):
         link, self._link = self._link, None
         if link is None:
             return
+        self._settling.cancel()
         if self._connected:
             self._announce_down("closed by this program")
         for waiting in self._unconfirmed.values():
@@ -308,6 +312,16 @@ class MQTTTransport(Endpoint):
 
     # --- what the link tells ----------------------------------------------------------------------
 
+    def opened(self) -> None:
+        """Give the broker its time to accept this client and its filters."""
+        self._settling.cancel()
+        loop = asyncio.get_running_loop()
+        self._settling = loop.call_later(self._connect_timeout_s, self._unsettled)
+
+    def _unsettled(self) -> None:
+        if self._link is not None and not self._connected:
+            self._link.give_up()
+
     def accepted(self) -> None:
         """Subscribe again to everything; the connection is announced when the broker confirmed that."""
         if self._link is None:
@@ -374,6 +388,7 @@ class MQTTTransport(Endpoint):
         if self._connected or self._link is None:
             return
         self._connected = True
+        self._settling.cancel()
         self._link.settled()
         if self._first is not None and not self._first.done():
             self._first.set_result(None)

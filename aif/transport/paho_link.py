@@ -47,6 +47,9 @@ CLOSE_GRACE_S = 2.0
 class LinkEvents(Protocol):
     """What a link tells its owner, on the event loop thread."""
 
+    def opened(self) -> None:
+        """A socket was connected; the broker has not answered yet."""
+
     def accepted(self) -> None:
         """The broker accepted a new connection; no filter is in force on it."""
 
@@ -220,6 +223,7 @@ class PahoLink:
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if isinstance(opened, _TellingSocket):
             opened.tell = self._socket_failed
+        self._post(self._events.opened)
         if self._closing.is_set():  # stop() came while the connection was being made
             client.disconnect()
 

@@ -1,4 +1,4 @@
-"""A cluster of three NATS servers that speak MQTT, on loopback: three, because its metadata needs a majority."""
+"""Three NATS servers that speak MQTT, on loopback: three, because the cluster needs a majority to go on."""
 
 from __future__ import annotations
 
