@@ -42,7 +42,7 @@ def broker_access(options: BrokerOptions, folder: Path, subject: Subject) -> Bro
     """
     given = Pair(options.cert, options.key) if options.cert is not None else None
     if options.key is not None and given is None:
-        raise TransportError("--key is of no use without --cert")
+        raise TransportError("a key was given and no certificate", hint="give both, --cert and --key")
     files = ClientFolder(folder, subject, options.ca, given)
     brokers = broker_addresses(options.broker or files.broker or DEFAULT_BROKER)
     if not brokers[0].tls:
