@@ -236,9 +236,13 @@ async def run_controller(
 
     clock = SystemClock()
     log = LogBook("controller", clock, log_stream)
-    SiteBroker(home.site).undeployed()  # an earlier Controller's workflows ended with it
+    site_broker = SiteBroker(home.site) if broker.tls is not None else None
+    if site_broker is not None:
+        site_broker.undeployed()  # an earlier Controller's workflows ended with it
     async with open_transport(broker, "controller") as transport:
-        controller = build_controller(home=home, transport=transport, store_url=store_url, log=log)
+        controller = build_controller(
+            home=home, transport=transport, store_url=store_url, log=log, site_broker=site_broker
+        )
         await controller.admission.start()
         agent = UserAgentServer(controller, load=_load_deployment, log=log)
         server = LocalServer(home.socket, agent.handle)
@@ -265,8 +269,18 @@ async def _poll(communication: CommunicationService) -> None:
         await asyncio.sleep(0.1)
 
 
-def build_controller(*, home: Home, transport: Transport, store_url: str, log: LogBook) -> Controller:
-    """A Controller with the site's keys, the partitioner and the Store behind it."""
+def build_controller(
+    *,
+    home: Home,
+    transport: Transport,
+    store_url: str,
+    log: LogBook,
+    site_broker: SiteBroker | None = None,
+) -> Controller:
+    """A Controller with the site's keys, the partitioner and the Store behind it.
+
+    ``site_broker`` is None where the broker has no access rules.
+    """
     clock = SystemClock()
     loop = asyncio.get_running_loop()
     site = Site.open_or_create(home.site, os.urandom)
@@ -311,7 +325,7 @@ def build_controller(*, home: Home, transport: Transport, store_url: str, log: L
         hw_class_of=lambda device: site.device(device).hw_class,
         planner=plan_workflow,
         resolve_model=references.model,
-        broker=SiteBroker(home.site),
+        broker=site_broker,
         clock=clock,
         log=log,
     )

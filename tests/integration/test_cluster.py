@@ -15,7 +15,7 @@ from aif.transport.mqtt import MQTTTransport
 from tests.integration.nats_cluster import NATSCluster
 from tests.runtime import site as bench
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
 NODE_OF = {"controller": 1, "left": 0, "right": 2}
 WORKFLOW = """

@@ -13,7 +13,7 @@ import pytest
 from tests.docs.console import commands
 from tests.integration.terminals import DEVICES, ROOT, desk
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 PAGE = ROOT / "docs" / "howto" / "five_terminals.md"
 DONE = {"aif train", "aif store publish"}

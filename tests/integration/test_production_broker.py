@@ -11,7 +11,7 @@ import pytest
 from tests.integration.terminals import DEVICES, ROOT, desk
 from tests.integration.test_five_terminals import typed
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 PAGE = ROOT / "docs" / "howto" / "production_broker.md"
 

@@ -196,7 +196,7 @@ async def test_many_filters_are_in_force_before_the_connection_is_announced(scri
             lambda _, context: reports.put_nowait(str(context["exception"]))
         )
         scripted.write(b"\xf0\x00")
-        refused_at = set()
+        refused_at: set[int] = set()
         async with asyncio.timeout(PATIENCE_S):
             while len(refused_at) < 2:  # given up, and tried again
                 assert "refuses a filter" in await reports.get()
