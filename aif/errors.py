@@ -294,7 +294,7 @@ class MessageTooLarge(TransportError):
 class TLSFailed(BrokerRefused):
     """TLS with a broker failed. ``of_broker`` says whose certificate was refused: the broker's, or ours."""
 
-    code = "AIF-E0710"
+    code = "AIF-E0705"
 
     def __init__(self, message: str, *, of_broker: bool = False, hint: str = "") -> None:
         super().__init__(message, hint=hint)
@@ -302,23 +302,23 @@ class TLSFailed(BrokerRefused):
 
 
 class CertificateMissing(TLSFailed):
-    code = "AIF-E0711"
+    code = "AIF-E0706"
 
 
 class CertificateExpired(TLSFailed):
-    code = "AIF-E0712"
+    code = "AIF-E0707"
 
 
 class UnknownAuthority(TLSFailed):
-    code = "AIF-E0713"
+    code = "AIF-E0708"
 
 
 class WrongBrokerName(TLSFailed):
-    code = "AIF-E0714"
+    code = "AIF-E0709"
 
 
 class CertificateRevoked(TLSFailed):
-    code = "AIF-E0715"
+    code = "AIF-E0710"
 
 
 # --- life cycle and ports -------------------------------------------------------------------------
