@@ -30,7 +30,7 @@ from aif.protocol.identifiers import id16
 from aif.protocol.topics import Up, UpTopic
 from aif.runtime.admission import Admission
 from aif.runtime.admission import controller_signer as signer
-from aif.runtime.clock import SystemClock
+from aif.runtime.clock import Clock, SystemClock
 from aif.runtime.controller import Controller
 from aif.runtime.deployer import Deployer, ResolvedModel
 from aif.runtime.devices import Site
@@ -42,7 +42,8 @@ from aif.transport.base import LastWill, Transport
 from aif.trusted.attestation import RUNTIME_COMPONENT, Verifier, aim_component, model_component, part
 from aif.trusted.communication import CommunicationService
 from aif.trusted.measure import runtime_digest
-from aif.trusted.model_service import ModelService
+from aif.trusted.model_service import FIRMWARE_ABI, FIRMWARE_VERSION, ModelService
+from aif.trusted.security_engine import DeviceKeys, EngineSettings, SecurityEngine, make_identity
 from aif.trusted.state import DeviceState, StateFile
 from store.client import StoreClient
 from store.floors import Floors
@@ -90,6 +91,10 @@ class Home:
     def device(self, name: str) -> Path:
         return self.root / "devices" / name
 
+    def engine(self, name: str) -> Path:
+        """Private folder of a device's Security Engine: its root key and its storage."""
+        return self.device(name).resolve() / "engine"
+
     def device_state(self, name: str) -> StateFile[DeviceState]:
         return StateFile(self.device(name) / "device.cbor", DeviceState)
 
@@ -105,6 +110,38 @@ def device_hw_class(board: str, arch: str) -> str:
 
 
 # --- a device ---------------------------------------------------------------------------------------
+
+
+def engine_settings(home: Home, name: str, hw_class: str, state: DeviceState | None = None) -> EngineSettings:
+    """What a device's Security Engine is started with; ``state`` is known once it is provisioned."""
+    return EngineSettings(
+        home.engine(name),
+        id16("device", name),
+        hw_class,
+        id16("hwclass", hw_class),
+        FIRMWARE_VERSION,
+        FIRMWARE_ABI,
+        state.grant_pk if state else None,
+        state.ticket_pk if state else None,
+        "aif.engines.registry:open_engine",
+    )
+
+
+def identity_of(home: Home, name: str, hw_class: str) -> Callable[[], DeviceKeys]:
+    """Makes a device's identity inside its Security Engine (for ``Site.provision``)."""
+    return lambda: make_identity(engine_settings(home, name, hw_class))
+
+
+def start_engine(home: Home, name: str, clock: Clock) -> SecurityEngine:
+    """The running Security Engine of a provisioned device.
+
+    Raises:
+        PSAError: it does not start, or its files are not the newest it wrote.
+    """
+    state = home.device_state(name).load()
+    return SecurityEngine(
+        engine_settings(home, name, state.hw_class, state), clock=lambda: clock.monotonic_ms() / 1000
+    )
 
 
 async def run_device(
@@ -143,21 +180,23 @@ async def run_device(
         hw_class_id=id16("hwclass", state.load().hw_class),
     )
     will = LastWill(str(UpTopic(name, Up.STATUS)), b"gone", qos=1)
-    async with MQTTTransport(broker, client_id=name, will=will) as transport:
-        host = Host(
-            state=state,
-            transport=transport,
-            library=AIMLibrary(catalogue(aims)),
-            platform=EmulatedDevice(device, home.recordings, clock=clock, follow=follow, speed=speed),
-            models=models,
-            fetch=_model_fetcher(home.device(name), state, full_verification=device.forwards),
-            runtime_digest=runtime_digest(PACKAGE),
-            clock=clock,
-            random=os.urandom,
-            log=log,
-        )
-        log.info("host started", device=name, device_class=str(device.device_class))
-        await host.run()
+    with start_engine(home, name, clock) as engine:
+        async with MQTTTransport(broker, client_id=name, will=will) as transport:
+            host = Host(
+                state=state,
+                transport=transport,
+                engine=engine,
+                library=AIMLibrary(catalogue(aims)),
+                platform=EmulatedDevice(device, home.recordings, clock=clock, follow=follow, speed=speed),
+                models=models,
+                fetch=_model_fetcher(home.device(name), state, full_verification=device.forwards),
+                runtime_digest=runtime_digest(PACKAGE),
+                clock=clock,
+                random=os.urandom,
+                log=log,
+            )
+            log.info("host started", device=name, device_class=str(device.device_class))
+            await host.run()
 
 
 def _model_fetcher(

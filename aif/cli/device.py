@@ -31,7 +31,8 @@ def add(
     site = Site.open_or_create(place.site, os.urandom)
     now_s = int(wiring.now().timestamp())
     hw_class = wiring.device_hw_class(declared.board, declared.arch)
-    code = site.provision(device, hw_class, place.device_state(device), now_s=now_s)
+    keys = wiring.identity_of(place, device, hw_class)
+    code = site.provision(device, hw_class, place.device_state(device), keys, now_s=now_s)
     print(f"device {device} added ({hw_class}); its identity is in {place.device(device)}")
     print(f"pairing code {code}; it may enrol for the next 15 minutes")
 

@@ -199,16 +199,24 @@ class LogLine:
     facts: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """This device cannot do protected work any more, and says why; it drops what it runs."""
+
+    kind: ClassVar[int] = 23
+    reason: str
+
+
 ControlMessage = (
     Heartbeat | Deploy | SignalAIMs | Undeploy | BoundaryRecord
-    | Progress | WorkflowStatus | Metrics | LogLine
+    | Progress | WorkflowStatus | Metrics | LogLine | Unfit
 )  # fmt: skip
 
 _KINDS: dict[int, type[Any]] = {
     cls.kind: cls
     for cls in (
         Heartbeat, Deploy, SignalAIMs, Undeploy, BoundaryRecord,
-        Progress, WorkflowStatus, Metrics, LogLine,
+        Progress, WorkflowStatus, Metrics, LogLine, Unfit,
     )
 }  # fmt: skip
 

@@ -20,7 +20,7 @@ from nacl.signing import SigningKey
 from aif.errors import AIFError, AttestationRejected, NotConnected, StoreError, TransportError
 from aif.protocol import control, topics
 from aif.protocol.bundle import BundlePolicy
-from aif.protocol.control import CONTROLLER, ControlMessage, Heartbeat, Hello, InstalledRelease
+from aif.protocol.control import CONTROLLER, ControlMessage, Heartbeat, Hello, InstalledRelease, Unfit
 from aif.protocol.evidence import Component, Step
 from aif.protocol.identifiers import id16
 from aif.protocol.numbers import AuthMode
@@ -365,6 +365,9 @@ class Admission:
             return
         if isinstance(message, Heartbeat):
             link.skew_s = (message.time_us - self._clock.time_us()) / 1e6
+        elif isinstance(message, Unfit):
+            self._log.error("device unfit", device=link.device, reason=message.reason)
+            self._end(link, Trust.REJECTED, f"unfit: {message.reason}")
         else:
             self._on_message(link.device, message)
 

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from nacl.public import PrivateKey
 from nacl.signing import SigningKey
 
 from aif.errors import AIFError, EnrolmentRefused, NotFound
@@ -26,6 +25,7 @@ from aif.protocol.enrolment import (
     read_pairing_code,
 )
 from aif.protocol.identifiers import check_device_name, id16
+from aif.trusted.security_engine import DeviceKeys
 from aif.trusted.state import DeviceRecord, DeviceState, SiteState, StateFile
 
 SECRET_BYTES = 16
@@ -72,8 +72,18 @@ class Site:
 
     # --- provisioning ------------------------------------------------------------------------------
 
-    def provision(self, name: str, hw_class: str, device_state: StateFile[DeviceState], *, now_s: int) -> str:
+    def provision(
+        self,
+        name: str,
+        hw_class: str,
+        device_state: StateFile[DeviceState],
+        make_keys: Callable[[], DeviceKeys],
+        *,
+        now_s: int,
+    ) -> str:
         """Make a device's identity, register it, and open its enrolment window.
+
+        ``make_keys`` lets the device's Security Engine make them; only their public halves come out of it.
 
         Returns:
             The pairing code, for the label on the device.
@@ -87,16 +97,16 @@ class Site:
                 f"device {name} is registered already",
                 hint=f"choose another name, or remove it first with `aif device remove {name}`",
             )
-        identity, exchange = SigningKey(self._random(32)), PrivateKey(self._random(32))
+        keys = make_keys()
         secret = self._random(SECRET_BYTES)
         enrolment_pk = bytes(SigningKey(self.state.enrolment_seed).verify_key)
-        device_state.save(DeviceState(name, hw_class, bytes(identity), bytes(exchange), enrolment_pk, secret))
+        device_state.save(DeviceState(name, hw_class, enrolment_pk, secret))
         self._put(
             DeviceRecord(
                 name,
                 hw_class,
-                bytes(identity.verify_key),
-                bytes(exchange.public_key),
+                keys.identity_pk,
+                keys.exchange_pk,
                 secret,
                 SecretState.CREATED,
             )

@@ -24,6 +24,7 @@ from aif.protocol.evidence import Component
 from aif.protocol.lifecycle import Signal, State
 from aif.runtime.aims import AIMFactory
 from aif.runtime.clock import Clock
+from aif.runtime.engine_watch import EngineWatch
 from aif.runtime.hosted import HostedWorkflow
 from aif.runtime.instance import AIMInstance
 from aif.runtime.library import AIMLibrary
@@ -34,6 +35,7 @@ from aif.runtime.session import DeviceSession
 from aif.transport.base import Transport
 from aif.trusted.attestation import RUNTIME_COMPONENT, aim_component, model_component, part
 from aif.trusted.model_service import ModelService
+from aif.trusted.security_engine import SecurityEngine
 from aif.trusted.state import DeviceState, StateFile
 
 STATUS_INTERVAL_S = 1.0
@@ -50,6 +52,7 @@ class Host:
         *,
         state: StateFile[DeviceState],
         transport: Transport,
+        engine: SecurityEngine,
         library: AIMLibrary,
         platform: Platform,
         models: ModelService,
@@ -65,19 +68,23 @@ class Host:
         self._inbox: asyncio.Queue[ControlMessage] = asyncio.Queue(256)
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.session = DeviceSession(
-            state, transport, clock=clock, random=random, log=log,
+            state, transport, engine, clock=clock, random=random, log=log,
             components=self._components, on_message=self._enqueue,
         )  # fmt: skip
         self._resources = Resources(
-            library, platform, models, fetch, transport, self.session,
+            library, platform, models, engine, fetch, transport, self.session,
             AIMFactory(library, platform, log, models.read), clock, log, asyncio.Lock(),
         )  # fmt: skip
+        self._engine_watch = EngineWatch(
+            engine, log=log, on_restart=self.session.renew, on_unfit=self._give_up
+        )
         log.forward = self.session.send
 
     async def run(self) -> None:
         """Serve until cancelled; then stop every AIM and give everything back."""
         try:
             async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._engine_watch.run())
                 tasks.create_task(self.session.run())
                 tasks.create_task(self._work(tasks))
                 tasks.create_task(self._report())
@@ -193,6 +200,13 @@ class Host:
         if lock is None:
             lock = self._turns[aiw_id] = asyncio.Lock()
         return lock
+
+    async def _give_up(self, reason: str) -> None:
+        """Without a Security Engine there is no protected work here: everything is dropped, for good."""
+        self.session.give_up(reason)
+        for aiw_id in list(self._parts):
+            self._interrupt(aiw_id)
+            await self._undeploy(aiw_id)
 
     def _interrupt(self, aiw_id: str) -> None:
         current = self._parts.get(aiw_id)

@@ -32,6 +32,7 @@ from aif.sdk import AIM
 from aif.transport.base import Received, Subscription, Transport
 from aif.trusted.communication import SecureReceiver
 from aif.trusted.model_service import ModelService, SlotLimits
+from aif.trusted.security_engine import SecurityEngine
 
 T = TypeVar("T")
 ModelFetcher = Callable[[Deployment, ModelRelease, Callable[[int, int], None]], bytes]
@@ -45,6 +46,7 @@ class Resources:
     library: AIMLibrary
     platform: Platform
     models: ModelService
+    engine: SecurityEngine
     fetch: ModelFetcher
     transport: Transport
     session: DeviceSession

@@ -132,6 +132,7 @@ _ERRORS: Final[Mapping[str, type[AIFError]]] = MappingProxyType(
             errors.ReplayDetected,
             errors.DecryptionFailed,
             errors.NotAuthorised,
+            PSAError,
             errors.NotFound,
             errors.LengthOrHashMismatch,
             errors.ResourceExceeded,
@@ -273,7 +274,7 @@ def grant_of(row: Any) -> Grant:
 def _error_of(status: int, words: object) -> AIFError:
     match words:
         case [str(code), str(message), str(hint)] if code in _ERRORS:
-            if code == PSAError.code and status != PSAStatus.GENERIC_ERROR:
+            if code == PSAError.code:
                 return psa_error(PSAStatus(status), message, hint)
             return _ERRORS[code](message, hint=hint)
         case _:

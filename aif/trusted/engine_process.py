@@ -125,7 +125,7 @@ def serve(connection: socket.socket) -> NoReturn:
                 if dispatcher is None:
                     core = _configure(request)
                     dispatcher = Dispatcher(core)
-                    result: object = [core.identity_pk, core.session_pk]
+                    result: object = [core.identity_pk, core.exchange_pk, core.session_pk]
                 else:
                     result = dispatcher.answer(request)
                 answer = encode_result(request.number, result)

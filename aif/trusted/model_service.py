@@ -150,4 +150,4 @@ class ModelService:
 
 def _with_model(state: DeviceState, model: InstalledModel) -> DeviceState:
     others = tuple(m for m in state.installed if m.component != model.component)
-    return replace(state, installed=(*others, model), generation=state.generation + 1)
+    return replace(state, installed=(*others, model))

@@ -21,7 +21,7 @@ from typing import Final
 from nacl.bindings import crypto_scalarmult_base
 from nacl.signing import SigningKey
 
-from aif.errors import LocalProtocolError, NotAuthorised
+from aif.errors import LocalProtocolError, NotAuthorised, RollbackDetected
 from aif.protocol.cbor import encode
 from aif.protocol.control import HELLO_AAD
 from aif.protocol.evidence import Component
@@ -79,9 +79,11 @@ class SecurityCore:
         )
         self.crypto = EncryptionService(random=random, store=self.storage.keys)
         self._identity = SigningKey(derive_key(root, b"AIF-ROOT-1 identity"))
+        self._exchange_sk = derive_key(root, b"AIF-ROOT-1 exchange")
         self._session_sk = random(KEY_BYTES)
         self._grant_pk = settings.grant_pk
-        self._highest_serial = self._mapping_version = 0
+        self._highest_serial = 0
+        self._mapping_versions: dict[bytes, int] = {}
         self._attester = Attester(
             bytes(self._identity), settings.hw_class, self.session_pk, random(KEY_BYTES)
         )
@@ -93,6 +95,11 @@ class SecurityCore:
     def identity_pk(self) -> bytes:
         """Ed25519 public key of the device."""
         return bytes(self._identity.verify_key)
+
+    @property
+    def exchange_pk(self) -> bytes:
+        """X25519 public key of the device, which its enrolment names."""
+        return crypto_scalarmult_base(self._exchange_sk)
 
     @property
     def session_pk(self) -> bytes:
@@ -113,9 +120,13 @@ class SecurityCore:
             self._grant_pk,
             now_s=now_s,
             highest_serial=self._highest_serial,
-            mapping_version=self._mapping_version,
+            mapping_version=0,  # each channel has its own, and the grant itself says which channel it is for
         )
-        self._highest_serial, self._mapping_version = grant.serial, grant.mapping_version
+        self._highest_serial = grant.serial  # whatever it is good for: it must not come again
+        newest = self._mapping_versions.get(grant.channel_id, 0)
+        if grant.mapping_version < newest:
+            raise RollbackDetected(f"grant: mapping {grant.mapping_version} is older than {newest}")
+        self._mapping_versions[grant.channel_id] = grant.mapping_version
         return grant
 
     def attest(self, request: bytes, components: list[object], mapping_version: int) -> bytes:

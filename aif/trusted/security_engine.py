@@ -19,7 +19,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -72,6 +72,26 @@ class EngineSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceKeys:
+    """Public keys of a device: what its site registers about it."""
+
+    identity_pk: bytes
+    exchange_pk: bytes
+
+
+def make_identity(settings: EngineSettings) -> DeviceKeys:
+    """Give a device its root key, in an engine of its own that ends at once.
+
+    A device that has one keeps it.
+
+    Raises:
+        PSAError: as the start of an engine.
+    """
+    with SecurityEngine(replace(settings, create=True), clock=lambda: 0.0) as engine:
+        return DeviceKeys(engine.identity_pk, engine.exchange_pk)
+
+
+@dataclass(frozen=True, slots=True)
 class TensorDescription:
     """An input or output of a protected model; ``scale`` is 0 for one that is not quantised."""
 
@@ -103,13 +123,18 @@ class SecurityEngine:
         self._lock = threading.Lock()  # one request at a time
         self._number = 0
         self._lost = True
-        self._identity_pk = self._session_pk = b""
+        self._identity_pk = self._exchange_pk = self._session_pk = b""
         self._start()
 
     @property
     def identity_pk(self) -> bytes:
         """Ed25519 public key of the device."""
         return self._identity_pk
+
+    @property
+    def exchange_pk(self) -> bytes:
+        """X25519 public key of the device."""
+        return self._exchange_pk
 
     @property
     def session_pk(self) -> bytes:
@@ -127,14 +152,30 @@ class SecurityEngine:
             self._lost = True
         return self._lost
 
+    def enrolled(self, *, grant_pk: bytes, ticket_pk: bytes) -> None:
+        """Start anew with the anchors of the site; those of a running engine cannot be changed.
+
+        Raises:
+            PSAError: as at the first start.
+        """
+        with self._lock:
+            self._settings = replace(self._settings, grant_pk=grant_pk, ticket_pk=ticket_pk)
+            self._end()
+            self._start()
+
     def restart(self) -> None:
-        """Start a lost engine again. It has a new session: attest again, take new grants, load models again.
+        """Start a lost engine again.
+
+        It has a new session: attest again, take new grants, load models again.
 
         Raises:
             PSAError: ``SERVICE_FAILURE``, it was restarted too often and this host is unfit; others as at
                 the first start.
         """
+        process = self._process
         with self._lock:
+            if self._process is not process:
+                return  # it was started anew while this call waited
             now = self._clock()
             full = len(self._restarts) == RESTARTS_PER_MINUTE
             if full and now - self._restarts[0] < 60.0:
@@ -260,7 +301,7 @@ class SecurityEngine:
         ours.settimeout(self._timeout_s)
         s = self._settings
         try:
-            self._identity_pk, self._session_pk = self._exchange(
+            self._identity_pk, self._exchange_pk, self._session_pk = self._exchange(
                 "configure",
                 (
                     str(s.folder),

@@ -18,8 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from nacl.signing import SigningKey
-
 from aif.errors import LocalProtocolError, NotFound, ProtocolError, TrustError
 from aif.protocol import documents
 from aif.protocol.enrolment import SecretState
@@ -142,12 +140,13 @@ class InstalledModel:
 
 @dataclass(frozen=True, slots=True)
 class DeviceState:
-    """A device's own memory. Anchors are None until it is enrolled; ``secret`` is None from then on."""
+    """A device's own memory, without its keys: those are in its Security Engine.
+
+    Anchors are None until it is enrolled; ``secret``, the pairing secret, is None from then on.
+    """
 
     device: str
     hw_class: str
-    identity_seed: bytes = field(repr=False)
-    exchange_secret: bytes = field(repr=False)
     controller_pk: bytes
     secret: bytes | None = field(repr=False)
     store_root: bytes | None = None
@@ -156,17 +155,12 @@ class DeviceState:
     deployment_pk: bytes | None = None
     time_floor_s: int = 0
     mapping_floor: int = 0
-    generation: int = 0
     store_floors: str = ""
     installed: tuple[InstalledModel, ...] = ()
 
     @property
     def enrolled(self) -> bool:
         return self.deployment_pk is not None
-
-    @property
-    def identity_pk(self) -> bytes:
-        return bytes(SigningKey(self.identity_seed).verify_key)
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,7 @@ from aif.trusted.certificates import (
     Subject,
     client_context,
 )
+from aif.trusted.security_engine import DeviceKeys
 from aif.trusted.state import SiteState, StateFile
 from tests.runtime import site as bench
 
@@ -799,7 +800,11 @@ def test_a_workflow_runs_over_the_set_up_that_the_command_writes(
 def test_the_command_takes_rights_from_what_the_registry_revoked(tmp_path: Path) -> None:
     home, inventory, _ = plain_site(tmp_path)
     Site.open_or_create(home.site, os.urandom).provision(
-        "left", "board/arch", home.device_state("left"), now_s=int(now().timestamp())
+        "left",
+        "board/arch",
+        home.device_state("left"),
+        lambda: DeviceKeys(bytes(32), bytes(32)),
+        now_s=int(now().timestamp()),
     )
     arguments = ("--home", home.root, "--inventory", inventory, "--output", tmp_path / "out")
     run_command(*arguments)

@@ -41,6 +41,7 @@ from aif.protocol.control import (
     Progress,
     SignalAIMs,
     Undeploy,
+    Unfit,
     WorkflowStatus,
 )
 from aif.protocol.deployment import (
@@ -332,10 +333,11 @@ MESSAGES: tuple[ControlMessage, ...] = (
     ),
     Metrics("aiw", {"aims": {"c": {"invocations": 3, "process_us": [1, 2.5]}}}),
     LogLine(5, "info", "event", {"a": None, "b": [1, "x"]}),
+    Unfit("the Security Engine died"),
 )
 STATES: tuple[DeviceState | SiteState, ...] = (
     DeviceState(
-        "mcu-1", "board/arch", bytes(32), bytes(32), bytes(32), None, b"root",
+        "mcu-1", "board/arch", bytes(32), None, b"root",
         installed=(InstalledModel("g", 4, bytes(32), 10, "A"),),
     ),
     SiteState(

@@ -37,6 +37,7 @@ from aif.transport.base import LastWill
 from aif.transport.memory import MemoryBroker, MemoryTransport
 from aif.trusted.measure import runtime_digest
 from aif.trusted.model_service import ModelService
+from aif.trusted.security_engine import SecurityEngine
 from store.server import StoreServer
 
 PATIENCE_S = 45.0
@@ -221,6 +222,7 @@ class BenchSite:
         self.store: StoreServer
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.hosts: dict[str, Host] = {}
+        self.engines: dict[str, SecurityEngine] = {}
         self.transports: dict[str, MemoryTransport] = {}
         self._speed, self._patience = speed, patience or Patience()
 
@@ -241,8 +243,9 @@ class BenchSite:
 
     def add_device(self, name: str) -> str:
         device = load_inventory(self.inventory_file).device(name)
+        hw_class = wiring.device_hw_class(device.board, device.arch)
         return self.registry.provision(
-            name, wiring.device_hw_class(device.board, device.arch), self.home.device_state(name),
+            name, hw_class, self.home.device_state(name), wiring.identity_of(self.home, name, hw_class),
             now_s=int(wiring.now().timestamp()),
         )  # fmt: skip
 
@@ -288,9 +291,11 @@ class BenchSite:
         will = LastWill(str(UpTopic(name, Up.STATUS)), b"gone", qos=1)
         transport = self.transports[name] = MemoryTransport(self.broker, client_id=name, will=will)
         await transport.connect()
+        engine = self.engines[name] = await asyncio.to_thread(wiring.start_engine, self.home, name, clock)
         host = self.hosts[name] = Host(
             state=state,
             transport=transport,
+            engine=engine,
             library=AIMLibrary(load_catalogue([aims or self.aims])),
             platform=EmulatedDevice(device, self.home.recordings, clock=clock),
             models=ModelService(
@@ -311,6 +316,8 @@ class BenchSite:
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
+        if name in self.engines:
+            self.engines.pop(name).close()
         await self.transports[name].aclose()
 
     async def kill(self, name: str) -> None:

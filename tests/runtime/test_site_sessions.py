@@ -291,13 +291,13 @@ def test_a_clock_that_is_slow_gets_its_grants_refused_with_the_reason(tmp_path: 
 def test_a_device_is_added_once(tmp_path: Path) -> None:
     async def journey() -> None:
         async with bench_site(tmp_path, devices=("left",)) as site:
-            identity = site.home.device_state("left").load().identity_seed
+            identity = site.registry.device("left").identity_pk
             with pytest.raises(EnrolmentRefused, match=r"^device left is registered already$") as refused:
                 site.add_device("left")
             assert refused.value.hint == (
                 "choose another name, or remove it first with `aif device remove left`"
             )
-            assert site.home.device_state("left").load().identity_seed == identity
+            assert site.registry.device("left").identity_pk == identity == site.engines["left"].identity_pk
 
     asyncio.run(journey())
 
@@ -336,9 +336,7 @@ def test_an_attempt_without_the_pairing_code_is_counted(tmp_path: Path) -> None:
     async def journey() -> None:
         async with bench_site(tmp_path, devices=()) as site:
             site.add_device("left")
-            site.home.device_state("left").update(
-                lambda state: replace(state, secret=bytes(16), identity_seed=bytes(32))
-            )
+            site.home.device_state("left").update(lambda state: replace(state, secret=bytes(16)))
             await site.start_device("left")
             line = await site.until_logged("enrolment refused", device="left")
             assert line["reason"] == "the enrolment message was not made with this pairing code"
