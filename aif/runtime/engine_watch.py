@@ -45,8 +45,6 @@ class EngineWatch:
         while True:
             pid = self._engine.pid
             await _ended(pid)
-            if not self._engine.lost:  # it was exchanged on purpose
-                continue
             self._log.error("the Security Engine is lost; starting it again", pid=pid)
             try:
                 await asyncio.to_thread(self._engine.restart)

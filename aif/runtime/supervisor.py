@@ -2,7 +2,8 @@
 
 Degraded means that an AIM has failed or that a device is away. What then:
 
-* A device that comes back in the same boot goes on; keys are renewed.
+* A device that comes back in the same boot, or with a new session of its Security Engine, goes on; keys are
+  renewed.
 * ``on_degraded: stop``: a device that stays away longer than ``Patience.degraded_s``, or comes back in
   another boot, or has dropped its AIMs, stops the workflow, with the reason.
 * ``on_degraded: continue``: the rest goes on, DEGRADED, until its AIMs have ended or a person stops it.
@@ -50,6 +51,7 @@ class Supervisor:
         self._renew_ms, self._renew_sealed = now_ms + RENEWAL_S * 1000, MAX_FRAMES // 2
         self._signals_ms = now_ms
         self._away: frozenset[str] = frozenset()
+        self._sessions: dict[str, bytes] = {}
 
     async def run(self) -> tuple[WorkflowState, str]:
         """Start every AIM and watch until the end.
@@ -132,17 +134,25 @@ class Supervisor:
         self._means.admission.send(device, SignalAIMs(self._running.aiw_id, aim, signal))
 
     def _renew(self, away: list[str], lost: list[str]) -> None:
-        """New keys in time, before they are used up, and when a device has come back."""
+        """New keys in time, before they are used up, and when a device has come back or has a new session."""
         running, now_ms = self._running, self._means.clock.monotonic_ms()
         came_back = self._away - set(away) - set(lost)
         self._away = frozenset(away)
         sealed = max((_count(m, "messages", "sealed") for m in running.metrics.values()), default=0)
         if running.plan is None or not (
-            came_back or now_ms >= self._renew_ms or sealed >= self._renew_sealed
+            self._new_session(lost) or came_back or now_ms >= self._renew_ms or sealed >= self._renew_sealed
         ):
             return
         self._renew_ms, self._renew_sealed = now_ms + RENEWAL_S * 1000, sealed + MAX_FRAMES // 2
         send_keys(running.plan, self._means.admission, self._means.grants, without=lost)
+
+    def _new_session(self, lost: list[str]) -> bool:
+        """Whether a device was admitted with another session key: its Security Engine was started again."""
+        links = {d: self._means.admission.link(d) for d in self._running.devices if d not in lost}
+        now = {d: link.hello.session_public for d, link in links.items() if link.hello is not None}
+        changed = any(self._sessions.get(device, key) != key for device, key in now.items())
+        self._sessions |= now
+        return changed
 
     def _repeat_signals(self, present: list[str]) -> None:
         """PAUSE and RESUME again, where a device has not followed."""

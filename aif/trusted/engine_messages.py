@@ -103,6 +103,7 @@ CRYPTO_OPERATIONS: Final[Mapping[str, Signature]] = MappingProxyType(
 
 ENGINE_OPERATIONS: Final[Mapping[str, Signature]] = MappingProxyType(
     {
+        "enrolled": (bytes, bytes),
         "open_grant": (bytes, int),
         "attest": (bytes, list, int),
         "sign_as_device": (bytes,),

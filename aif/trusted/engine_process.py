@@ -68,6 +68,7 @@ class Dispatcher:
         models = core.models
         self._core = core
         self._own: Mapping[str, Callable[..., object]] = {
+            "enrolled": core.enrolled,
             "open_grant": lambda blob, now_s: row_of_grant(core.open_grant(blob, now_s)),
             "attest": core.attest,
             "sign_as_device": core.sign_as_device,

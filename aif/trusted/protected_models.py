@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 from aif.errors import EngineError, NotAuthorised, RemoteProtocolError
@@ -121,6 +121,10 @@ class ProtectedModels:
         self._open_model, self._random = open_model, random
         self._loading: dict[int, _Loading] = {}
         self._loaded: dict[int, _Loaded] = {}
+
+    def enrolled(self, ticket_pk: bytes) -> None:
+        """The device has enrolled: tickets are held against this key."""
+        self._facts = replace(self._facts, ticket_pk=ticket_pk)
 
     def begin(self, ticket: bytes, wrapped_key: bytes, runtime: str) -> int:
         """Start to load a release; the handle that its chunks and then the model have.

@@ -106,6 +106,19 @@ class SecurityCore:
         """X25519 public key of this boot, to which grants and content keys are wrapped."""
         return crypto_scalarmult_base(self._session_sk)
 
+    def enrolled(self, grant_pk: bytes, ticket_pk: bytes) -> None:
+        """Take up the site's anchors, once.
+
+        Raises:
+            PSAError: ``BAD_STATE``, there are some already; ``INVALID_ARGUMENT``, these are no keys.
+        """
+        if self._grant_pk is not None:
+            raise PSAError(PSAStatus.BAD_STATE, "this device is enrolled already")
+        if (len(grant_pk), len(ticket_pk)) != (KEY_BYTES, KEY_BYTES):
+            raise PSAError(PSAStatus.INVALID_ARGUMENT, f"an anchor is a key of {KEY_BYTES} bytes")
+        self.models.enrolled(ticket_pk)
+        self._grant_pk = grant_pk
+
     def open_grant(self, blob: bytes, now_s: int) -> Grant:
         """A grant for this boot, with its channel key: sealing each frame here would cost 30 times the AEAD.
 

@@ -153,15 +153,14 @@ class SecurityEngine:
         return self._lost
 
     def enrolled(self, *, grant_pk: bytes, ticket_pk: bytes) -> None:
-        """Start anew with the anchors of the site; those of a running engine cannot be changed.
+        """The device has enrolled: whose grants and tickets it takes from now on.
 
         Raises:
-            PSAError: as at the first start.
+            PSAError: ``BAD_STATE``, it knew that already; what is known cannot be changed.
         """
         with self._lock:
+            self._exchange("enrolled", (grant_pk, ticket_pk))
             self._settings = replace(self._settings, grant_pk=grant_pk, ticket_pk=ticket_pk)
-            self._end()
-            self._start()
 
     def restart(self) -> None:
         """Start a lost engine again.
@@ -172,10 +171,7 @@ class SecurityEngine:
             PSAError: ``SERVICE_FAILURE``, it was restarted too often and this host is unfit; others as at
                 the first start.
         """
-        process = self._process
         with self._lock:
-            if self._process is not process:
-                return  # it was started anew while this call waited
             now = self._clock()
             full = len(self._restarts) == RESTARTS_PER_MINUTE
             if full and now - self._restarts[0] < 60.0:

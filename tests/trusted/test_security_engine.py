@@ -70,7 +70,7 @@ from aif.trusted.psa import (
     StorageInfo,
 )
 from aif.trusted.records import derive_key
-from aif.trusted.security_engine import EngineSettings, ProtectedModel, SecurityEngine
+from aif.trusted.security_engine import EngineSettings, ProtectedModel, SecurityEngine, make_identity
 from aif.trusted.storage import DataLocation, OwnerStorage, SecureData
 
 TICKET_KEY, GRANT_KEY = SigningKey(bytes([1]) * 32), SigningKey(bytes([2]) * 32)
@@ -339,9 +339,11 @@ def test_errors_cross_as_themselves(error: AIFError) -> None:
 # --- grants, evidence, identity -------------------------------------------------------------------
 
 
-def grant_for(session_pk: bytes, serial: int = 1, mapping: int = 3) -> tuple[Grant, bytes]:
+def grant_for(
+    session_pk: bytes, serial: int = 1, mapping: int = 3, *, channel: bytes = bytes(16)
+) -> tuple[Grant, bytes]:
     grant = Grant(
-        bytes(16), 1, Role.SEND | Role.RECEIVE, 7, bytes(range(32)), 100, 200, 1000, mapping, serial,
+        channel, 1, Role.SEND | Role.RECEIVE, 7, bytes(range(32)), 100, 200, 1000, mapping, serial,
         AuthMode.SIGNED, 4096, (RosterRow(7, bytes(16), bytes(16), bytes(16), bytes(32)),),
     )  # fmt: skip
     return grant, issue_grant(grant, session_pk, GRANT_KEY, os.urandom(32))
@@ -355,6 +357,8 @@ def test_a_grant_opens_once_and_for_this_boot_only(own_engine: SecurityEngine) -
         own_engine.open_grant(blob, 150)
     with pytest.raises(RollbackDetected):
         own_engine.open_grant(grant_for(own_engine.session_pk, 2, 2)[1], 150)
+    other, blob_of_other = grant_for(own_engine.session_pk, 3, 0, channel=bytes([1]) * 16)
+    assert own_engine.open_grant(blob_of_other, 150) == other  # each channel has a mapping of its own
     own_engine.close()
     own_engine.restart()
     with pytest.raises(DecryptionFailed):
@@ -402,6 +406,34 @@ def test_a_device_that_is_not_enrolled_takes_neither_grants_nor_models(tmp_path:
             engine.open_grant(grant_for(engine.session_pk)[1], 150)
         with pytest.raises(NotAuthorised):
             load(engine, package(model))
+
+
+@pytest.mark.integration
+def test_anchors_are_taken_once_and_kept_over_a_restart(tmp_path: Path) -> None:
+    site = {"grant_pk": bytes(GRANT_KEY.verify_key), "ticket_pk": bytes(TICKET_KEY.verify_key)}
+    with SecurityEngine(settings(tmp_path / "e", grant_pk=None, ticket_pk=None), clock=Clock()) as engine:
+        with refused(PSAStatus.INVALID_ARGUMENT):
+            engine.enrolled(grant_pk=bytes(31), ticket_pk=bytes(32))
+        engine.enrolled(**site)
+        with refused(PSAStatus.BAD_STATE):
+            engine.enrolled(grant_pk=bytes(32), ticket_pk=bytes(32))
+        grant, blob = grant_for(engine.session_pk)
+        assert engine.open_grant(blob, 150) == grant
+        os.kill(engine.pid, signal.SIGKILL)
+        engine._process.wait(10)
+        engine.restart()
+        grant, blob = grant_for(engine.session_pk)
+        assert engine.open_grant(blob, 150) == grant
+
+
+@pytest.mark.integration
+def test_the_identity_that_was_made_is_the_one_that_starts(tmp_path: Path) -> None:
+    plain = settings(tmp_path / "e", create=False)
+    keys = make_identity(plain)
+    with SecurityEngine(plain, clock=Clock()) as engine:
+        assert (engine.identity_pk, engine.exchange_pk) == (keys.identity_pk, keys.exchange_pk)
+    assert make_identity(plain) == keys
+    assert len({keys.identity_pk, keys.exchange_pk, engine.session_pk}) == 3
 
 
 # --- protected models -----------------------------------------------------------------------------
