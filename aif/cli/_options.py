@@ -19,4 +19,14 @@ AimsOption = Annotated[
 ]
 BrokerOption = Annotated[str, typer.Option("--broker", help="MQTT broker, mqtt://HOST:PORT.")]
 InventoryOption = Annotated[Path, typer.Option("--inventory", help="Inventory file.")]
+RemoteDiskOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--remote-disk",
+        exists=True,
+        file_okay=False,
+        writable=True,
+        help="Folder where a remote disk is mounted; AIMs keep sealed data there.",
+    ),
+]
 DEFAULT_BROKER = "mqtt://127.0.0.1:1883"

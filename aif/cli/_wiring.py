@@ -132,16 +132,15 @@ def identity_of(home: Home, name: str, hw_class: str) -> Callable[[], DeviceKeys
     return lambda: make_identity(engine_settings(home, name, hw_class))
 
 
-def start_engine(home: Home, name: str, clock: Clock) -> SecurityEngine:
+def start_engine(home: Home, name: str, clock: Clock, remote_disk: Path | None = None) -> SecurityEngine:
     """The running Security Engine of a provisioned device.
 
     Raises:
         PSAError: it does not start, or its files are not the newest it wrote.
     """
     state = home.device_state(name).load()
-    return SecurityEngine(
-        engine_settings(home, name, state.hw_class, state), clock=lambda: clock.monotonic_ms() / 1000
-    )
+    settings = replace(engine_settings(home, name, state.hw_class, state), remote_disk=remote_disk)
+    return SecurityEngine(settings, clock=lambda: clock.monotonic_ms() / 1000)
 
 
 async def run_device(
@@ -154,6 +153,7 @@ async def run_device(
     follow: bool,
     speed: float | None,
     log_stream: TextIO,
+    remote_disk: Path | None = None,
 ) -> None:
     """Run one device's host until cancelled.
 
@@ -180,7 +180,7 @@ async def run_device(
         hw_class_id=id16("hwclass", state.load().hw_class),
     )
     will = LastWill(str(UpTopic(name, Up.STATUS)), b"gone", qos=1)
-    with start_engine(home, name, clock) as engine:
+    with start_engine(home, name, clock, remote_disk) as engine:
         async with MQTTTransport(broker, client_id=name, will=will) as transport:
             host = Host(
                 state=state,

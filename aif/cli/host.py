@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from aif.cli._options import DEFAULT_BROKER, AimsOption, BrokerOption, HomeOption, InventoryOption
+from aif.cli._options import (
+    DEFAULT_BROKER,
+    AimsOption,
+    BrokerOption,
+    HomeOption,
+    InventoryOption,
+    RemoteDiskOption,
+)
 
 app = typer.Typer(add_completion=False)
 
@@ -21,6 +28,7 @@ def host(
     aims: AimsOption = [],  # noqa: B006  # typer copies it
     follow: Annotated[bool, typer.Option("--follow", help="Replay recordings for ever.")] = False,
     speed: Annotated[float | None, typer.Option("--speed", help="Replay this many times faster.")] = None,
+    remote_disk: RemoteDiskOption = None,
 ) -> int:
     """Run one device's AIMs until stopped (Ctrl-C)."""
     from aif.cli._device import serve_device
@@ -33,4 +41,5 @@ def host(
         aims=aims,
         follow=follow,
         speed=speed,
+        remote_disk=remote_disk,
     )

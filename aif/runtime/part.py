@@ -10,16 +10,19 @@ a preparation that fails or is cancelled has given back all it took, and no thre
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from aif.errors import CreationFailed, DownloadInterrupted, TransportError
-from aif.model.aim import Implementation, Runtime
+from aif.model.aim import AIMMetadata, Implementation, Runtime
 from aif.protocol.control import Failure, Phase, Progress
 from aif.protocol.deployment import DeployedAIM, Deployment, ModelRelease
 from aif.protocol.lifecycle import State
+from aif.protocol.limits import ID_BYTES
 from aif.runtime.aims import AIMFactory
 from aif.runtime.clock import Clock
 from aif.runtime.hosted import HostedWorkflow
@@ -98,7 +101,7 @@ class Part:
             clock=has.clock,
             log=has.log,
             make=lambda aim, _contract, _implementation: makers[aim.id],
-            blocks=has.platform.engine_blocks,
+            blocks=lambda i: has.platform.engine_blocks(i) or bool(i.requires.services),
             on_state=on_state,
             on_boundary=has.session.send,
             connected=lambda: has.session.connected,
@@ -124,7 +127,8 @@ class Part:
         if aim.model is not None:
             async with has.installing:
                 await self._install(aim.model, implementation, has)
-        return await _in_thread(lambda: has.factory.maker(owner, aim, contract, implementation))
+        services = has.engine.owner(storage_owner(self.deployment.workflow, aim, contract))
+        return await _in_thread(lambda: has.factory.maker(owner, aim, contract, implementation, services))
 
     async def _install(self, release: ModelRelease, implementation: Implementation, has: Resources) -> None:
         def progress(done: int, total: int) -> None:
@@ -157,6 +161,15 @@ class Part:
 
     def _owner(self, aim: DeployedAIM) -> str:
         return f"{self.aiw_id}/{aim.id}"
+
+
+def storage_owner(workflow: str, aim: DeployedAIM, contract: AIMMetadata) -> bytes:
+    """In whose name an AIM uses the trusted services: this AIM, under its id, in this workflow.
+
+    Not bound to one deployment nor to the AIM's version, so that what is stored outlives both.
+    """
+    name = json.dumps([workflow, aim.id, contract.implementer, contract.name])
+    return hashlib.blake2b(b"AIF-OWNER-1" + name.encode(), digest_size=ID_BYTES).digest()
 
 
 async def _in_thread(work: Callable[[], T]) -> T:

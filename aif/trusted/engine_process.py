@@ -43,7 +43,7 @@ from aif.trusted.psa import KeyAttributes, PSAError, PSAStatus, StorageInfo
 from aif.trusted.security_core import CoreSettings, SecurityCore, selftest
 from aif.trusted.storage import DataLocation, SecureData
 
-_CONFIGURE: Final = (str, str, list, list, str, bool)
+_CONFIGURE: Final = (str, str, list, list, str, bool, str)
 _PR_GET_DUMPABLE, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 3, 4, 38  # linux/prctl.h
 
 
@@ -145,11 +145,13 @@ def serve(connection: socket.socket) -> NoReturn:
 def _configure(request: Request) -> SecurityCore:
     if request.operation != "configure":
         raise PSAError(PSAStatus.BAD_STATE, "the first operation is configure")
-    folder, hw_class, ids, anchors, opener, create = check_arguments(request.arguments, _CONFIGURE)
+    folder, hw_class, ids, anchors, opener, create, remote = check_arguments(request.arguments, _CONFIGURE)
     device_id, hw_class_id, firmware_version, abi = check_arguments(ids, (bytes, bytes, int, int))
     grant_pk, ticket_pk = check_arguments(anchors, (bytes, bytes))
     facts = DeviceFacts(device_id, hw_class_id, firmware_version, abi, ticket_pk or None)
-    settings = CoreSettings(Path(folder), hw_class, facts, grant_pk or None, create)
+    settings = CoreSettings(
+        Path(folder), hw_class, facts, grant_pk or None, create, Path(remote) if remote else None
+    )
     return SecurityCore(settings, random=os.urandom, open_model=lambda: _opener(opener))
 
 

@@ -33,6 +33,7 @@ from aif.trusted.encryption import EncryptionService
 from aif.trusted.protected_models import DeviceFacts, OpenModel, ProtectedModels
 from aif.trusted.psa import Algorithm, PSAError, PSAStatus
 from aif.trusted.records import corrupt, derive_key
+from aif.trusted.remote_disk import FolderDisk
 from aif.trusted.sealed_store import Random
 from aif.trusted.state import write_atomically
 from aif.trusted.storage import StorageService
@@ -53,6 +54,7 @@ class CoreSettings:
         hw_class: name of the hardware class, for attestation.
         facts: what tickets are held against, with the ticket key.
         grant_pk: the Controller's grant key, None before enrolment.
+        remote_disk: folder where a remote disk is mounted, None without one.
         create: whether a root key may be made when there is nothing yet.
     """
 
@@ -61,6 +63,7 @@ class CoreSettings:
     facts: DeviceFacts
     grant_pk: bytes | None
     create: bool
+    remote_disk: Path | None = None
 
 
 class SecurityCore:
@@ -75,7 +78,10 @@ class SecurityCore:
     ) -> None:
         root = _root_key(settings, random)
         self.storage = StorageService(
-            settings.folder / STORAGE_FOLDER, derive_key(root, b"AIF-ROOT-1 storage"), random=random
+            settings.folder / STORAGE_FOLDER,
+            derive_key(root, b"AIF-ROOT-1 storage"),
+            random=random,
+            remote=FolderDisk(settings.remote_disk) if settings.remote_disk else None,
         )
         self.crypto = EncryptionService(random=random, store=self.storage.keys)
         self._identity = SigningKey(derive_key(root, b"AIF-ROOT-1 identity"))

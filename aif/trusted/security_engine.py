@@ -57,6 +57,7 @@ class EngineSettings:
         ticket_pk: the site's ticket key, None before enrolment.
         open_model: ``package.module:function`` that opens a model, see ``protected_models.OpenModel``.
         create: whether a root key may be made when the folder is empty (provisioning).
+        remote_disk: folder where a remote disk is mounted, an absolute path; None without one.
     """
 
     folder: Path
@@ -69,6 +70,7 @@ class EngineSettings:
     ticket_pk: bytes | None
     open_model: str
     create: bool = False
+    remote_disk: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +308,7 @@ class SecurityEngine:
                     [s.grant_pk or b"", s.ticket_pk or b""],
                     s.open_model,
                     s.create,
+                    str(s.remote_disk or ""),
                 ),
             )
         except BaseException:
