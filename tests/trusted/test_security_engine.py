@@ -57,7 +57,7 @@ from aif.trusted.engine_messages import (
     encode_request,
     encode_result,
 )
-from aif.trusted.engine_owner import EngineOwner
+from aif.trusted.engine_owner import EngineCrypto, EngineStorage
 from aif.trusted.psa import (
     Algorithm,
     KeyAttributes,
@@ -72,6 +72,7 @@ from aif.trusted.psa import (
 from aif.trusted.records import derive_key
 from aif.trusted.security_engine import EngineSettings, ProtectedModel, SecurityEngine, make_identity
 from aif.trusted.storage import DataLocation, OwnerStorage, SecureData
+from tests.trusted.process_memory import holds, may_trace_anything
 
 TICKET_KEY, GRANT_KEY = SigningKey(bytes([1]) * 32), SigningKey(bytes([2]) * 32)
 DEVICE, HW_CLASS, OWNER = bytes([3]) * 16, bytes([4]) * 16, bytes([5]) * 16
@@ -173,7 +174,8 @@ def test_every_function_of_the_services_is_offered() -> None:
 
     assert functions(OwnerCrypto) == set(CRYPTO_OPERATIONS)
     assert functions(OwnerStorage) == set(STORAGE_OPERATIONS)
-    assert functions(EngineOwner) == set(CRYPTO_OPERATIONS) | set(STORAGE_OPERATIONS)
+    assert functions(EngineCrypto) == set(CRYPTO_OPERATIONS)
+    assert functions(EngineStorage) == set(STORAGE_OPERATIONS)
 
 
 @pytest.mark.integration
@@ -644,28 +646,6 @@ def test_a_root_key_is_made_once_and_never_replaced(tmp_path: Path) -> None:
 
 
 # --- secrets --------------------------------------------------------------------------------------
-
-
-def memory_of(pid: int) -> Iterator[bytes]:
-    """Everything readable in a process, region by region."""
-    with Path(f"/proc/{pid}/maps").open() as maps, Path(f"/proc/{pid}/mem").open("rb", 0) as memory:
-        for line in maps:
-            place, rights, *_ = line.split()
-            start, end = (int(x, 16) for x in place.split("-"))
-            if rights.startswith("r") and "[v" not in line:
-                with contextlib.suppress(OSError, ValueError):
-                    memory.seek(start)
-                    yield memory.read(end - start)
-
-
-def may_trace_anything() -> bool:
-    """Whether this process has CAP_SYS_PTRACE (linux/capability.h), which no protection stops."""
-    (line,) = [x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("CapEff")]
-    return bool(int(line.split()[1], 16) >> 19 & 1)
-
-
-def holds(pid: int, secret: bytes) -> bool:
-    return any(secret in region for region in memory_of(pid))
 
 
 @pytest.mark.integration
