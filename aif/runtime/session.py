@@ -69,7 +69,7 @@ CLOCK_SKEW_WARNING_S = 2.0
 UNANSWERED_WARNING_S = 15.0
 """A device that gets no answer says so after this long, and again after each such time."""
 
-MAX_ENGINE_REQUESTS = 64
+MAX_ENGINE_REQUESTS = 256
 """Challenges and grants that may wait for the Security Engine; more are dropped, and asked for again."""
 
 

@@ -14,6 +14,7 @@ from aif.errors import PSAError, PSAStatus, StartFailed
 from aif.protocol.lifecycle import WorkflowState
 from aif.runtime.admission import Trust
 from aif.trusted.records import OWNER_BYTES
+from aif.trusted.security_core import ROOT_FILE
 from tests.runtime.site import ENDLESS, BenchSite, bench_site
 
 GOES_ON = ENDLESS.replace("ON_DEGRADED", "stop")
@@ -122,5 +123,20 @@ def test_a_device_whose_engine_was_taken_away_does_not_start(tmp_path: Path) -> 
             assert refused.value.status is PSAStatus.DOES_NOT_EXIST
             assert refused.value.hint == "provision the device; a lost root key cannot be made again"
             await site.end("controller")
+
+    asyncio.run(journey())
+
+
+def test_an_engine_whose_storage_is_damaged_is_not_tried_again(tmp_path: Path) -> None:
+    async def journey() -> None:
+        async with bench_site(tmp_path, devices=("left",)) as site:
+            await site.until_trusted("left")
+            (site.home.engine("left") / ROOT_FILE).write_bytes(b"cut off")
+            os.kill(site.engines["left"].pid, signal.SIGKILL)
+            told = await site.until_logged("this host is unfit", origin="left")
+            assert told["reason"].endswith("is not a root key (DATA_CORRUPT)")
+            link = site.controller.admission.link("left")
+            await site.until_true(lambda: link.trust is Trust.REJECTED)
+            assert len(site.log.lines("the Security Engine is lost; starting it again")) == 1
 
     asyncio.run(journey())

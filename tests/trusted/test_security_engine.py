@@ -438,6 +438,41 @@ def test_the_identity_that_was_made_is_the_one_that_starts(tmp_path: Path) -> No
     assert len({keys.identity_pk, keys.exchange_pk, engine.session_pk}) == 3
 
 
+@pytest.mark.integration
+def test_a_remote_disk_keeps_what_it_cannot_read_or_exchange(tmp_path: Path) -> None:
+    disk, kind = tmp_path / "mounted", SecureData(DataLocation.REMOTE_DISK)
+    disk.mkdir()
+    with SecurityEngine(settings(tmp_path / "e", remote_disk=disk), clock=Clock()) as engine:
+        area = engine.owner(OWNER).area(kind)
+        area.write("name", b"first value, in clear nowhere")
+        (first,) = disk.iterdir()
+        old = first.read_bytes()
+        area.write("name", b"second value, in clear nowhere")
+        (second,) = disk.iterdir()
+        assert second != first
+        assert area.read("name") == b"second value, in clear nowhere"
+        assert b"clear" not in old + second.read_bytes()
+        kept = second.read_bytes()
+        second.write_bytes(old)
+        with refused(PSAStatus.DATA_CORRUPT):
+            area.read("name")
+        second.unlink()
+        with refused(PSAStatus.COMMUNICATION_FAILURE):
+            area.read("name")
+        second.write_bytes(kept)
+        assert engine.owner(bytes(16)).area(kind) is not area
+        with refused(PSAStatus.DOES_NOT_EXIST):
+            engine.owner(bytes(16)).area(kind).read("name")
+        area.delete("name")
+        assert not list(disk.iterdir())
+    with (
+        SecurityEngine(settings(tmp_path / "e"), clock=Clock()) as engine,
+        pytest.raises(PSAError, match=r"no remote_disk \(NOT_SUPPORTED\)$") as missing,
+    ):
+        engine.owner(OWNER).area(kind).write("name", b"")
+    assert "--remote-disk FOLDER" in missing.value.hint
+
+
 # --- protected models -----------------------------------------------------------------------------
 
 
