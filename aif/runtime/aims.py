@@ -43,11 +43,11 @@ class AIMContext:
 
     @property
     def storage(self) -> Storage:
-        return self._service(TrustedService.STORAGE)
+        return self._service(TrustedService.STORAGE).storage
 
     @property
     def crypto(self) -> Crypto:
-        return self._service(TrustedService.CRYPTO)
+        return self._service(TrustedService.CRYPTO).crypto
 
     def _service(self, service: TrustedService) -> EngineOwner:
         if service not in self._requires.services:

@@ -166,4 +166,12 @@ class EngineCrypto(_Owned):
 
 
 class EngineOwner(EngineStorage, EngineCrypto):
-    """Both services of one owner."""
+    """Both services of one owner, and each of them alone."""
+
+    @property
+    def storage(self) -> EngineStorage:
+        return EngineStorage(self._engine, self._owner)
+
+    @property
+    def crypto(self) -> EngineCrypto:
+        return EngineCrypto(self._engine, self._owner)

@@ -29,7 +29,7 @@ from aif.runtime.library import AIMLibrary
 from aif.runtime.logbook import LogBook
 from aif.runtime.platform import Usage
 from aif.sdk import AIM
-from aif.trusted.engine_owner import EngineOwner
+from aif.trusted.engine_owner import EngineCrypto, EngineOwner, EngineStorage
 from tests.runtime.virtual_clock import VirtualClock
 
 MODULE = """
@@ -202,7 +202,10 @@ def test_a_service_that_is_not_declared_is_not_given(tmp_path: Path, service: Tr
     declared = replace(GLUED, requires=Requirements(services=(service,)))
     maker = factory(tmp_path, Bench()).maker
     aim = maker("owner", deployed(gain=1.0), CONTRACT, declared, owner)()
-    assert getattr(aim.context, service) is owner
+    given = getattr(aim.context, service)
+    assert (
+        type(given) is {TrustedService.STORAGE: EngineStorage, TrustedService.CRYPTO: EngineCrypto}[service]
+    )
     (other,) = set(TrustedService) - {service}
     with pytest.raises(
         NotAuthorised, match=f"^owner does not declare that it uses the {other} service$"
