@@ -325,6 +325,12 @@ class MessageTooLarge(TransportError):
     code = "AIF-E0704"
 
 
+class GrantExhausted(TransportError):
+    """All frames of a grant are used up; the message was not taken, and may be sent under the next grant."""
+
+    code = "AIF-E0705"
+
+
 # --- life cycle and ports -------------------------------------------------------------------------
 
 

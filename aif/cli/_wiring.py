@@ -24,8 +24,9 @@ from aif.errors import AIFError, NotFound, TransportError
 from aif.model.aiw import Workflow
 from aif.model.inventory import Inventory
 from aif.model.placement import Placement
+from aif.protocol.appraisal import AppraisalPolicy
 from aif.protocol.deployment import Deployment, ModelRelease
-from aif.protocol.evidence import AppraisalPolicy, Component
+from aif.protocol.evidence import Component
 from aif.protocol.identifiers import id16
 from aif.protocol.topics import Up, UpTopic
 from aif.runtime.admission import Admission
@@ -289,7 +290,11 @@ def build_controller(*, home: Home, transport: Transport, store_url: str, log: L
         transport,
         communication,
         grants,
-        Verifier(AppraisalPolicy("site-default", frozenset({RUNTIME_COMPONENT})), os.urandom),
+        Verifier(
+            AppraisalPolicy("site-default", frozenset({RUNTIME_COMPONENT})),
+            os.urandom,
+            signer(state.result_seed),
+        ),
         clock=clock,
         log=log,
         store_root=store_root,

@@ -21,7 +21,7 @@ from aif.errors import AIFError, AttestationRejected, NotConnected, StoreError, 
 from aif.protocol import control, topics
 from aif.protocol.bundle import BundlePolicy
 from aif.protocol.control import CONTROLLER, ControlMessage, Heartbeat, Hello, InstalledRelease, Unfit
-from aif.protocol.evidence import Component, Step
+from aif.protocol.evidence import Component
 from aif.protocol.identifiers import id16
 from aif.protocol.numbers import AuthMode
 from aif.protocol.topics import (
@@ -40,7 +40,7 @@ from aif.runtime.grants import MAX_FRAMES, RENEWAL_S, End, GrantOffice
 from aif.runtime.logbook import LogBook
 from aif.runtime.session import CLOCK_SKEW_WARNING_S, CONTROL_QOS
 from aif.transport.base import ConnectionChange, Received, Transport
-from aif.trusted.attestation import Verdict, Verifier
+from aif.trusted.attestation import UNPROVEN_STEPS, Verdict, Verifier
 from aif.trusted.communication import CommunicationService, SealedChannel, SecureReceiver, SecureSender
 
 DEVICE_SILENCE_S = 6.0
@@ -59,9 +59,6 @@ REJECTED_PATIENCE_S = 10.0
 REATTESTATION_S = 15 * 60.0
 REATTESTATION_PATIENCE_S = 60.0
 """A device that does not answer its re-attestation for this long has lost its trust."""
-
-_UNPROVEN = frozenset({Step.FORMAT, Step.KEY, Step.SIGNATURE, Step.PROFILE, Step.NONCE})
-"""Steps of an appraisal that anybody's bytes can fail: failing them says nothing about the device."""
 
 
 class Trust(StrEnum):
@@ -267,7 +264,7 @@ class Admission:
                 now_s=self._clock.time_us() // 1_000_000,
             )  # fmt: skip
         except AttestationRejected as error:
-            self._refuse(link, error, proven=record.revoked or error.step not in _UNPROVEN)
+            self._refuse(link, error, proven=record.revoked or error.step not in UNPROVEN_STEPS)
         except StoreError as error:
             link.reason = f"no reference values: {error}"
             self._log.error("evidence not appraised", device=device, code=error.code, reason=str(error))

@@ -13,18 +13,9 @@ from pathlib import Path
 from nacl.signing import SigningKey
 
 from aif.errors import AIFError, EnrolmentRefused, NotFound
-from aif.protocol.enrolment import (
-    Anchors,
-    EnrolmentResponse,
-    EnrolmentSecret,
-    SecretState,
-    build_response,
-    check_new_device,
-    open_request,
-    pairing_code,
-    read_pairing_code,
-)
+from aif.protocol.enrolment import Anchors, EnrolmentResponse, build_response, check_new_device, open_request
 from aif.protocol.identifiers import check_device_name, id16
+from aif.protocol.pairing import EnrolmentSecret, SecretState, pairing_code, read_pairing_code
 from aif.trusted.security_engine import DeviceKeys
 from aif.trusted.state import DeviceRecord, DeviceState, SiteState, StateFile
 

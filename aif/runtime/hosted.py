@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from aif.errors import AIFError, CreationFailed, NotConnected, QueueFull, TransportError
+from aif.errors import AIFError, CreationFailed, GrantExhausted, NotConnected, QueueFull, TransportError
 from aif.model.aim import AIMMetadata, Implementation
 from aif.model.codec import Codec, compile_record
 from aif.model.handover import conforming
@@ -219,14 +219,17 @@ class HostedWorkflow:
             payload = message.pack(record.t_us, self._clock.time_us(), encoded)
             # the record waits here, and with it the AIM, until the connection is back: a frame that is sealed
             # and not sent would count as lost
-            while not self._connected():
-                await self._clock.sleep(CONNECTION_POLL_S)
-            try:
-                sender.send(payload)
-            except NotConnected:
-                return  # lost in this very moment; the next watermark says so
-            except TransportError as full:
-                raise QueueFull(f"{end}: {full}", hint="send less often, or bundle more") from full
+            while True:
+                while not self._connected():
+                    await self._clock.sleep(CONNECTION_POLL_S)
+                try:
+                    return sender.send(payload)
+                except GrantExhausted:
+                    await self._clock.sleep(CONNECTION_POLL_S)  # so does the record until the next grant
+                except NotConnected:
+                    return None  # lost in this very moment; the next watermark says so
+                except TransportError as full:
+                    raise QueueFull(f"{end}: {full}", hint="send less often, or bundle more") from full
 
         return deliver
 

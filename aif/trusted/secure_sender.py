@@ -13,7 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from aif.errors import LocalProtocolError, MessageTooLarge, NotConnected, TransportError
+from aif.errors import GrantExhausted, LocalProtocolError, MessageTooLarge, NotConnected, TransportError
 from aif.protocol.bundle import BundlePolicy, Bundler
 from aif.protocol.channel_sender import ChannelSender
 from aif.protocol.frame import Buffer, sender_key
@@ -120,8 +120,10 @@ class SecureSender:
         """Seal and publish, now or with the next bundle.
 
         Raises:
-            NotConnected: no frame can be sent at present, because there is no connection, no room, or no
-                frame left in the grant; the payload was not taken and may be sent again later.
+            NotConnected: no frame can be sent at present, because there is no connection or no room; the
+                payload was not taken and may be sent again later.
+            GrantExhausted: no frame is left in the grant; the payload was not taken and may be sent again
+                under the next one.
             MessageTooLarge: longer than the receivers put together.
             LocalProtocolError: no grant yet, or the stream has ended.
         """
@@ -147,7 +149,7 @@ class SecureSender:
             if not epoch.exhausted:
                 epoch.exhausted = True
                 self._causes[Cause.GRANT_EXHAUSTED] += 1
-            raise NotConnected(
+            raise GrantExhausted(
                 f"channel {self.channel.topic} has used up the {epoch.max_frames:,} frames of its grant",
                 hint="it goes on with the next grant; larger bundles need fewer frames",
             )

@@ -20,7 +20,7 @@ from typing import Generic, TypeVar
 
 from aif.errors import LocalProtocolError, NotFound, ProtocolError, TrustError
 from aif.protocol import documents
-from aif.protocol.enrolment import SecretState
+from aif.protocol.pairing import SecretState
 
 MAX_STATE_BYTES = 4 * 1024 * 1024
 

@@ -26,6 +26,14 @@ from aif.errors import (
 )
 from aif.model.ports import AuthMode as Auth
 from aif.protocol import cbor, control, cose, deployment, documents
+from aif.protocol.appraisal import (
+    AppraisalLog,
+    AppraisalPolicy,
+    AttestationKey,
+    ReferenceValues,
+    appraise,
+    verify_result,
+)
 from aif.protocol.control import (
     AIMReport,
     BoundaryRecord,
@@ -52,22 +60,17 @@ from aif.protocol.deployment import (
     ModelRelease,
     RemoteChannel,
 )
-from aif.protocol.enrolment import SecretState, open_request, open_response, pairing_code, read_pairing_code
+from aif.protocol.enrolment import open_request, open_response
 from aif.protocol.evidence import (
-    AppraisalLog,
-    AppraisalPolicy,
-    AttestationKey,
     AttestationRequest,
-    ReferenceValues,
-    appraise,
     encode_request,
     issue_alias_certificate,
     read_evidence,
     read_request,
-    verify_result,
 )
 from aif.protocol.grant import open_grant
 from aif.protocol.lifecycle import Signal, State
+from aif.protocol.pairing import SecretState, pairing_code, read_pairing_code
 from aif.protocol.ticket import ComponentState, InstallTarget, Slot, verify_ticket
 from aif.protocol.wrap import unwrap, wrap
 from aif.trusted.state import DeviceRecord, DeviceState, InstalledModel, SiteState

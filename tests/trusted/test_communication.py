@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from nacl.signing import SigningKey
 
-from aif.errors import LocalProtocolError, MessageTooLarge, NotConnected, TransportError
+from aif.errors import GrantExhausted, LocalProtocolError, MessageTooLarge, NotConnected, TransportError
 from aif.protocol.bundle import BundlePolicy
 from aif.protocol.events import ChannelEvent, ControlReceived, LossReport
 from aif.protocol.grant import Grant, Role, RosterRow
@@ -295,10 +295,10 @@ def test_a_used_up_grant_is_one_error_and_one_count_until_the_next() -> None:
     wire.key(max_frames=20)
     for payload in payloads(16):  # the rest is kept for the end of the epoch
         wire.sender.send(payload)
-    with pytest.raises(NotConnected, match=f"channel {TOPIC} has used up the 20 frames of its grant"):
+    with pytest.raises(GrantExhausted, match=f"channel {TOPIC} has used up the 20 frames of its grant"):
         wire.sender.send(b"one too many")
     for _ in range(50):
-        with pytest.raises(NotConnected):
+        with pytest.raises(GrantExhausted):
             wire.sender.send(b"more")
         wire.wait(1_000)
     assert dict(wire.sending.statistics().causes) == {"grant.exhausted": 1}
@@ -313,10 +313,10 @@ def test_a_used_up_grant_is_one_error_and_one_count_until_the_next() -> None:
 def test_even_a_used_up_grant_can_end_its_stream() -> None:
     wire = Wire(channel())
     wire.key(max_frames=6)
-    with suppress(NotConnected):
+    with suppress(GrantExhausted):
         for payload in payloads(10_000):
             wire.sender.send(payload)
-    with pytest.raises(NotConnected):
+    with pytest.raises(GrantExhausted):
         wire.sender.send(b"one too many")
     wire.wait(30_000)
     wire.sender.finish()
