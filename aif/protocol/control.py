@@ -207,16 +207,25 @@ class Unfit:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Keyed:
+    """This device has the key of an epoch of a channel: what is sealed under it can be opened here."""
+
+    kind: ClassVar[int] = 24
+    channel_id: bytes
+    epoch: int
+
+
 ControlMessage = (
     Heartbeat | Deploy | SignalAIMs | Undeploy | BoundaryRecord
-    | Progress | WorkflowStatus | Metrics | LogLine | Unfit
+    | Progress | WorkflowStatus | Metrics | LogLine | Unfit | Keyed
 )  # fmt: skip
 
 _KINDS: dict[int, type[Any]] = {
     cls.kind: cls
     for cls in (
         Heartbeat, Deploy, SignalAIMs, Undeploy, BoundaryRecord,
-        Progress, WorkflowStatus, Metrics, LogLine, Unfit,
+        Progress, WorkflowStatus, Metrics, LogLine, Unfit, Keyed,
     )
 }  # fmt: skip
 

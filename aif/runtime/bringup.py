@@ -20,7 +20,7 @@ from aif.protocol.control import InstalledRelease, Phase
 from aif.runtime.admission import Admission, Trust
 from aif.runtime.clock import Clock
 from aif.runtime.deployer import Deployer, DeviceFacts, Plan, ResolvedModel
-from aif.runtime.grants import GrantOffice
+from aif.runtime.rekeying import Rekeying
 from aif.runtime.workflows import Changes, Patience, RunningWorkflow
 
 ModelResolver = Callable[[str, str], ResolvedModel]
@@ -31,7 +31,7 @@ class Means:
     """What it takes to bring up a workflow and to watch over it."""
 
     admission: Admission
-    grants: GrantOffice
+    rekeying: Rekeying
     deployer: Deployer
     changes: Changes
     clock: Clock
@@ -95,10 +95,10 @@ class BringUp:
                 patience.trust_s, lambda: self._behind("be attested under the new mapping"),
                 act=lambda: self._attest(plan), repeat_s=patience.repeat_s, check=self._check_boots,
             )  # fmt: skip
+        means.rekeying.renew(plan)
         await until(
             lambda: running.phases(Phase.READY),
             patience.trust_s, lambda: self._behind("take its channel keys", Phase.READY),
-            act=lambda: send_keys(plan, admission, means.grants), repeat_s=patience.repeat_s,
             check=self._check_boots,
         )  # fmt: skip
 
@@ -183,34 +183,8 @@ class BringUp:
         return StartFailed(f"{', '.join(late)} did not {what} in time", hint="see `aif logs`")
 
 
-def send_keys(
-    plan: Plan, admission: Admission, grants: GrantOffice, *, without: Collection[str] = ()
-) -> None:
-    """A new epoch for every channel of a workflow whose source is there; receivers get their keys first.
-
-    Args:
-        plan: the workflow's channels.
-        admission: knows who is trusted, and sends.
-        grants: issues.
-        without: devices that have no part in the workflow any more.
-    """
-    for channel_id, channel in plan.channels.items():
-        if channel.source_device in without or not admission.trusted(channel.source_device):
-            continue
-        receivers = [end for end in plan.receivers[channel_id] if end.device not in without]
-        issued = grants.issue(
-            channel_id,
-            channel.auth,
-            plan.senders[channel_id],
-            receivers,
-            mapping_version=plan.mapping_version,
-        )
-        for grant in sorted(issued, key=lambda grant: grant.device == channel.source_device):
-            admission.send_grant(grant.device, grant.sealed)
-
-
-def check_devices(running: RunningWorkflow, admission: Admission) -> None:
-    """Raise what a device reported as its failure, or that one has lost its trust.
+def check_devices(running: RunningWorkflow, admission: Admission, *, rejected_too: bool = True) -> None:
+    """Raise what a device reported as its failure, or (``rejected_too``) that one has lost its trust.
 
     Raises:
         StartFailed: with the device's name and its own words.
@@ -220,9 +194,10 @@ def check_devices(running: RunningWorkflow, admission: Admission) -> None:
         if running.phase(device) is Phase.FAILED and status is not None and status.failure is not None:
             failure = status.failure
             raise StartFailed(f"{device}: {failure.code}: {failure.message}", hint=failure.hint)
-        if link.trust is Trust.REJECTED:
+        if rejected_too and link.trust is Trust.REJECTED:
             raise StartFailed(
-                f"{device} is not trusted: {link.reason}", hint="see `aif status --json` for its appraisal"
+                f"{device} is not trusted: {link.reason}",
+                hint=f"see `aif trust show {device}` for its appraisal",
             )
 
 

@@ -42,6 +42,7 @@ from aif.runtime.grants import GrantOffice
 from aif.runtime.library import AIMLibrary
 from aif.runtime.logbook import LogBook
 from aif.runtime.plain import plain_record
+from aif.runtime.rekeying import Rekeying
 from aif.runtime.supervisor import Supervisor
 from aif.runtime.workflows import Changes, EventFeed, Patience, RunningWorkflow
 
@@ -50,6 +51,7 @@ ENDED_KEPT = 100
 """Workflows that have ended stay visible up to this number."""
 
 STOP_REPEAT_S = 0.5
+REKEYING_TICK_S = 0.25
 
 Planner = Callable[[Workflow, Inventory], Placement]
 
@@ -71,7 +73,7 @@ class Controller:
         log: LogBook,
         patience: Patience | None = None,
     ) -> None:
-        self.admission, self._grants, self._deployer = admission, grants, deployer
+        self.admission, self._deployer = admission, deployer
         self._next_mapping_version, self._hw_class_of = next_mapping_version, hw_class_of
         self._planner, self._resolve_model = planner, resolve_model
         self._clock, self._log = clock, log
@@ -80,6 +82,7 @@ class Controller:
         self.events = EventFeed()
         self.recent_logs: deque[dict[str, Any]] = deque(maxlen=LOG_LINES_KEPT)
         self._changes = Changes(clock)
+        self.rekeying = Rekeying(admission, grants, clock=clock, log=log, changed=self._changes.notify)
         self._turn = asyncio.Lock()
         self._number = 0
         self._leftovers: set[tuple[str, str]] = set()
@@ -87,12 +90,17 @@ class Controller:
     async def run(self) -> None:
         """Watch until cancelled; then stop all workflows."""
         try:
-            while True:
-                self.admission.tick()
-                await self._clock.sleep(1.0)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._every(1.0, self.admission.tick))
+                tasks.create_task(self._every(REKEYING_TICK_S, self.rekeying.tick))
         finally:
             await asyncio.gather(*(self.stop(aiw_id) for aiw_id in self.workflows))
             self.admission.stop()
+
+    async def _every(self, seconds: float, act: Callable[[], None]) -> None:
+        while True:
+            act()
+            await self._clock.sleep(seconds)
 
     # --- User Agent's calls ------------------------------------------------------------------------
 
@@ -190,7 +198,7 @@ class Controller:
 
     async def _bring_up_and_watch(self, running: RunningWorkflow) -> tuple[WorkflowState, str]:
         means = Means(
-            self.admission, self._grants, self._deployer, self._changes, self._clock, self.patience,
+            self.admission, self.rekeying, self._deployer, self._changes, self._clock, self.patience,
             self._next_mapping_version, self._hw_class_of, self._resolve_model,
         )  # fmt: skip
 
@@ -226,6 +234,8 @@ class Controller:
             )  # fmt: skip
         except StopFailed as error:  # told again when they report that they still hold it
             self._log.warning("workflow may still be on devices", reason=str(error))
+        if running.plan is not None:
+            self.rekeying.forget(running.plan)
 
     def _move(self, running: RunningWorkflow, state: WorkflowState, note: str = "") -> None:
         running.state, running.note = state, note
@@ -239,6 +249,9 @@ class Controller:
         """Take up one control message of a trusted device."""
         if isinstance(message, LogLine):
             self.take_log(device, message)
+            return
+        if isinstance(message, control.Keyed):
+            self.rekeying.confirmed(device, message.channel_id, message.epoch)
             return
         running = self.workflows.get(getattr(message, "aiw_id", ""))
         if running is None or device not in running.devices or running.state in FINAL_WORKFLOW_STATES:

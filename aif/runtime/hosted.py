@@ -373,7 +373,7 @@ class HostedWorkflow:
         }
         seen = figures({c.channel_id for c in deployed.remote_channels})
         messages = {
-            "sealed": seen.sealed_messages, "verified": seen.verified_messages,
+            "sealed": seen.sealed_messages, "frames": seen.sealed_frames, "verified": seen.verified_messages,
             "rejected": seen.rejected_frames, "lost": seen.lost_messages,
             "causes": {cause: count for cause, count in seen.causes.items() if count},
         }  # fmt: skip

@@ -34,6 +34,7 @@ from aif.protocol import control
 from aif.protocol.control import ControlMessage, Heartbeat, Hello, InstalledRelease, LogLine, Unfit
 from aif.protocol.enrolment import EnrolmentRequest, build_request, open_response
 from aif.protocol.evidence import Component
+from aif.protocol.grant import Grant
 from aif.protocol.identifiers import id16
 from aif.protocol.numbers import AuthMode
 from aif.protocol.topics import (
@@ -66,6 +67,9 @@ POLL_INTERVAL_S = 0.1
 CLOCK_SKEW_WARNING_S = 2.0
 """A difference to the Controller's clock that is worth a word; it is repeated when it has grown this much."""
 
+EPOCHS_KEPT = 4_096
+"""Channels whose last epoch is remembered, also after they were closed; four times what a host may have."""
+
 UNANSWERED_WARNING_S = 15.0
 """A device that gets no answer says so after this long, and again after each such time."""
 
@@ -97,6 +101,7 @@ class DeviceSession:
         self._boot_id = random(16)
         self._requests: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue(MAX_ENGINE_REQUESTS)
         self._unfit = ""
+        self._epochs: dict[bytes, int] = {}
         self._told_skew_s = 0.0
         self._told_unanswered_ms = clock.monotonic_ms()
         self._last_heard_ms = clock.monotonic_ms()
@@ -107,6 +112,7 @@ class DeviceSession:
         )
         up_id, up_topic = control.control_channel(self.device, up=True)
         down_id, self._down_topic = control.control_channel(self.device, up=False)
+        self._control_ids = {up_id, down_id}
         self._up = self.communication.open_sender(
             SealedChannel(up_id, up_topic, AuthMode.AEAD, qos=CONTROL_QOS)
         )
@@ -364,7 +370,7 @@ class DeviceSession:
         now_s = self._clock.time_us() // 1_000_000
         try:
             grant = await asyncio.to_thread(self._engine.open_grant, blob, now_s)
-            self.communication.apply_grant(grant, bytes(self._frame_key))
+            self._apply(grant)
         except ReplayDetected:
             return  # a redelivery, or a recording: either way it changes nothing
         except TransportError:
@@ -377,6 +383,20 @@ class DeviceSession:
             self.trusted.set()
             self._log.info("session with the Controller is trusted")
             self.send(Heartbeat(self._clock.time_us()))
+
+    def _apply(self, grant: Grant) -> None:
+        """Hand a grant to its channel, and confirm a data channel's; a repeated grant is only confirmed.
+
+        A channel that was closed and opened again since must not start its counters over under the same key.
+        """
+        channel = grant.channel_id
+        if self._epochs.get(channel) != grant.epoch:
+            self.communication.apply_grant(grant, bytes(self._frame_key))
+            self._epochs[channel] = grant.epoch
+            if len(self._epochs) > EPOCHS_KEPT:
+                del self._epochs[next(iter(self._epochs))]
+        if channel not in self._control_ids and self.communication.keyed(channel):
+            self.send(control.Keyed(channel, grant.epoch))
 
     # --- control messages --------------------------------------------------------------------------
 

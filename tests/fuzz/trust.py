@@ -43,6 +43,7 @@ from aif.protocol.control import (
     Heartbeat,
     Hello,
     InstalledRelease,
+    Keyed,
     LogLine,
     Metrics,
     Phase,
@@ -337,6 +338,7 @@ MESSAGES: tuple[ControlMessage, ...] = (
     Metrics("aiw", {"aims": {"c": {"invocations": 3, "process_us": [1, 2.5]}}}),
     LogLine(5, "info", "event", {"a": None, "b": [1, "x"]}),
     Unfit("the Security Engine died"),
+    Keyed(bytes(16), 7),
 )
 STATES: tuple[DeviceState | SiteState, ...] = (
     DeviceState(
