@@ -328,7 +328,7 @@ class MessageTooLarge(TransportError):
 class GrantExhausted(TransportError):
     """All frames of a grant are used up; the message was not taken, and may be sent under the next grant."""
 
-    code = "AIF-E0705"
+    code = "AIF-E0711"
 
 
 # --- life cycle and ports -------------------------------------------------------------------------

@@ -41,6 +41,7 @@ from aif.runtime.logbook import LogBook
 from aif.runtime.session import void
 from aif.transport.base import LastWill, Transport
 from aif.trusted.attestation import RUNTIME_COMPONENT, Verifier, aim_component, model_component, part
+from aif.trusted.certificates import CertificateAuthority, Subject
 from aif.trusted.communication import CommunicationService
 from aif.trusted.measure import runtime_digest
 from aif.trusted.model_service import FIRMWARE_ABI, FIRMWARE_VERSION, ModelService
@@ -314,12 +315,25 @@ def build_controller(*, home: Home, transport: Transport, store_url: str, log: L
         next_mapping_version=site.next_mapping_version,
         hw_class_of=lambda device: site.device(device).hw_class,
         planner=plan_workflow,
+        site=site,
+        withdraw=lambda device: withdraw_rights(home, device),
         resolve_model=references.model,
         clock=clock,
         log=log,
     )
     log.forward = lambda line: controller.take_log("controller", line)
     return controller
+
+
+def withdraw_rights(home: Home, device: str) -> str:
+    """Take a device's certificates and its rights at the broker back; what became of it, in words."""
+    folder = home.site / "authority"
+    if not folder.exists():
+        return "no certificate was issued, and the embedded broker has no access rules"
+    authority = CertificateAuthority.open_or_create(folder, os.urandom, now=now())
+    for subject in (Subject.device(device), Subject.enrolment(device)):
+        authority.revoke(subject, now=now())
+    return "its certificates are revoked; run `aif broker config` again, and reload the broker"
 
 
 def _session_keys(admission: Admission, device: str) -> SessionKeys | None:

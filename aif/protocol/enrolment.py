@@ -64,6 +64,8 @@ class Anchors:
     ticket_pk: bytes
     deployment_pk: bytes
     director_root: bytes | None = None
+    result_pk: bytes | None = None
+    """Signs Attestation Results, which devices show to each other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +156,8 @@ def build_response(response: EnrolmentResponse, request_message: bytes, secret: 
     }
     if anchors.director_root is not None:
         anchors_document[2] = anchors.director_root
+    if anchors.result_pk is not None:
+        anchors_document[6] = anchors.result_pk
     document: dict[int, object] = {
         1: response.device_id,
         3: anchors_document,
@@ -193,8 +197,10 @@ def open_response(
     if response.device_id != request.device_id or response.device_nonce != request.nonce:
         raise RemoteProtocolError("enrolment response: for another device or request")
     verify_ed25519(controller_pk, b"AIF-ENROL-C" + bound, signature)
-    for key in (response.anchors.grant_pk, response.anchors.ticket_pk, response.anchors.deployment_pk):
-        check_ed25519_key(key)
+    anchors = response.anchors
+    for key in (anchors.grant_pk, anchors.ticket_pk, anchors.deployment_pk, anchors.result_pk):
+        if key is not None:
+            check_ed25519_key(key)
     return response
 
 
@@ -261,6 +267,7 @@ def _read_anchors(fields: Fields) -> Anchors:
         grant_pk=fields.bytes(3, "grant key", length=KEY_BYTES),
         ticket_pk=fields.bytes(4, "ticket key", length=KEY_BYTES),
         deployment_pk=fields.bytes(5, "deployment key", length=KEY_BYTES),
+        result_pk=fields.bytes(6, "result key", length=KEY_BYTES) if 6 in fields else None,
     )
     fields.done()
     return anchors

@@ -19,6 +19,7 @@ from nacl.signing import SigningKey
 
 from aif.errors import AIFError, AttestationRejected, NotConnected, StoreError, TransportError
 from aif.protocol import control, topics
+from aif.protocol.appraisal import AppraisalLog
 from aif.protocol.bundle import BundlePolicy
 from aif.protocol.control import CONTROLLER, ControlMessage, Heartbeat, Hello, InstalledRelease, Unfit
 from aif.protocol.evidence import Component
@@ -40,7 +41,7 @@ from aif.runtime.grants import MAX_FRAMES, RENEWAL_S, End, GrantOffice
 from aif.runtime.logbook import LogBook
 from aif.runtime.session import CLOCK_SKEW_WARNING_S, CONTROL_QOS
 from aif.transport.base import ConnectionChange, Received, Transport
-from aif.trusted.attestation import UNPROVEN_STEPS, Verdict, Verifier
+from aif.trusted.attestation import UNPROVEN_STEPS, Verdict, Verifier, steps_in_words
 from aif.trusted.communication import CommunicationService, SealedChannel, SecureReceiver, SecureSender
 
 DEVICE_SILENCE_S = 6.0
@@ -71,6 +72,18 @@ class Trust(StrEnum):
     LOST = "lost"
 
 
+@dataclass(frozen=True, slots=True)
+class Appraised:
+    """The last appraisal of a device's own answer, passed or not."""
+
+    passed: bool
+    time_us: int
+    steps: tuple[str, ...]
+    components: tuple[Component, ...]
+    signed_result: bytes
+    """The Attestation Result as COSE_Sign1, under the site's result key."""
+
+
 @dataclass(slots=True)
 class DeviceLink:
     """One device as the Controller sees it now.
@@ -84,7 +97,7 @@ class DeviceLink:
     offered: Hello | None = None
     rejected_boot: bytes = b""
     trust: Trust = Trust.UNKNOWN
-    verdict: tuple[str, ...] = ()
+    verdict: Appraised | None = None
     reason: str = ""
     attested_mapping: int = -1
     attested_ms: float = 0.0
@@ -127,6 +140,10 @@ class Admission:
 
     async def start(self) -> None:
         """Listen to devices."""
+        for record in self._site.state.devices:
+            if record.revoked:
+                link = self.link(record.device)
+                link.trust, link.reason = Trust.REJECTED, f"it was revoked: {record.reason}"
         self._end_watch = self._transport.on_connection(self._connection_changed)
         for what, qos in ((Up.HELLO, 1), (Up.STATUS, 1), (Up.REPORT, CONTROL_QOS)):
             await self._transport.subscribe(topics.up_filter(what=what), self._from_device, qos=qos)
@@ -148,6 +165,12 @@ class Admission:
     def link(self, device: str) -> DeviceLink:
         """The link to a device that the caller knows to exist."""
         return self.links.setdefault(device, DeviceLink(device))
+
+    def exclude(self, device: str, why: str) -> None:
+        """A device is not trusted any more, from this moment on."""
+        link = self.link(device)
+        self._log.error("device excluded", device=device, reason=why)
+        self._end(link, Trust.REJECTED, why)
 
     def trusted(self, device: str) -> bool:
         return self.link(device).trust is Trust.TRUSTED
@@ -256,37 +279,55 @@ class Admission:
         link, record = self.link(device), self._site.try_device(device)
         if record is None:
             return
+        steps, now_us = AppraisalLog(), self._clock.time_us()
         try:
             verdict = self._verifier.appraise(
                 device, id16("device", device), received.payload,
                 identity_pk=record.identity_pk, revoked=record.revoked, hw_class=record.hw_class,
                 reference=self._reference(), last_generation=record.last_generation,
-                now_s=self._clock.time_us() // 1_000_000,
+                now_s=now_us // 1_000_000, log=steps,
             )  # fmt: skip
         except AttestationRejected as error:
-            self._refuse(link, error, proven=record.revoked or error.step not in UNPROVEN_STEPS)
+            self._refuse(link, error, steps, proven=record.revoked or error.step not in UNPROVEN_STEPS)
         except StoreError as error:
             link.reason = f"no reference values: {error}"
             self._log.error("evidence not appraised", device=device, code=error.code, reason=str(error))
         else:
             self._site.note_generation(device, verdict.generation)
-            self._accept(link, verdict)
+            self._accept(
+                link,
+                verdict,
+                Appraised(True, now_us, verdict.steps, verdict.components, verdict.signed_result),
+            )
 
-    def _refuse(self, link: DeviceLink, error: AttestationRejected, *, proven: bool) -> None:
+    def _refuse(
+        self, link: DeviceLink, error: AttestationRejected, steps: AppraisalLog, *, proven: bool
+    ) -> None:
         """Evidence was refused; only what is the device's own fresh word costs it its trust."""
         if not proven:
             self._log.warning("evidence ignored", device=link.device, step=error.step, reason=str(error))
             if link.trust is not Trust.TRUSTED:
                 link.reason = str(error)
             return
-        asked = link.offered or link.hello
+        asked, now_us = link.offered or link.hello, self._clock.time_us()
+        if asked is not None:
+            result = self._verifier.refusal(
+                id16("device", link.device), asked.session_public, asked.mapping_version,
+                now_s=now_us // 1_000_000,
+            )  # fmt: skip
+            link.verdict = Appraised(False, now_us, steps_in_words(steps), (), result)
         boot = asked.boot_id if asked is not None else b""
         if (boot, str(error)) != (link.rejected_boot, link.reason):
+            self._log_steps(link, steps_in_words(steps))
             self._log.error("evidence rejected", device=link.device, step=error.step, reason=str(error))
         link.rejected_boot = boot
         self._end(link, Trust.REJECTED, str(error))
 
-    def _accept(self, link: DeviceLink, verdict: Verdict) -> None:
+    def _log_steps(self, link: DeviceLink, steps: Iterable[str]) -> None:
+        for step in steps:
+            self._log.info("appraisal step", device=link.device, step=step)
+
+    def _accept(self, link: DeviceLink, verdict: Verdict, appraised: Appraised) -> None:
         """Evidence was accepted; it speaks for the session that exists, or for the one that was offered."""
         offered, link.offered = link.offered, None
         fresh = offered is not None and verdict.session_pk == offered.session_public
@@ -299,9 +340,10 @@ class Admission:
         if fresh and offered is not None:
             link.installed = {release.component: release for release in offered.installed}
             link.hello, link.heard_ms, link.rumoured_ms = offered, now_ms, None
-        link.verdict, link.reason = verdict.steps, ""
+        link.verdict, link.reason = appraised, ""
         link.attested_mapping, link.attested_ms = verdict.result.mapping_version, now_ms
         link.trust = Trust.TRUSTED
+        self._log_steps(link, verdict.steps)
         self._log.info("evidence accepted", device=link.device, mapping_version=link.attested_mapping)
         if fresh:
             self._open(link)

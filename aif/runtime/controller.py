@@ -18,7 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from aif.errors import AIFError, LifecycleError, NotFound, StopFailed
+from aif.errors import AIFError, LifecycleError, NotFound, StartFailed, StopFailed
 from aif.model.aiw import Workflow
 from aif.model.codec import compile_record
 from aif.model.inventory import Inventory
@@ -38,11 +38,13 @@ from aif.runtime.admission import Admission, DeviceLink
 from aif.runtime.bringup import BringUp, Means, ModelResolver
 from aif.runtime.clock import Clock
 from aif.runtime.deployer import Deployer
+from aif.runtime.devices import Site
 from aif.runtime.grants import GrantOffice
 from aif.runtime.library import AIMLibrary
 from aif.runtime.logbook import LogBook
 from aif.runtime.plain import plain_record
 from aif.runtime.rekeying import Rekeying
+from aif.runtime.revocation import Revocation, Withdraw
 from aif.runtime.supervisor import Supervisor
 from aif.runtime.workflows import Changes, EventFeed, Patience, RunningWorkflow
 
@@ -51,6 +53,9 @@ ENDED_KEPT = 100
 """Workflows that have ended stay visible up to this number."""
 
 STOP_REPEAT_S = 0.5
+VERIFY_S = 15.0
+"""For a device to answer a challenge that a person asked for."""
+
 REKEYING_TICK_S = 0.25
 
 Planner = Callable[[Workflow, Inventory], Placement]
@@ -72,6 +77,8 @@ class Controller:
         clock: Clock,
         log: LogBook,
         patience: Patience | None = None,
+        site: Site,
+        withdraw: Withdraw,
     ) -> None:
         self.admission, self._deployer = admission, deployer
         self._next_mapping_version, self._hw_class_of = next_mapping_version, hw_class_of
@@ -83,6 +90,9 @@ class Controller:
         self.recent_logs: deque[dict[str, Any]] = deque(maxlen=LOG_LINES_KEPT)
         self._changes = Changes(clock)
         self.rekeying = Rekeying(admission, grants, clock=clock, log=log, changed=self._changes.notify)
+        self.revocation = Revocation(
+            site, withdraw, admission, self.rekeying, self._changes, clock, self.workflows.values
+        )
         self._turn = asyncio.Lock()
         self._number = 0
         self._leftovers: set[tuple[str, str]] = set()
@@ -176,6 +186,27 @@ class Controller:
         for device in running.devices:
             self.admission.send(device, control.SignalAIMs(aiw_id, aim, signal))
         self._changes.notify()
+
+    async def verify(self, device: str) -> None:
+        """Attest a device now; its trust is decided by the answer.
+
+        Raises:
+            NotFound: it has no session.
+            StartFailed: it does not answer.
+        """
+        link = self.admission.links.get(device)
+        if link is None or link.hello is None:
+            raise NotFound(
+                f"{device} has no session with this Controller" + (f": {link.reason}" if link else ""),
+                hint=f"is it running? see `aif trust show {device}`",
+            )
+        before = link.verdict
+        await self._changes.until(
+            lambda: link.verdict is not before,
+            VERIFY_S, lambda: StartFailed(f"{device} does not answer a challenge", hint="see `aif logs`"),
+            act=lambda: self.admission.challenge(device, mapping_version=link.attested_mapping),
+            repeat_s=self.patience.repeat_s,
+        )  # fmt: skip
 
     # --- driving one workflow ----------------------------------------------------------------------
 

@@ -323,6 +323,7 @@ class DeviceSession:
                 grant_pk=anchors.grant_pk,
                 ticket_pk=anchors.ticket_pk,
                 deployment_pk=anchors.deployment_pk,
+                result_pk=anchors.result_pk,
                 time_floor_s=response.time_s,
             )
         )

@@ -54,7 +54,6 @@ class Supervisor:
         self._signals_ms = now_ms
         self._away: frozenset[str] = frozenset()
         self._sessions: dict[str, bytes] = {}
-        self._without: frozenset[str] = frozenset()
 
     async def run(self) -> tuple[WorkflowState, str]:
         """Start every AIM and watch until the end.
@@ -146,8 +145,8 @@ class Supervisor:
         running, now_ms = self._running, self._means.clock.monotonic_ms()
         back = self._new_session(lost) or self._away - set(away) - set(lost)
         without = frozenset((*lost, *rejected))
-        left = without - self._without
-        self._away, self._without = frozenset(away), without
+        left = without - running.without
+        self._away, running.without = frozenset(away), without
         frames = max((_count(m, "messages", "frames") for m in running.metrics.values()), default=0)
         due = now_ms >= self._renew_ms or frames >= self._renew_frames
         if running.plan is None or not (back or left or due):

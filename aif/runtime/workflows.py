@@ -69,6 +69,8 @@ class RunningWorkflow:
     """The boot of each device whose AIMs belong to this workflow; another boot has lost them."""
     dropped: set[str] = field(default_factory=set)
     """Devices that confirmed that nothing of this workflow is left on them."""
+    without: frozenset[str] = frozenset()
+    """Devices that are left out since the newest keys."""
 
     @property
     def devices(self) -> list[str]:
