@@ -12,8 +12,6 @@ of the registry take memory.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
 
 from nacl.signing import SigningKey
 
@@ -21,7 +19,7 @@ from aif.errors import AIFError, AttestationRejected, NotConnected, StoreError, 
 from aif.protocol import control, topics
 from aif.protocol.appraisal import AppraisalLog
 from aif.protocol.bundle import BundlePolicy
-from aif.protocol.control import CONTROLLER, ControlMessage, Heartbeat, Hello, InstalledRelease, Unfit
+from aif.protocol.control import CONTROLLER, ControlMessage, Heartbeat, Hello, Unfit
 from aif.protocol.evidence import Component
 from aif.protocol.identifiers import id16
 from aif.protocol.numbers import AuthMode
@@ -37,12 +35,14 @@ from aif.protocol.topics import (
 )  # fmt: skip
 from aif.runtime.clock import Clock
 from aif.runtime.devices import Site
+from aif.runtime.enrolling import EnrolmentDesk
 from aif.runtime.grants import MAX_FRAMES, RENEWAL_S, End, GrantOffice
+from aif.runtime.links import Appraised, DeviceLink, Trust
 from aif.runtime.logbook import LogBook
 from aif.runtime.session import CLOCK_SKEW_WARNING_S, CONTROL_QOS
 from aif.transport.base import ConnectionChange, Received, Transport
 from aif.trusted.attestation import UNPROVEN_STEPS, Verdict, Verifier, steps_in_words
-from aif.trusted.communication import CommunicationService, SealedChannel, SecureReceiver, SecureSender
+from aif.trusted.communication import CommunicationService, SealedChannel
 
 DEVICE_SILENCE_S = 6.0
 RUMOUR_S = 2.5
@@ -60,56 +60,6 @@ REJECTED_PATIENCE_S = 10.0
 REATTESTATION_S = 15 * 60.0
 REATTESTATION_PATIENCE_S = 60.0
 """A device that does not answer its re-attestation for this long has lost its trust."""
-
-
-class Trust(StrEnum):
-    """Where a device stands."""
-
-    UNKNOWN = "unknown"
-    APPRAISING = "appraising"
-    TRUSTED = "trusted"
-    REJECTED = "rejected"
-    LOST = "lost"
-
-
-@dataclass(frozen=True, slots=True)
-class Appraised:
-    """The last appraisal of a device's own answer, passed or not."""
-
-    passed: bool
-    time_us: int
-    steps: tuple[str, ...]
-    components: tuple[Component, ...]
-    signed_result: bytes
-    """The Attestation Result as COSE_Sign1, under the site's result key."""
-
-
-@dataclass(slots=True)
-class DeviceLink:
-    """One device as the Controller sees it now.
-
-    ``hello`` is the one that accepted Evidence spoke for, ``offered`` one that still waits for Evidence.
-    Times are monotonic milliseconds.
-    """
-
-    device: str
-    hello: Hello | None = None
-    offered: Hello | None = None
-    rejected_boot: bytes = b""
-    trust: Trust = Trust.UNKNOWN
-    verdict: Appraised | None = None
-    reason: str = ""
-    attested_mapping: int = -1
-    attested_ms: float = 0.0
-    challenged_ms: float = float("-inf")
-    heard_ms: float = 0.0
-    rumoured_ms: float | None = None
-    keyed_ms: float = 0.0
-    keyed_frames: int = 0
-    skew_s: float = 0.0
-    installed: dict[str, InstalledRelease] = field(default_factory=dict)
-    up: SecureReceiver | None = None
-    down: SecureSender | None = None
 
 
 class Admission:
@@ -132,10 +82,10 @@ class Admission:
     ) -> None:
         self._site, self._transport, self.communication = site, transport, communication
         self._grants, self._verifier = grants, verifier
-        self._clock, self._log, self._store_root = clock, log, store_root
+        self._clock, self._log = clock, log
         self._reference, self._on_message, self._on_trust = reference, on_message, on_trust
         self.links: dict[str, DeviceLink] = {}
-        self._answers: dict[tuple[str, bytes], bytes] = {}
+        self._desk = EnrolmentDesk(site, transport, clock=clock, log=log, store_root=store_root)
         self._end_watch: Callable[[], None] = lambda: None
 
     async def start(self) -> None:
@@ -206,21 +156,8 @@ class Admission:
 
     def _enrolment(self, received: Received) -> None:
         topic = _topic_of(received)
-        if not isinstance(topic, EnrolmentTopic) or received.retained:
-            return
-        name = topic.device
-        try:
-            answer = self._answers.get((name, received.payload))
-            if answer is None:
-                now_s = self._clock.time_us() // 1_000_000
-                answer = self._site.enrol(name, received.payload, self._store_root, now_s=now_s)
-                self._answers = {(name, received.payload): answer, **dict(list(self._answers.items())[:63])}
-                self._log.info("device enrolled", device=name)
-            self._transport.send(str(EnrolmentTopic(name, Enrolment.RESPONSE)), answer, qos=1)
-        except AIFError as error:
-            self._log.warning(
-                "enrolment refused", device=name, code=error.code, reason=str(error), hint=error.hint
-            )
+        if isinstance(topic, EnrolmentTopic) and not received.retained:
+            self._desk.take(topic.device, received.payload)
 
     def _hello(self, device: str, data: bytes) -> None:
         record = self._site.try_device(device)
@@ -294,11 +231,8 @@ class Admission:
             self._log.error("evidence not appraised", device=device, code=error.code, reason=str(error))
         else:
             self._site.note_generation(device, verdict.generation)
-            self._accept(
-                link,
-                verdict,
-                Appraised(True, now_us, verdict.steps, verdict.components, verdict.signed_result),
-            )
+            passed = Appraised(True, now_us, verdict.steps, verdict.components, verdict.signed_result)
+            self._accept(link, verdict, passed)
 
     def _refuse(
         self, link: DeviceLink, error: AttestationRejected, steps: AppraisalLog, *, proven: bool

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from aif.errors import AIFError, StartFailed
 from aif.protocol import control
 from aif.protocol.control import InstalledRelease, Phase
-from aif.runtime.admission import Admission, Trust
+from aif.runtime.admission import Admission
 from aif.runtime.clock import Clock
 from aif.runtime.deployer import Deployer, DeviceFacts, Plan, ResolvedModel
+from aif.runtime.links import Trust
 from aif.runtime.rekeying import Rekeying
 from aif.runtime.workflows import Changes, Patience, RunningWorkflow
 

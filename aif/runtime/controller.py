@@ -34,13 +34,14 @@ from aif.protocol.control import (
     WorkflowStatus,
 )
 from aif.protocol.lifecycle import FINAL_WORKFLOW_STATES, Signal, WorkflowState
-from aif.runtime.admission import Admission, DeviceLink
+from aif.runtime.admission import Admission
 from aif.runtime.bringup import BringUp, Means, ModelResolver
 from aif.runtime.clock import Clock
 from aif.runtime.deployer import Deployer
 from aif.runtime.devices import Site
 from aif.runtime.grants import GrantOffice
 from aif.runtime.library import AIMLibrary
+from aif.runtime.links import DeviceLink
 from aif.runtime.logbook import LogBook
 from aif.runtime.plain import plain_record
 from aif.runtime.rekeying import Rekeying

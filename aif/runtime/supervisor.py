@@ -24,9 +24,9 @@ from typing import Any
 from aif.errors import AIMFailed, NotConnected, StartFailed
 from aif.protocol.control import Phase, SignalAIMs
 from aif.protocol.lifecycle import Signal, State, WorkflowState
-from aif.runtime.admission import Trust
 from aif.runtime.bringup import Absences, Means, check_devices, emptied
 from aif.runtime.grants import MAX_FRAMES, RENEWAL_S
+from aif.runtime.links import Trust
 from aif.runtime.logbook import LogBook
 from aif.runtime.workflows import RunningWorkflow
 

@@ -9,27 +9,21 @@ Source: MPAI-AIF V2, User Agent and the Controller's User API.
 from __future__ import annotations
 
 import asyncio
-import base64
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from aif.errors import LocalProtocolError, NotFound
+from aif.errors import LocalProtocolError
 from aif.model.aiw import Workflow
 from aif.model.inventory import Inventory
 from aif.protocol.lifecycle import FINAL_WORKFLOW_STATES, Signal
-from aif.runtime.admission import DeviceLink
 from aif.runtime.controller import Controller, RunningWorkflow
 from aif.runtime.library import AIMLibrary
 from aif.runtime.logbook import LogBook
+from aif.runtime.trust_calls import trust_call
 
 Loader = Callable[[Path, Path, list[Path]], tuple[Workflow, Inventory, AIMLibrary]]
 """Reads a workflow and an inventory with AIM folders; raises ConfigError."""
-
-
-MAX_REASON = 200
-"""Characters of the reason for which a device is revoked."""
 
 
 class UserAgentServer:
@@ -61,17 +55,8 @@ class UserAgentServer:
                 signal = Signal.PAUSE if call == "pause" else Signal.RESUME
                 self._controller.signal(str(arguments["aiw"]), signal, str(arguments.get("aim", "")))
                 return None
-            case "revoke":
-                taken = await self._controller.revocation.revoke(
-                    str(arguments["device"]),
-                    str(arguments["reason"])[:MAX_REASON],
-                    lost=bool(arguments["lost"]),
-                )
-                return [asdict(step) for step in taken]
-            case "trust":
-                return self._trust(str(arguments.get("device", "")))
-            case "verify":
-                return await self._verify(str(arguments["device"]))
+            case "revoke" | "trust" | "verify":
+                return await trust_call(self._controller, call, arguments)
             case "shutdown":
                 self.shutdown_requested.set()
                 return None
@@ -101,29 +86,6 @@ class UserAgentServer:
                 if event["type"] == "log":
                     yield event
 
-    def _trust(self, device: str) -> list[dict[str, Any]]:
-        """What is known of each device's trust, or of one.
-
-        Raises:
-            NotFound: it has not said hello to this Controller, or there is none of that name.
-        """
-        links = self._controller.admission.links
-        if device and device not in links:
-            raise NotFound(
-                f"{device} has not said hello since the Controller started", hint="see `aif device show`"
-            )
-        return [_trust_of(link) for name, link in sorted(links.items()) if device in ("", name)]
-
-    async def _verify(self, device: str) -> dict[str, Any]:
-        """Challenge a device now, and wait for what its answer says.
-
-        Raises:
-            NotFound: it has no session.
-            StartFailed: it does not answer.
-        """
-        await self._controller.verify(device)
-        return _trust_of(self._controller.admission.link(device))
-
     def status(self) -> dict[str, Any]:
         """Everything a screen needs."""
         links = sorted(self._controller.admission.links.values(), key=lambda link: link.device)
@@ -140,27 +102,6 @@ class UserAgentServer:
             ],
             "workflows": [_workflow_status(running) for running in self._controller.workflows.values()],
         }
-
-
-def _trust_of(link: DeviceLink) -> dict[str, Any]:
-    verdict = link.verdict
-    return {
-        "device": link.device,
-        "trust": str(link.trust),
-        "reason": link.reason,
-        "appraisal": None
-        if verdict is None
-        else {
-            "passed": verdict.passed,
-            "time_us": verdict.time_us,
-            "steps": list(verdict.steps),
-            "components": [
-                {"type": c.type, "version": c.version, "sha256": c.measurement.hex()}
-                for c in verdict.components
-            ],
-            "result": base64.b64encode(verdict.signed_result).decode(),
-        },
-    }
 
 
 def _workflow_status(running: RunningWorkflow) -> dict[str, Any]:
