@@ -273,6 +273,12 @@ class PSAError(TrustError):
         self.status = status
 
 
+class AuditBroken(TrustError):
+    """The audit log was changed or cut off."""
+
+    code = "AIF-E0520"
+
+
 # --- store ----------------------------------------------------------------------------------------
 
 

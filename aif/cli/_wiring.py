@@ -31,6 +31,7 @@ from aif.protocol.identifiers import id16
 from aif.protocol.topics import Up, UpTopic
 from aif.runtime.admission import Admission
 from aif.runtime.admission import controller_signer as signer
+from aif.runtime.audit_log import AuditLog
 from aif.runtime.clock import Clock, SystemClock
 from aif.runtime.controller import Controller
 from aif.runtime.deployer import Deployer, ResolvedModel
@@ -286,6 +287,7 @@ def build_controller(*, home: Home, transport: Transport, store_url: str, log: L
         random=os.urandom,
     )
     references = ReferenceBook(client, store_root)
+    audit = AuditLog(home.site, clock.time_us)
     admission = Admission(
         site,
         transport,
@@ -299,6 +301,7 @@ def build_controller(*, home: Home, transport: Transport, store_url: str, log: L
         clock=clock,
         log=log,
         store_root=store_root,
+        audit=audit,
         reference=references.components,
         on_message=lambda device, message: controller.on_message(device, message),  # noqa: PLW0108  # made below
         on_trust=lambda link: controller.on_trust(link),  # noqa: PLW0108  # made below
@@ -317,6 +320,7 @@ def build_controller(*, home: Home, transport: Transport, store_url: str, log: L
         planner=plan_workflow,
         site=site,
         withdraw=lambda device: withdraw_rights(home, device),
+        audit=audit,
         resolve_model=references.model,
         clock=clock,
         log=log,

@@ -11,6 +11,7 @@ of the registry take memory.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping
 
 from nacl.signing import SigningKey
@@ -33,6 +34,7 @@ from aif.protocol.topics import (
     Up,
     UpTopic,
 )  # fmt: skip
+from aif.runtime.audit_log import AuditLog
 from aif.runtime.clock import Clock
 from aif.runtime.devices import Site
 from aif.runtime.enrolling import EnrolmentDesk
@@ -76,6 +78,7 @@ class Admission:
         clock: Clock,
         log: LogBook,
         store_root: bytes,
+        audit: AuditLog,
         reference: Callable[[], Mapping[str, Iterable[Component]]],
         on_message: Callable[[str, ControlMessage], None],
         on_trust: Callable[[DeviceLink], None],
@@ -85,7 +88,8 @@ class Admission:
         self._clock, self._log = clock, log
         self._reference, self._on_message, self._on_trust = reference, on_message, on_trust
         self.links: dict[str, DeviceLink] = {}
-        self._desk = EnrolmentDesk(site, transport, clock=clock, log=log, store_root=store_root)
+        self._audit, self._audit_failure = audit, ""
+        self._desk = EnrolmentDesk(site, transport, clock=clock, log=log, store_root=store_root, audit=audit)
         self._end_watch: Callable[[], None] = lambda: None
 
     async def start(self) -> None:
@@ -105,6 +109,7 @@ class Admission:
     def stop(self) -> None:
         """The connection is about to be closed, which is no news."""
         self._end_watch()
+        self._audit.sign()
 
     def _connection_changed(self, change: ConnectionChange) -> None:
         if change.connected:
@@ -120,6 +125,7 @@ class Admission:
         """A device is not trusted any more, from this moment on."""
         link = self.link(device)
         self._log.error("device excluded", device=device, reason=why)
+        self._audit.note("excluded", device, reason=why)
         self._end(link, Trust.REJECTED, why)
 
     def trusted(self, device: str) -> bool:
@@ -250,6 +256,7 @@ class Admission:
                 now_s=now_us // 1_000_000,
             )  # fmt: skip
             link.verdict = Appraised(False, now_us, steps_in_words(steps), (), result)
+            self._audit.note("evidence rejected", link.device, step=error.step, result=_digest(result))
         boot = asked.boot_id if asked is not None else b""
         if (boot, str(error)) != (link.rejected_boot, link.reason):
             self._log_steps(link, steps_in_words(steps))
@@ -278,6 +285,7 @@ class Admission:
         link.attested_mapping, link.attested_ms = verdict.result.mapping_version, now_ms
         link.trust = Trust.TRUSTED
         self._log_steps(link, verdict.steps)
+        self._audit.note("evidence accepted", link.device, result=_digest(verdict.signed_result))
         self._log.info("evidence accepted", device=link.device, mapping_version=link.attested_mapping)
         if fresh:
             self._open(link)
@@ -316,6 +324,8 @@ class Admission:
                     self.send_grant(device, grant.sealed)
 
     def send_grant(self, device: str, sealed: bytes) -> None:
+        """Send a grant to the device it is sealed for; the audit log keeps its digest."""
+        self._audit.note("grant", device, digest=_digest(sealed))
         try:
             self._transport.send(str(DownTopic(device, Down.GRANT)), sealed, qos=1)
         except NotConnected:
@@ -347,7 +357,11 @@ class Admission:
     # --- time --------------------------------------------------------------------------------------
 
     def tick(self) -> None:
-        """Once a second: the registry, heartbeats, silence, re-attestation, fresh control keys."""
+        """Once a second: the audit log, the registry, heartbeats, silence, re-attestation, control keys."""
+        self._audit.tick()
+        if self._audit.failure and self._audit.failure != self._audit_failure:
+            self._log.error("the audit log cannot be written", reason=self._audit.failure)
+        self._audit_failure = self._audit.failure
         registered = {record.device for record in self._site.state.devices if not record.revoked}
         for link in self.links.values():
             if link.trust is not Trust.TRUSTED:
@@ -384,6 +398,11 @@ class Admission:
         if trust is Trust.LOST:
             self._log.warning("device lost", device=link.device, reason=why)
         self._on_trust(link)
+
+
+def _digest(document: bytes) -> str:
+    """A document's name in the audit log."""
+    return hashlib.sha256(document).hexdigest()
 
 
 def _frames(link: DeviceLink) -> int:

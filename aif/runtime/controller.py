@@ -35,6 +35,7 @@ from aif.protocol.control import (
 )
 from aif.protocol.lifecycle import FINAL_WORKFLOW_STATES, Signal, WorkflowState
 from aif.runtime.admission import Admission
+from aif.runtime.audit_log import AuditLog
 from aif.runtime.bringup import BringUp, Means, ModelResolver
 from aif.runtime.clock import Clock
 from aif.runtime.deployer import Deployer
@@ -80,10 +81,11 @@ class Controller:
         patience: Patience | None = None,
         site: Site,
         withdraw: Withdraw,
+        audit: AuditLog,
     ) -> None:
         self.admission, self._deployer = admission, deployer
         self._next_mapping_version, self._hw_class_of = next_mapping_version, hw_class_of
-        self._planner, self._resolve_model = planner, resolve_model
+        self._planner, self._resolve_model, self._audit = planner, resolve_model, audit
         self._clock, self._log = clock, log
         self.patience = patience or Patience()
         self.workflows: dict[str, RunningWorkflow] = {}
@@ -127,6 +129,7 @@ class Controller:
         running = RunningWorkflow(aiw_id, workflow, placement, inventory, library)
         self._forget_oldest()
         self.workflows[aiw_id] = running
+        self._audit.note("deployed", aiw_id, devices=", ".join(running.devices))
         self._log.info("workflow planned", aiw=aiw_id, devices=", ".join(running.devices))
         running.task = asyncio.create_task(self._drive(running), name=f"workflow {aiw_id}")
         return running

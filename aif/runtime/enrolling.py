@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from aif.errors import AIFError
 from aif.protocol.topics import Enrolment, EnrolmentTopic
+from aif.runtime.audit_log import AuditLog
 from aif.runtime.clock import Clock
 from aif.runtime.devices import Site
 from aif.runtime.logbook import LogBook
@@ -20,10 +21,17 @@ class EnrolmentDesk:
     """Answers the enrolment requests of a site's devices."""
 
     def __init__(
-        self, site: Site, transport: Transport, *, clock: Clock, log: LogBook, store_root: bytes
+        self,
+        site: Site,
+        transport: Transport,
+        *,
+        clock: Clock,
+        log: LogBook,
+        store_root: bytes,
+        audit: AuditLog,
     ) -> None:
         self._site, self._transport, self._clock = site, transport, clock
-        self._log, self._store_root = log, store_root
+        self._log, self._store_root, self._audit = log, store_root, audit
         self._answers: dict[tuple[str, bytes], bytes] = {}
 
     def take(self, name: str, request: bytes) -> None:
@@ -36,8 +44,10 @@ class EnrolmentDesk:
                 kept = list(self._answers.items())[: ANSWERS_KEPT - 1]
                 self._answers = {(name, request): answer, **dict(kept)}
                 self._log.info("device enrolled", device=name)
+                self._audit.note("enrolled", name)
             self._transport.send(str(EnrolmentTopic(name, Enrolment.RESPONSE)), answer, qos=1)
         except AIFError as error:
+            self._audit.note("enrolment refused", name, code=error.code)
             self._log.warning(
                 "enrolment refused", device=name, code=error.code, reason=str(error), hint=error.hint
             )
