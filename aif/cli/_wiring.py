@@ -13,10 +13,10 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import aif
 from aif.config import Catalogue, load_catalogue, load_inventory, load_workflow
@@ -39,6 +39,7 @@ from aif.runtime.devices import Site
 from aif.runtime.grants import GrantOffice, SessionKeys
 from aif.runtime.library import AIMLibrary
 from aif.runtime.logbook import LogBook
+from aif.runtime.revocation import Taken, withdrawn
 from aif.runtime.session import void
 from aif.transport.base import LastWill, Transport
 from aif.trusted.attestation import RUNTIME_COMPONENT, Verifier, aim_component, model_component, part
@@ -338,6 +339,19 @@ def withdraw_rights(home: Home, device: str) -> str:
     for subject in (Subject.device(device), Subject.enrolment(device)):
         authority.revoke(subject, now=now())
     return "its certificates are revoked; run `aif broker config` again, and reload the broker"
+
+
+def revoke_in_registry(home: Home, device: str, reason: str, *, lost: bool) -> list[dict[str, Any]]:
+    """Revoke a device while no Controller runs: there is nobody whose keys must change."""
+    site = Site.open_or_create(home.site, os.urandom)
+    site.device(device)
+    taken = [withdrawn(lambda name: withdraw_rights(home, name), device)]
+    site.revoke(device, reason, now_s=int(now().timestamp()), lost=lost)
+    audit = AuditLog(home.site, SystemClock().time_us)
+    audit.note("revoked", device, reason=reason)
+    audit.sign()
+    taken.append(Taken("registry", "hello, evidence and enrolment of the device are refused"))
+    return [asdict(step) for step in taken]
 
 
 def _session_keys(admission: Admission, device: str) -> SessionKeys | None:

@@ -203,7 +203,7 @@ class Site:
                 f"{name} is enrolled already", hint=f"use `aif device re-enrol {name}` to let it in anew"
             )
         typed = read_pairing_code(code, id16("device", name))
-        secret = _secret(record).at(now_s)
+        secret = secret_of(record).at(now_s)
         if secret.secret is None:
             secret = EnrolmentSecret(secret.device_id, typed)
         elif typed != secret.secret:
@@ -285,7 +285,7 @@ class Site:
         """
         record = self.device(name)
         device_id = id16("device", name)
-        secret = _secret(record).at(now_s)
+        secret = secret_of(record).at(now_s)
         value = secret.usable(now_s)
         try:
             opened = open_request(request, value, device_id=device_id)
@@ -328,7 +328,8 @@ def _public(seed: bytes) -> bytes:
     return bytes(SigningKey(seed).verify_key)
 
 
-def _secret(record: DeviceRecord) -> EnrolmentSecret:
+def secret_of(record: DeviceRecord) -> EnrolmentSecret:
+    """Where the enrolment secret of a device is in its life."""
     return EnrolmentSecret(
         id16("device", record.device),
         record.secret,

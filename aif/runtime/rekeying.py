@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from aif.runtime.admission import Admission
 from aif.runtime.clock import Clock
 from aif.runtime.deployer import Plan
 from aif.runtime.grants import Epoch, GrantOffice
@@ -28,6 +28,14 @@ exclusion of a revoked one."""
 REPEAT_S = 2.0
 GIVE_UP_S = 30.0
 """As long as receivers accept the epoch before; what was not confirmed by then waits for the next renewal."""
+
+
+class Members(Protocol):
+    """Who may have keys, and the way to them: ``Admission``."""
+
+    def trusted(self, device: str) -> bool: ...
+
+    def send_grant(self, device: str, sealed: bytes) -> None: ...
 
 
 @dataclass(slots=True)
@@ -58,7 +66,7 @@ class Rekeying:
 
     def __init__(
         self,
-        admission: Admission,
+        admission: Members,
         grants: GrantOffice,
         *,
         clock: Clock,
@@ -130,12 +138,12 @@ class Rekeying:
                     device=", ".join(sorted(turn.waiting)),
                 )  # fmt: skip
                 turn.waiting.clear()
-            self._tell_source(turn, late=now_ms - turn.started_ms > RECEIVERS_S * 1000)
             if now_ms - turn.sent_ms > REPEAT_S * 1000:
                 turn.sent_ms = now_ms
                 for device in turn.waiting:
                     if device != turn.source or turn.source_told:
                         self._send(turn, device)
+            self._tell_source(turn, late=now_ms - turn.started_ms > RECEIVERS_S * 1000)
             self._conclude(turn.aiw_id)
 
     def forget(self, plan: Plan) -> None:
