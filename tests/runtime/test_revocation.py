@@ -16,16 +16,14 @@ from tests.runtime.site import ENDLESS, INVENTORY, BenchSite, bench_site
 
 STOP = ENDLESS.replace("ON_DEGRADED", "stop")
 CONTINUE = ENDLESS.replace("ON_DEGRADED", "continue")
-THREE = INVENTORY.replace(
-    "links:",
-    """  - {id: spy, class: gateway, board: bench-spy, arch: x86-64, os: Linux, instructions_per_s: 1000000000,
-     ram_bytes: 100000000, flash_bytes: 100000000, runtimes: [python, tflite], attestation: software}
-links:""",
-).replace("between: [left, right]", "between: [left, right, spy]")
-WITH_SPY = CONTINUE.replace(
-    "outputs:",
-    "  - {id: other, use: Doubler@1.0, inputs: {number: count.number}, placement: {device: spy}}\noutputs:",
-)
+SPY = """  - {id: spy, class: gateway, board: bench-spy, arch: x86-64, os: Linux, ram_bytes: 100000000,
+     instructions_per_s: 1000000000, flash_bytes: 100000000, runtimes: [python], attestation: software}
+links:
+  - {id: tap, between: [left, spy], bandwidth_bps: 100000000, latency_ms: 1}
+"""
+THREE = INVENTORY.replace("links:\n", SPY)
+LISTENER = "  - {id: other, use: Doubler@1.0, inputs: {number: count.number}, placement: {device: spy}}\n"
+WITH_SPY = CONTINUE.replace("outputs:", LISTENER + "outputs:")
 
 
 async def running_workflow(site: BenchSite, workflow: str = CONTINUE) -> RunningWorkflow:
