@@ -259,14 +259,11 @@ class Admission:
             self._audit.note("evidence rejected", link.device, step=error.step, result=_digest(result))
         boot = asked.boot_id if asked is not None else b""
         if (boot, str(error)) != (link.rejected_boot, link.reason):
-            self._log_steps(link, steps_in_words(steps))
+            for step in steps_in_words(steps):
+                self._log.info("appraisal step", device=link.device, step=step)
             self._log.error("evidence rejected", device=link.device, step=error.step, reason=str(error))
         link.rejected_boot = boot
         self._end(link, Trust.REJECTED, str(error))
-
-    def _log_steps(self, link: DeviceLink, steps: Iterable[str]) -> None:
-        for step in steps:
-            self._log.info("appraisal step", device=link.device, step=step)
 
     def _accept(self, link: DeviceLink, verdict: Verdict, appraised: Appraised) -> None:
         """Evidence was accepted; it speaks for the session that exists, or for the one that was offered."""
@@ -284,9 +281,11 @@ class Admission:
         link.verdict, link.reason = appraised, ""
         link.attested_mapping, link.attested_ms = verdict.result.mapping_version, now_ms
         link.trust = Trust.TRUSTED
-        self._log_steps(link, verdict.steps)
         self._audit.note("evidence accepted", link.device, result=_digest(verdict.signed_result))
-        self._log.info("evidence accepted", device=link.device, mapping_version=link.attested_mapping)
+        self._log.info(
+            "evidence accepted", device=link.device, mapping_version=link.attested_mapping,
+            steps="; ".join(verdict.steps),
+        )  # fmt: skip
         if fresh:
             self._open(link)
         self._on_trust(link)

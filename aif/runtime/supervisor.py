@@ -87,9 +87,10 @@ class Supervisor:
             present = [d for d in rest if d not in away]
             if set(away) <= set(overdue) and all(running.phase(d) is Phase.FINISHED for d in present):
                 break
-            self._renew(away, lost, [d for d in away if self._rejected(d)])
+            rejected = [d for d in away if self._rejected(d)]
+            self._renew(away, lost, rejected)
             self._repeat_signals(present)
-            self._end_orphans(present, lost)
+            self._end_orphans(present, [*lost, *rejected])
             await self._means.changes.pulse(1.0)
         if not troubles:
             await self._settle()
