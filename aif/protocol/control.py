@@ -211,7 +211,7 @@ class Unfit:
 class Keyed:
     """This device has the key of an epoch of a channel: what is sealed under it can be opened here."""
 
-    kind: ClassVar[int] = 24
+    kind: ClassVar[int] = 27
     channel_id: bytes
     epoch: int
 
