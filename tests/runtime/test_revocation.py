@@ -51,9 +51,9 @@ def test_a_revoked_device_opens_nothing_and_the_others_lose_nothing(tmp_path: Pa
             # the broker of the bench serves it on: everything that is sent reaches it
             before = spy.statistics()
             check_steady(await site.outputs(running, 40))
-            after = spy.statistics()
-            assert after.verified_messages == before.verified_messages
-            assert after.rejected_frames + sum(after.causes.values()) > sum(before.causes.values())
+            # what it cannot open it keeps for a second, in case its key is late, and then counts
+            await site.until_true(lambda: spy.statistics().causes.get("frame.epoch", 0) > 10)
+            assert spy.statistics().verified_messages == before.verified_messages
             assert running.state is WorkflowState.DEGRADED
             assert running.note == "device spy is not trusted (it was revoked: stolen)"
             assert site.messages(running, "lost") == 0
