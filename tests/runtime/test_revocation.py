@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from aif.protocol.control import control_channel
 from aif.protocol.lifecycle import WorkflowState
 from aif.runtime import supervisor
-from aif.runtime.controller import RunningWorkflow
+from aif.runtime.controller import Patience, RunningWorkflow
 from aif.runtime.links import Trust
 from tests.runtime.site import ENDLESS, INVENTORY, BenchSite, bench_site
 
@@ -61,6 +62,24 @@ def test_a_revoked_device_opens_nothing_and_the_others_lose_nothing(tmp_path: Pa
             assert line["reason"] == "spy is revoked"
             record = site.registry.device("spy")
             assert (record.revoked, record.reason) == (True, "stolen")
+
+    asyncio.run(journey())
+
+
+def test_a_revoked_source_is_heard_no_more(tmp_path: Path) -> None:
+    """Its readers refuse it at once, though it goes on sending, and end when nothing comes any more."""
+
+    async def journey() -> None:
+        async with bench_site(tmp_path, patience=Patience(end_s=0.5)) as site:
+            running = await running_workflow(site)
+            reader = site.hosts["right"].session.communication
+            await site.controller.revocation.revoke("left", "stolen")
+            heard = reader.statistics(None).verified_messages
+            await site.until_true(lambda: reader.statistics().causes.get("frame.sender", 0) > 10)
+            control = reader.statistics({control_channel("right", up=False)[0]}).verified_messages
+            assert reader.statistics().verified_messages - control <= heard
+            await site.until_logged("AIM stopped: the end of its input was lost", aim="double")
+            assert "device left is not trusted" in running.note
 
     asyncio.run(journey())
 
