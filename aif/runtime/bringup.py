@@ -96,10 +96,10 @@ class BringUp:
                 patience.trust_s, lambda: self._behind("be attested under the new mapping"),
                 act=lambda: self._attest(plan), repeat_s=patience.repeat_s, check=self._check_boots,
             )  # fmt: skip
-        means.rekeying.renew(plan)
         await until(
             lambda: running.phases(Phase.READY),
             patience.trust_s, lambda: self._behind("take its channel keys", Phase.READY),
+            act=lambda: self._send_keys(plan), repeat_s=patience.repeat_s,
             check=self._check_boots,
         )  # fmt: skip
 
@@ -139,6 +139,11 @@ class BringUp:
     def _attest(self, plan: Plan) -> None:
         for device in self._unattested(plan):
             self._means.admission.challenge(device, mapping_version=plan.mapping_version)
+
+    def _send_keys(self, plan: Plan) -> None:
+        """New keys, unless some are on their way; a device that was away for a moment gets the next ones."""
+        if not self._means.rekeying.pending(plan.aiw_id):
+            self._means.rekeying.renew(plan)
 
     def _unattested(self, plan: Plan) -> list[str]:
         link = self._means.admission.link

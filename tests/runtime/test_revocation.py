@@ -10,7 +10,7 @@ import pytest
 
 from aif.protocol.control import control_channel
 from aif.protocol.lifecycle import WorkflowState
-from aif.runtime import supervisor
+from aif.runtime import admission, grants, supervisor
 from aif.runtime.controller import Patience, RunningWorkflow
 from aif.runtime.links import Trust
 from tests.runtime.site import ENDLESS, INVENTORY, BenchSite, bench_site
@@ -137,6 +137,24 @@ def test_keys_are_renewed_by_time_and_by_count_without_a_loss(
             await site.run_to_end(running)
             assert running.state is WorkflowState.COMPLETED, running.note
             assert (site.messages(running, "lost"), site.messages(running, "rejected")) == (0, 0)
+
+    asyncio.run(journey())
+
+
+def test_a_grant_that_is_used_up_holds_messages_back_and_loses_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grants, "MAX_FRAMES", 40)
+    monkeypatch.setattr(admission, "MAX_FRAMES", 10)  # control channels are renewed long before
+    monkeypatch.setattr(supervisor, "RENEWAL_S", 1.0)
+
+    async def journey() -> None:
+        async with bench_site(tmp_path) as site:
+            running = await running_workflow(site)
+            check_steady(await site.outputs(running, 60))
+            source = site.hosts["left"].session.communication
+            assert source.statistics().causes["grant.exhausted"] > 0
+            assert site.messages(running, "lost") == 0
 
     asyncio.run(journey())
 
