@@ -77,6 +77,11 @@ class RemoteChannel:
     max_bytes: int
     delay_records: int
 
+    @property
+    def within_host(self) -> bool:
+        """Whether both ends are on one device; its frames go from one to the other without a broker."""
+        return {self.source_device} == set(self.destination_devices)
+
 
 @dataclass(frozen=True, slots=True)
 class BoundaryPort:

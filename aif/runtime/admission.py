@@ -35,6 +35,7 @@ from aif.protocol.topics import (
     UpTopic,
 )  # fmt: skip
 from aif.runtime.audit_log import AuditLog
+from aif.runtime.books import log_channel_event
 from aif.runtime.clock import Clock
 from aif.runtime.devices import Site
 from aif.runtime.enrolling import EnrolmentDesk
@@ -299,7 +300,8 @@ class Admission:
         down_id, down_topic = control.control_channel(link.device, up=False)
         link.up = self.communication.open_receiver(
             SealedChannel(up_id, up_topic, AuthMode.AEAD, qos=CONTROL_QOS),
-            lambda payload: self._control_payload(link, payload), lambda _: None,
+            lambda payload: self._control_payload(link, payload),
+            lambda event: log_channel_event(self._log, event, up_topic),
         )  # fmt: skip
         link.down = self.communication.open_sender(
             SealedChannel(down_id, down_topic, AuthMode.AEAD, qos=CONTROL_QOS, policy=_UNBUNDLED)

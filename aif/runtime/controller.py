@@ -356,6 +356,7 @@ class Controller:
         port = next((b.port for b in running.workflow.metadata.outputs if b.port.name == record.port), None)
         if port is None:
             return
+        running.outputs[port.name] += 1
         try:
             value = compile_record(
                 port.type.record, payload_bytes=port.payload_bytes, label=port.name

@@ -15,7 +15,7 @@ from aif.errors import StartFailed
 from aif.model.aim import ParameterValue
 from aif.model.aiw import Workflow
 from aif.model.placement import Placement
-from aif.model.ports import AuthMode, ChannelSpec, PortRef
+from aif.model.ports import AuthMode, ChannelSpec, LocalPolicy, PortRef
 from aif.protocol import deployment
 from aif.protocol.control import InstalledRelease
 from aif.protocol.deployment import (
@@ -235,12 +235,13 @@ def _slot(component: str, release: tuple[bytes, int], facts: DeviceFacts) -> Slo
 
 
 def local_channels(workflow: Workflow, device_of: Mapping[str, str], device: str) -> tuple[LocalChannel, ...]:
-    """Channels whose both ends are on ``device``."""
+    """Channels whose both ends are on ``device`` and that need no seal there."""
     return tuple(
         LocalChannel(str(c.source), str(c.destination), c.delay_records)
         for c in workflow.channels
         if not (c.source.at_boundary or c.destination.at_boundary)
         and device_of[c.source.aim] == device_of[c.destination.aim] == device
+        and c.local is LocalPolicy.PLAIN
     )
 
 
@@ -253,6 +254,8 @@ def remote_channels(aiw_id: str, workflow: Workflow, device_of: Mapping[str, str
             continue
         if device_of[channel.source.aim] != device_of[channel.destination.aim]:
             fan_out[channel.source].append(channel)
+        elif channel.local is LocalPolicy.SEALED:  # one channel each: its frames never leave the host
+            groups[channel.source, str(channel.destination)].append(channel)
     for source, channels in fan_out.items():
         settings = {(c.auth, c.qos, c.bundle, c.delay_records) for c in channels}
         split = len(channels) > 1 and (len(settings) > 1 or channels[0].auth is AuthMode.AEAD)

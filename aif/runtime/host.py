@@ -13,15 +13,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
 from aif import __version__
 from aif.errors import AIFError, CreationFailed
+from aif.model.inventory import DeviceClass
 from aif.protocol import control, deployment
 from aif.protocol.control import AIMReport, ControlMessage, Failure, Phase
 from aif.protocol.evidence import Component
 from aif.protocol.lifecycle import Signal, State
+from aif.protocol.numbers import HOST_LIMITS, MCU_LIMITS
 from aif.runtime.aims import AIMFactory
 from aif.runtime.clock import Clock
 from aif.runtime.engine_watch import EngineWatch
@@ -70,6 +73,7 @@ class Host:
         self.session = DeviceSession(
             state, transport, engine, clock=clock, random=random, log=log,
             components=self._components, on_message=self._enqueue,
+            limits=MCU_LIMITS if platform.device.device_class is DeviceClass.MCU else HOST_LIMITS,
         )  # fmt: skip
         self._resources = Resources(
             library, platform, models, engine, fetch, transport, self.session,
@@ -107,21 +111,22 @@ class Host:
     async def _work(self, tasks: asyncio.TaskGroup) -> None:
         while True:
             message = await self._inbox.get()
-            await self._guarded(self._handle(message, tasks))
+            await self._guarded(partial(self._handle, message, tasks))
 
-    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _guarded(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Do it and log its failure; a task that ends before its first step leaves nothing begun."""
         try:
-            await work
+            await work()
         except AIFError as error:
             self._log.error("control message failed", code=error.code, reason=str(error), hint=error.hint)
 
     async def _handle(self, message: ControlMessage, tasks: asyncio.TaskGroup) -> None:
         match message:
             case control.Deploy(document=document):
-                tasks.create_task(self._guarded(self._deploy(document)))
+                tasks.create_task(self._guarded(partial(self._deploy, document)))
             case control.Undeploy(aiw_id=aiw_id):
                 self._interrupt(aiw_id)
-                tasks.create_task(self._guarded(self._undeploy(aiw_id)))
+                tasks.create_task(self._guarded(partial(self._undeploy, aiw_id)))
             case control.SignalAIMs(aiw_id=aiw_id, aim=aim, signal=signal):
                 await self._signal(aiw_id, aim, signal)
             case control.BoundaryRecord(aiw_id=aiw_id):

@@ -108,6 +108,8 @@ class Part:
         )
         for receiver in self.workflow.receivers:
             channel = receiver.channel
+            if channel.within_host:
+                continue
             self._subscriptions.append(
                 await has.transport.subscribe(channel.topic, _into(receiver), qos=channel.qos)
             )

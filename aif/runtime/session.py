@@ -36,7 +36,7 @@ from aif.protocol.enrolment import EnrolmentRequest, build_request, open_respons
 from aif.protocol.evidence import Component
 from aif.protocol.grant import Grant
 from aif.protocol.identifiers import id16
-from aif.protocol.numbers import AuthMode
+from aif.protocol.numbers import HOST_LIMITS, AuthMode, ChannelLimits
 from aif.protocol.topics import (
     Attestation,
     AttestationTopic,
@@ -47,6 +47,7 @@ from aif.protocol.topics import (
     Up,
     UpTopic,
 )
+from aif.runtime.books import log_channel_event
 from aif.runtime.clock import Clock
 from aif.runtime.logbook import LogBook
 from aif.transport.base import ConnectionChange, Received, Transport
@@ -91,6 +92,7 @@ class DeviceSession:
         log: LogBook,
         components: Callable[[], Iterable[Component]],
         on_message: Callable[[ControlMessage], None],
+        limits: ChannelLimits = HOST_LIMITS,
     ) -> None:
         self._state, self._transport, self._engine, self._clock = state, transport, engine, clock
         self._random, self._log = random, log
@@ -108,7 +110,7 @@ class DeviceSession:
         self.trusted = asyncio.Event()
         self._enrolment_answer: asyncio.Queue[bytes] = asyncio.Queue(8)
         self.communication = CommunicationService(
-            publish=self._publish, now_ms=clock.monotonic_ms, call_later=self._call_later
+            publish=self._publish, now_ms=clock.monotonic_ms, call_later=self._call_later, limits=limits
         )
         up_id, up_topic = control.control_channel(self.device, up=True)
         down_id, self._down_topic = control.control_channel(self.device, up=False)
@@ -119,7 +121,7 @@ class DeviceSession:
         self._down = self.communication.open_receiver(
             SealedChannel(down_id, self._down_topic, AuthMode.AEAD, qos=CONTROL_QOS),
             self._control_payload,
-            void,
+            lambda event: log_channel_event(log, event, self._down_topic),
         )
 
     # --- life --------------------------------------------------------------------------------------
@@ -254,7 +256,11 @@ class DeviceSession:
             with suppress(TransportError):  # what was not sent is counted by its channel's next watermark
                 function()
 
-        asyncio.get_running_loop().call_later(delay_ms / 1000.0, run)
+        loop = asyncio.get_running_loop()
+        if delay_ms > 0:
+            loop.call_later(delay_ms / 1000.0, run)
+        else:
+            loop.call_soon(run)
 
     # --- enrolment ---------------------------------------------------------------------------------
 

@@ -19,11 +19,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from aif.errors import AIMFailed, NotConnected, StartFailed
 from aif.protocol.control import Phase, SignalAIMs
 from aif.protocol.lifecycle import Signal, State, WorkflowState
+from aif.runtime.books import ChannelBook, channel_books, figure, output_books
 from aif.runtime.bringup import Absences, Means, check_devices, emptied
 from aif.runtime.grants import MAX_FRAMES, RENEWAL_S
 from aif.runtime.links import Trust
@@ -148,7 +148,7 @@ class Supervisor:
         without = frozenset((*lost, *rejected))
         left = without - running.without
         self._away, running.without = frozenset(away), without
-        frames = max((_count(m, "messages", "frames") for m in running.metrics.values()), default=0)
+        frames = max((figure(m, "messages", "frames") for m in running.metrics.values()), default=0)
         due = now_ms >= self._renew_ms or frames >= self._renew_frames
         if running.plan is None or not (back or left or due):
             return
@@ -195,7 +195,7 @@ class Supervisor:
                 if not feeders or not feeders <= ended or states[aim] not in _AT_WORK:
                     self._idle.pop(aim, None)
                     continue
-                worked = _count(running.metrics.get(device, {}), "aims", aim, "invocations")
+                worked = figure(running.metrics.get(device, {}), "aims", aim, "invocations")
                 before, since_ms = self._idle.setdefault(aim, (worked, now_ms))
                 if worked != before:
                     self._idle[aim] = (worked, now_ms)
@@ -209,22 +209,25 @@ class Supervisor:
     # --- the end -----------------------------------------------------------------------------------
 
     async def _settle(self) -> None:
-        """Wait until each record that was sealed has been counted, as received or as lost."""
+        """Wait until each record that was sealed has been counted, and count what nobody else has."""
         deadline_ms = self._means.clock.monotonic_ms() + self._means.patience.settle_s * 1000
-        while not self._settled() and self._means.clock.monotonic_ms() < deadline_ms:
+        while self._open_books() and self._means.clock.monotonic_ms() < deadline_ms:
             await self._means.changes.pulse()
+        for book in self._open_books():
+            self._running.unaccounted.setdefault(book.device, {})[book.channel] = book.unaccounted
+            self._log.warning(
+                "messages lost, and the word of it too", aiw=self._running.aiw_id, channel=book.channel,
+                device=book.device, messages=book.unaccounted,
+            )  # fmt: skip
 
-    def _settled(self) -> bool:
-        plan, metrics = self._running.plan, self._running.metrics
-        for channel in plan.channels.values() if plan else ():
-            name = f"{channel.source} -> {', '.join(channel.destinations)}"
-            sealed = _count(metrics.get(channel.source_device, {}), "sent", name)
-            for device in set(channel.destination_devices):
-                seen = metrics.get(device, {})
-                counted = (_count(seen, "channels", name, what) for what in ("verified", "lost"))
-                if sum(counted) < sealed:
-                    return False
-        return True
+    def _open_books(self) -> list[ChannelBook]:
+        running = self._running
+        channels = running.plan.channels if running.plan else {}
+        books = (
+            *channel_books(channels, running.metrics),
+            *output_books(running.outputs, running.metrics),
+        )
+        return [book for book in books if book.unaccounted]
 
 
 def _feeders(running: RunningWorkflow) -> Mapping[str, set[str]]:
@@ -237,11 +240,3 @@ def _feeders(running: RunningWorkflow) -> Mapping[str, set[str]]:
         elif not channel.destination.at_boundary:
             feeders[channel.destination.aim].add(channel.source.aim)
     return {aim: producers for aim, producers in feeders.items() if aim not in fed_by_hand}
-
-
-def _count(values: Mapping[str, Any], *path: str) -> int:
-    """A figure out of a device's metrics; 0 when it is not there, or is none."""
-    found: Any = values
-    for name in path:
-        found = found.get(name) if isinstance(found, Mapping) else None
-    return found if isinstance(found, int) else 0

@@ -154,6 +154,7 @@ def _workflow_status(running: RunningWorkflow) -> dict[str, Any]:
             for c in (running.plan.channels.values() if running.plan else ())
         ),
         "metrics": {device: _json_keys(values) for device, values in running.metrics.items()},
+        "unaccounted": running.unaccounted,
     }
 
 
