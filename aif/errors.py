@@ -240,6 +240,12 @@ class NotAuthorised(TrustError):
     code = "AIF-E0508"
 
 
+class PlainModelRefused(NotAuthorised):
+    """A model release that is not encrypted, where the site has not allowed such."""
+
+    code = "AIF-E0509"
+
+
 class PSAStatus(IntEnum):
     """Status codes (PSA Certified Status code API 1.0); 0 is success, errors are negative."""
 

@@ -22,10 +22,10 @@ import aif
 from aif.config import Catalogue, load_catalogue, load_inventory, load_workflow
 from aif.errors import AIFError, NotFound, TransportError
 from aif.model.aiw import Workflow
-from aif.model.inventory import Inventory
+from aif.model.inventory import Device, DeviceClass, Inventory
 from aif.model.placement import Placement
 from aif.protocol.appraisal import AppraisalPolicy
-from aif.protocol.deployment import Deployment, ModelRelease
+from aif.protocol.deployment import Deployment
 from aif.protocol.evidence import Component
 from aif.protocol.identifiers import id16
 from aif.protocol.topics import Up, UpTopic
@@ -39,18 +39,21 @@ from aif.runtime.devices import Site
 from aif.runtime.grants import GrantOffice, SessionKeys
 from aif.runtime.library import AIMLibrary
 from aif.runtime.logbook import LogBook
+from aif.runtime.part import ModelFetcher
 from aif.runtime.revocation import Taken, withdrawn
 from aif.runtime.session import void
 from aif.transport.base import LastWill, Transport
 from aif.trusted.attestation import RUNTIME_COMPONENT, Verifier, aim_component, model_component, part
 from aif.trusted.certificates import CertificateAuthority, Subject
 from aif.trusted.communication import CommunicationService
+from aif.trusted.content_keys import SiteVault
 from aif.trusted.measure import runtime_digest
-from aif.trusted.model_service import FIRMWARE_ABI, FIRMWARE_VERSION, ModelService
+from aif.trusted.model_service import FIRMWARE_ABI, FIRMWARE_VERSION, Download, ModelService
 from aif.trusted.security_engine import DeviceKeys, EngineSettings, SecurityEngine, make_identity
 from aif.trusted.state import DeviceState, StateFile
 from store.client import StoreClient
 from store.floors import Floors
+from store.sealing import hw_classes_of, sealing_of
 
 DEFAULT_HOME = ".aif"
 PACKAGE = Path(aif.__file__).resolve().parent
@@ -177,12 +180,6 @@ async def run_device(
             hint=f"provision it with `aif device add {name} --inventory {inventory}`",
         )
     log = LogBook(name, clock, log_stream)
-    models = ModelService(
-        home.device(name) / "models",
-        state,
-        device_id=id16("device", name),
-        hw_class_id=id16("hwclass", state.load().hw_class),
-    )
     will = LastWill(str(UpTopic(name, Up.STATUS)), b"gone", qos=1)
     with start_engine(home, name, clock, remote_disk) as engine:
         async with MQTTTransport(broker, client_id=name, will=will) as transport:
@@ -192,7 +189,7 @@ async def run_device(
                 engine=engine,
                 library=AIMLibrary(catalogue(aims)),
                 platform=EmulatedDevice(device, home.recordings, clock=clock, follow=follow, speed=speed),
-                models=models,
+                models=model_service(home, device, state, engine),
                 fetch=_model_fetcher(home.device(name), state, full_verification=device.forwards),
                 runtime_digest=runtime_digest(PACKAGE),
                 clock=clock,
@@ -203,22 +200,33 @@ async def run_device(
             await host.run()
 
 
-def _model_fetcher(
-    folder: Path, state: StateFile[DeviceState], *, full_verification: bool
-) -> Callable[[Deployment, ModelRelease, Callable[[int, int], None]], bytes]:
+def model_service(
+    home: Home, device: Device, state: StateFile[DeviceState], engine: SecurityEngine
+) -> ModelService:
+    """The slots of a device; those of a microcontroller hold plaintext, because it executes from them."""
+    return ModelService(
+        home.device(device.id) / "models",
+        state,
+        device_id=id16("device", device.id),
+        hw_class_id=id16("hwclass", state.load().hw_class),
+        open_in_place=engine.open_in_place if device.device_class is DeviceClass.MCU else None,
+    )
+
+
+def _model_fetcher(folder: Path, state: StateFile[DeviceState], *, full_verification: bool) -> ModelFetcher:
     """Gateways verify the Store's metadata; constrained devices rely on the ticket and the digest alone."""
 
-    def fetch(deployment: Deployment, release: ModelRelease, progress: Callable[[int, int], None]) -> bytes:
+    def fetch(deployment: Deployment, wanted: Download, progress: Callable[[int, int], None]) -> bytes:
         known = state.load()
         floors = Floors.from_document(json.loads(known.store_floors)) if known.store_floors else None
         client = StoreClient(
             deployment.store_url, folder / "store-cache", known.store_root or b"", floors=floors
         )
-        sha256 = release.sha256.hex()
+        sha256 = wanted.sha256.hex()
         if not full_verification:
-            return client.fetch_blob(sha256, release.bytes_, progress=progress)
+            return client.fetch_blob(sha256, wanted.bytes_, progress=progress)
         content = client.fetch(
-            release.path, expected_sha256=sha256, expected_length=release.bytes_, progress=progress
+            wanted.path, expected_sha256=sha256, expected_length=wanted.bytes_, progress=progress
         )
         seen = json.dumps(client.floors.to_document())
         state.update(lambda current: replace(current, store_floors=seen))
@@ -315,6 +323,7 @@ def build_controller(*, home: Home, transport: Transport, store_url: str, log: L
             sign_ticket=signer(state.ticket_seed),
             random=os.urandom,
             store_url=store_url,
+            vault=SiteVault(home.site, os.urandom),
         ),
         next_mapping_version=site.next_mapping_version,
         hw_class_of=lambda device: site.device(device).hw_class,
@@ -407,14 +416,22 @@ class ReferenceBook:
         release = self._client.newest(vendor, component)
         parameters = release.custom.get("parameters", {})
         arena = release.custom.get("arena_bytes", 0)
+        sealing = sealing_of(release)
         return ResolvedModel(
-            component,
-            release.path,
-            release.counter,
-            bytes.fromhex(release.sha256),
-            release.length,
-            arena if isinstance(arena, int) else 0,
-            {str(k): float(str(v)) for k, v in parameters.items()} if isinstance(parameters, Mapping) else {},
+            component=component,
+            path=release.path,
+            counter=release.counter,
+            sha256=bytes.fromhex(release.measurement),
+            bytes_=release.length if sealing is None else sealing.release.plaintext_bytes,
+            arena_bytes=arena if isinstance(arena, int) else 0,
+            stored_sha256=bytes.fromhex(release.sha256),
+            stored_bytes=release.length,
+            sealed=None if sealing is None else sealing.release,
+            key_commitment=b"" if sealing is None else sealing.key_commitment,
+            hw_classes=hw_classes_of(release),
+            parameters={str(k): float(str(v)) for k, v in parameters.items()}
+            if isinstance(parameters, Mapping)
+            else {},
         )
 
 

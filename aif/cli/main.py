@@ -44,6 +44,7 @@ GROUPS: dict[str, dict[str, Verb]] = {
         "mcu": Verb("mcu", "run one emulated microcontroller"),
         "broker": Verb("broker", "run the embedded MQTT broker on loopback"),
         "device": Verb("device", "add, enrol, show and revoke the devices of a site"),
+        "site": Verb("site", "take content keys from publishers, show and set the site's policy"),
         "trust": Verb("trust", "why a device is trusted or not; the audit log"),
         "deploy": Verb("deploy", "hand a workflow and its inventory to the Controller"),
         "status": Verb("status", "show workflows, AIMs and devices"),

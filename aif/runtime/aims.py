@@ -11,7 +11,8 @@ from aif.model.records import FixedArray, RecordType
 from aif.protocol.deployment import DeployedAIM
 from aif.runtime.library import AIMLibrary
 from aif.runtime.logbook import LogBook
-from aif.runtime.platform import Engine, Platform
+from aif.runtime.models import OpenModel
+from aif.runtime.platform import Engine, Sensors
 from aif.sdk import AIM, Crypto, Model, Sensor, Storage
 from aif.trusted.engine_owner import EngineOwner
 
@@ -20,7 +21,7 @@ class AIMContext:
     """What an AIM sees of the world (``sdk.Context``)."""
 
     def __init__(
-        self, owner: str, parameters: Mapping[str, ParameterValue], engine: Engine | None, platform: Platform,
+        self, owner: str, parameters: Mapping[str, ParameterValue], engine: Engine | None, platform: Sensors,
         requires: Requirements, log: LogBook, services: EngineOwner | None,
     ) -> None:  # fmt: skip
         self.parameters = parameters
@@ -95,11 +96,9 @@ def _tensor_shape(record: RecordType) -> tuple[int, ...]:
 class AIMFactory:
     """Makes AIM objects on one device; opens a fresh engine for every start."""
 
-    def __init__(
-        self, library: AIMLibrary, platform: Platform, log: LogBook, read_model: Callable[[str], bytes]
-    ) -> None:
+    def __init__(self, library: AIMLibrary, platform: Sensors, log: LogBook, open_model: OpenModel) -> None:
         self._library, self._platform, self._log = library, platform, log
-        self._read_model = read_model
+        self._open_model = open_model
         self._engines: dict[str, Engine] = {}
 
     def maker(
@@ -146,12 +145,8 @@ class AIMFactory:
 
     def _open(self, owner: str, deployed: DeployedAIM, implementation: Implementation) -> None:
         self.close(owner)
-        if deployed.model is None:
-            return
-        model = self._read_model(deployed.model.component)
-        self._engines[owner] = self._platform.open_engine(
-            owner, implementation, model, deployed.model.sha256, deployed.model.arena_bytes
-        )
+        if deployed.model is not None:
+            self._engines[owner] = self._open_model(owner, implementation, deployed.model)
 
     def close(self, owner: str) -> None:
         engine = self._engines.pop(owner, None)

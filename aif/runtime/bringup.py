@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from aif.errors import AIFError, StartFailed
+from aif.model.inventory import DeviceClass
 from aif.protocol import control
 from aif.protocol.control import InstalledRelease, Phase
 from aif.runtime.admission import Admission
@@ -115,7 +116,8 @@ class BringUp:
 
     def _facts(self, device: str) -> DeviceFacts:
         installed = tuple(self._means.admission.link(device).installed.values())
-        return DeviceFacts(self._means.hw_class_of(device), installed)
+        in_place = self._running.inventory.device(device).device_class is DeviceClass.MCU
+        return DeviceFacts(self._means.hw_class_of(device), installed, in_place)
 
     def _send_documents(self, plan: Plan) -> None:
         running = self._running
@@ -128,12 +130,14 @@ class BringUp:
                 running.status.pop(device, None)
                 running.dropped.discard(device)
             if running.phase(device) is None:
-                self._means.admission.send(device, control.Deploy(document))
+                running.sessions[device] = hello.session_public
+                keys = self._means.deployer.content_keys(plan, device, hello.session_public)
+                self._means.admission.send(device, control.Deploy(document, keys))
 
     def _note_installed(self, plan: Plan) -> None:
         for model in plan.models:
             self._means.admission.link(model.device).installed[model.component] = InstalledRelease(
-                model.component, model.counter, model.sha256, model.slot
+                model.component, model.counter, model.sha256, model.slot, model.ticket_digest
             )
 
     def _attest(self, plan: Plan) -> None:

@@ -32,6 +32,7 @@ from aif.runtime.hosted import HostedWorkflow
 from aif.runtime.instance import AIMInstance
 from aif.runtime.library import AIMLibrary
 from aif.runtime.logbook import LogBook
+from aif.runtime.models import DeviceModels
 from aif.runtime.part import ModelFetcher, Part, Resources
 from aif.runtime.platform import Platform
 from aif.runtime.session import DeviceSession
@@ -75,9 +76,10 @@ class Host:
             components=self._components, on_message=self._enqueue,
             limits=MCU_LIMITS if platform.device.device_class is DeviceClass.MCU else HOST_LIMITS,
         )  # fmt: skip
+        opened = DeviceModels(models, platform, engine)
         self._resources = Resources(
-            library, platform, models, engine, fetch, transport, self.session,
-            AIMFactory(library, platform, log, models.read), clock, log, asyncio.Lock(),
+            library, platform, models, opened, engine, fetch, transport, self.session,
+            AIMFactory(library, platform, log, opened.open), clock, log, asyncio.Lock(),
         )  # fmt: skip
         self._engine_watch = EngineWatch(
             engine, log=log, on_restart=self.session.renew, on_unfit=self._give_up
@@ -122,8 +124,11 @@ class Host:
 
     async def _handle(self, message: ControlMessage, tasks: asyncio.TaskGroup) -> None:
         match message:
-            case control.Deploy(document=document):
+            case control.Deploy(document=document, keys=keys):
+                self._resources.opened.take_keys(keys)
                 tasks.create_task(self._guarded(partial(self._deploy, document)))
+            case control.ModelKeys(keys=keys):
+                self._resources.opened.take_keys(keys)
             case control.Undeploy(aiw_id=aiw_id):
                 self._interrupt(aiw_id)
                 tasks.create_task(self._guarded(partial(self._undeploy, aiw_id)))

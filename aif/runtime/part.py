@@ -29,17 +29,18 @@ from aif.runtime.hosted import HostedWorkflow
 from aif.runtime.instance import AIMInstance
 from aif.runtime.library import AIMLibrary
 from aif.runtime.logbook import LogBook
+from aif.runtime.models import DeviceModels
 from aif.runtime.platform import Platform
 from aif.runtime.session import DeviceSession
 from aif.sdk import AIM
 from aif.transport.base import Received, Subscription, Transport
 from aif.trusted.communication import SecureReceiver
-from aif.trusted.model_service import ModelService, SlotLimits
+from aif.trusted.model_service import Download, ModelService, SlotLimits
 from aif.trusted.security_engine import SecurityEngine
 
 T = TypeVar("T")
-ModelFetcher = Callable[[Deployment, ModelRelease, Callable[[int, int], None]], bytes]
-"""Downloads one release; runs in a thread. The third argument is told (done, total) bytes."""
+ModelFetcher = Callable[[Deployment, Download, Callable[[int, int], None]], bytes]
+"""Downloads the bytes of one release; runs in a thread. The third argument is told (done, total) bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Resources:
     library: AIMLibrary
     platform: Platform
     models: ModelService
+    opened: DeviceModels
     engine: SecurityEngine
     fetch: ModelFetcher
     transport: Transport
@@ -101,7 +103,10 @@ class Part:
             clock=has.clock,
             log=has.log,
             make=lambda aim, _contract, _implementation: makers[aim.id],
-            blocks=lambda i: has.platform.engine_blocks(i) or bool(i.requires.services),
+            # models and services are behind the Security Engine, which is another process
+            blocks=lambda of: (
+                of.model is not None or bool(of.requires.services) or has.platform.engine_blocks(of)
+            ),
             on_state=on_state,
             on_boundary=has.session.send,
             connected=lambda: has.session.connected,
@@ -141,9 +146,15 @@ class Part:
 
         loop = asyncio.get_running_loop()
         limits = SlotLimits(has.platform.usage().flash_limit_bytes, _arena_limit(implementation))
-        fetch = has.fetch
+        fetch, deployment = has.fetch, self.deployment
         await _in_thread(
-            lambda: has.models.install(release, limits, lambda r: fetch(self.deployment, r, progress))
+            lambda: has.models.install(
+                release,
+                limits,
+                lambda wanted: fetch(deployment, wanted, progress),
+                wrapped_key=has.opened.key(release.component),
+                plain_models=deployment.plain_models,
+            )
         )
 
     async def discard(self, has: Resources) -> None:

@@ -37,6 +37,7 @@ from aif.protocol.evidence import Component
 from aif.protocol.grant import Grant
 from aif.protocol.identifiers import id16
 from aif.protocol.numbers import HOST_LIMITS, AuthMode, ChannelLimits
+from aif.protocol.ticket import ticket_digest
 from aif.protocol.topics import (
     Attestation,
     AttestationTopic,
@@ -56,6 +57,9 @@ from aif.trusted.security_engine import SecurityEngine
 from aif.trusted.state import DeviceState, StateFile
 
 HELLO_INTERVAL_S = 1.0
+NO_TICKET = bytes(32)
+"""Stands for the digest of a ticket, of a release that was given up."""
+
 HEARTBEAT_INTERVAL_S = 1.0
 CONTROLLER_SILENCE_S = 6.0
 """Without a sealed word from the Controller for this long, the device says Hello again."""
@@ -343,7 +347,12 @@ class DeviceSession:
 
     async def _say_hello(self) -> None:
         state = self._state.load()
-        installed = tuple(InstalledRelease(m.component, m.counter, m.sha256, m.slot) for m in state.installed)
+        installed = tuple(
+            InstalledRelease(
+                m.component, m.counter, m.sha256, m.slot, ticket_digest(m.ticket) if m.ticket else NO_TICKET
+            )
+            for m in state.installed
+        )
         hello = Hello(
             self.device,
             self._boot_id,

@@ -21,7 +21,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 
 from aif.errors import AIMFailed, NotConnected, StartFailed
-from aif.protocol.control import Phase, SignalAIMs
+from aif.protocol.control import ModelKeys, Phase, SignalAIMs
 from aif.protocol.lifecycle import Signal, State, WorkflowState
 from aif.runtime.books import ChannelBook, channel_books, figure, output_books
 from aif.runtime.bringup import Absences, Means, check_devices, emptied
@@ -29,6 +29,9 @@ from aif.runtime.grants import MAX_FRAMES, RENEWAL_S
 from aif.runtime.links import Trust
 from aif.runtime.logbook import LogBook
 from aif.runtime.workflows import RunningWorkflow
+
+KEYS_REPEATED_S = 5.0
+"""For this long after a device has a new session its model keys are sent with every look at it."""
 
 _ENDED = (State.STOPPED, State.FAILED)
 _AT_WORK = (State.RUNNING, State.DEGRADED)
@@ -54,6 +57,7 @@ class Supervisor:
         self._signals_ms = now_ms
         self._away: frozenset[str] = frozenset()
         self._sessions: dict[str, bytes] = {}
+        self._keys_until_ms: dict[str, float] = {}
 
     async def run(self) -> tuple[WorkflowState, str]:
         """Start every AIM and watch until the end.
@@ -89,6 +93,7 @@ class Supervisor:
                 break
             rejected = [d for d in away if self._rejected(d)]
             self._renew(away, lost, rejected)
+            self._send_model_keys(present)
             self._repeat_signals(present)
             self._end_orphans(present, [*lost, *rejected])
             await self._means.changes.pulse(1.0)
@@ -162,6 +167,21 @@ class Supervisor:
         changed = any(self._sessions.get(device, key) != key for device, key in now.items())
         self._sessions |= now
         return changed
+
+    def _send_model_keys(self, present: list[str]) -> None:
+        """Keys of its models for a device whose Security Engine was started anew; said a few times."""
+        running, now_ms = self._running, self._means.clock.monotonic_ms()
+        for device in present:
+            hello = self._means.admission.link(device).hello
+            if hello is None or running.plan is None:
+                continue
+            if running.sessions.get(device) != hello.session_public:
+                running.sessions[device] = hello.session_public
+                self._keys_until_ms[device] = now_ms + KEYS_REPEATED_S * 1000
+            if now_ms < self._keys_until_ms.get(device, 0.0):
+                keys = self._means.deployer.content_keys(running.plan, device, hello.session_public)
+                if keys:
+                    self._means.admission.send(device, ModelKeys(keys))
 
     def _repeat_signals(self, present: list[str]) -> None:
         """PAUSE and RESUME again, where a device has not followed."""

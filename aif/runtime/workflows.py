@@ -68,6 +68,8 @@ class RunningWorkflow:
     paused_aims: set[str] = field(default_factory=set)
     boots: dict[str, bytes] = field(default_factory=dict)
     """The boot of each device whose AIMs belong to this workflow; another boot has lost them."""
+    sessions: dict[str, bytes] = field(default_factory=dict)
+    """The session of each device that its model keys were last wrapped for."""
     dropped: set[str] = field(default_factory=set)
     """Devices that confirmed that nothing of this workflow is left on them."""
     without: frozenset[str] = frozenset()

@@ -77,6 +77,7 @@ class Dispatcher:
             "model_begin": models.begin,
             "model_chunks": models.add_chunks,
             "model_finish": lambda handle: [_descriptions(side) for side in models.finish(handle)],
+            "open_in_place": models.open_in_place,
             "infer": models.infer,
             "reset": models.reset,
             "accept": models.accept,

@@ -235,7 +235,7 @@ class SecurityEngine:
 
         Args:
             ticket: as it was installed.
-            wrapped_key: the content key for this session; empty for a release that was loaded here before.
+            wrapped_key: the content key for this session.
             chunks: all sealed chunks, in order.
             runtime: name of an inference runtime.
 
@@ -243,7 +243,7 @@ class SecurityEngine:
             TrustError: not for this device, older than the accepted release, or not what was signed.
             LengthOrHashMismatch: chunks are missing, or the whole is not what was signed.
             EngineError, ResourceExceeded: the inference engine refused it.
-            PSAError: ``INSUFFICIENT_MEMORY``, ``DOES_NOT_EXIST``, ``COMMUNICATION_FAILURE``.
+            PSAError: ``INSUFFICIENT_MEMORY``, ``COMMUNICATION_FAILURE``.
         """
         handle = int(self.call("model_begin", ticket, wrapped_key, runtime))
         try:
@@ -255,6 +255,22 @@ class SecurityEngine:
                 self.call("unload", handle)
             raise
         return ProtectedModel(self, handle, _descriptions(inputs), _descriptions(outputs))
+
+    def open_in_place(self, ticket: bytes, wrapped_key: bytes, chunks: Iterable[bytes]) -> Iterable[bytes]:
+        """Plaintext chunks of a sealed release, for a device that executes models from its slots.
+
+        Args:
+            ticket: of the release.
+            wrapped_key: the content key for this session, wrapped for this use.
+            chunks: all sealed chunks, in order.
+
+        Raises:
+            TrustError: not for this device, session or use, or not what was signed.
+            RemoteProtocolError: malformed.
+            PSAError: ``COMMUNICATION_FAILURE``.
+        """
+        for first, batch in _batches(chunks):
+            yield from self.call("open_in_place", ticket, wrapped_key, first, batch)
 
     def call(self, operation: str, *arguments: object) -> Any:
         """One request and its answer, as CBOR values; the methods above say what there is.

@@ -129,13 +129,17 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 @dataclass(frozen=True, slots=True)
 class InstalledModel:
-    """A release that was verified and rests in a slot of this device."""
+    """A release that was verified and rests in a slot of this device.
+
+    ``sha256`` and ``bytes_`` are those of the plaintext; ``ticket`` is the one that brought it.
+    """
 
     component: str
     counter: int
     sha256: bytes
     bytes_: int
     slot: str
+    ticket: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ from aif.protocol.appraisal import (
     appraise,
     verify_result,
 )
+from aif.protocol.content_keys import open_hand_over
 from aif.protocol.control import (
     AIMReport,
     BoundaryRecord,
@@ -48,6 +49,8 @@ from aif.protocol.control import (
     Keyed,
     LogLine,
     Metrics,
+    ModelKey,
+    ModelKeys,
     Phase,
     Progress,
     SignalAIMs,
@@ -180,6 +183,21 @@ def _ticket() -> Decoder:
 
     errors = (RemoteProtocolError, TrustError, ResourceExceeded)
     return Decoder("ticket", seeds, lambda: feed, errors, craft)
+
+
+def _hand_over() -> Decoder:
+    seed = _vector("content_key", "hand_over")
+    context = blake2b(b"AIF-CKEY-1", digest_size=32).digest()
+    tree = cbor2.loads(unwrap(seed, vectors.SESSION_SK, context))
+
+    def feed(data: bytes) -> None:
+        open_hand_over(data, vectors.SESSION_SK)
+
+    def craft(rng: Random) -> bytes:
+        body = written(rng, damaged_tree(rng, tree))
+        return wrap(body, vectors.SESSION_PK, vectors.EPHEMERAL_SK, context)
+
+    return Decoder("hand-over", (seed,), lambda: feed, (RemoteProtocolError, TrustError), craft)
 
 
 def _payload(data: bytes, *, tagged: bool) -> Tree:
@@ -327,10 +345,13 @@ DEPLOYMENT = Deployment(
     (_REMOTE,),
     (BoundaryPort("out", "b.z", is_output=True),),
 )  # fmt: skip
-HELLO = Hello("mcu-1", bytes(16), bytes(32), bytes(32), 5, 3, (InstalledRelease("g", 4, bytes(32), "A"),))
+HELLO = Hello(
+    "mcu-1", bytes(16), bytes(32), bytes(32), 5, 3, (InstalledRelease("g", 4, bytes(32), "A", bytes(32)),)
+)
 MESSAGES: tuple[ControlMessage, ...] = (
     Heartbeat(5),
-    Deploy(b"document"),
+    Deploy(b"document", (ModelKey("g", bytes(80)),)),
+    ModelKeys((ModelKey("g", bytes(80)),)),
     SignalAIMs("aiw", "", Signal.START),
     Undeploy("aiw"),
     BoundaryRecord("aiw", "out", 5, b"record"),
@@ -346,7 +367,7 @@ MESSAGES: tuple[ControlMessage, ...] = (
 STATES: tuple[DeviceState | SiteState, ...] = (
     DeviceState(
         "mcu-1", "board/arch", bytes(32), None, b"root",
-        installed=(InstalledModel("g", 4, bytes(32), 10, "A"),),
+        installed=(InstalledModel("g", 4, bytes(32), 10, "A", b"ticket"),),
     ),
     SiteState(
         "site", bytes(32), bytes(32), bytes(32), bytes(32), bytes(32),
@@ -444,6 +465,7 @@ _MAKERS: Mapping[str, Callable[[], Decoder]] = {
     "cose:untagged": partial(_cose, tagged=False),
     "grant": _grant,
     "ticket": _ticket,
+    "hand-over": _hand_over,
     "evidence": _evidence,
     "attestation request": _attestation_request,
     "attestation result": _attestation_result,

@@ -20,10 +20,9 @@ import pytest
 from aif import __version__
 from aif.authoring.publication import Publisher
 from aif.cli import _wiring as wiring
-from aif.cli._publishing import open_or_create_store
+from aif.cli._publishing import open_publisher
 from aif.config import load_catalogue, load_inventory, load_workflow
 from aif.emulator.device import EmulatedDevice
-from aif.protocol.identifiers import id16
 from aif.protocol.lifecycle import FINAL_WORKFLOW_STATES, WorkflowState
 from aif.protocol.topics import Up, UpTopic
 from aif.runtime.clock import SystemClock
@@ -36,7 +35,6 @@ from aif.runtime.logbook import LogBook
 from aif.transport.base import LastWill
 from aif.transport.memory import MemoryBroker, MemoryTransport
 from aif.trusted.measure import runtime_digest
-from aif.trusted.model_service import ModelService
 from aif.trusted.security_engine import SecurityEngine
 from store.server import StoreServer
 
@@ -228,7 +226,7 @@ class BenchSite:
 
     @property
     def publisher(self) -> Publisher:
-        return Publisher(open_or_create_store(self.home), wiring.VENDOR, wiring.now)
+        return open_publisher(self.home)
 
     def publish(self) -> None:
         publisher = self.publisher
@@ -298,10 +296,7 @@ class BenchSite:
             engine=engine,
             library=AIMLibrary(load_catalogue([aims or self.aims])),
             platform=EmulatedDevice(device, self.home.recordings, clock=clock),
-            models=ModelService(
-                self.home.device(name) / "models", state,
-                device_id=id16("device", name), hw_class_id=id16("hwclass", state.load().hw_class),
-            ),
+            models=wiring.model_service(self.home, device, state, engine),
             fetch=wiring._model_fetcher(self.home.device(name), state, full_verification=True),
             runtime_digest=runtime_digest(runtime),
             clock=clock,

@@ -131,7 +131,7 @@ def factory(tmp_path: Path, bench: Bench, log: io.StringIO | None = None) -> AIM
     (tmp_path / "module.py").write_text(MODULE)
     (tmp_path / "aim.yaml").write_text("schema: 1\n")
     book = LogBook("left", VirtualClock(), log or io.StringIO())
-    return AIMFactory(AIMLibrary(Folders(CONTRACT, tmp_path)), bench, book, lambda _: b"model")
+    return AIMFactory(AIMLibrary(Folders(CONTRACT, tmp_path)), bench, book, bench.open_engine)
 
 
 def made(tmp_path: Path, bench: Bench, aim: DeployedAIM, implementation: Implementation = GLUED) -> AIM:

@@ -39,6 +39,7 @@ from aif.errors import (
 from aif.protocol import cbor
 from aif.protocol.appraisal import AppraisalPolicy
 from aif.protocol.chunks import SealedRelease, seal_model
+from aif.protocol.content_keys import KeyUse, wrap_content_key
 from aif.protocol.control import Hello, sign_hello
 from aif.protocol.cose import parse1
 from aif.protocol.grant import Grant, Role, RosterRow, issue_grant
@@ -129,10 +130,12 @@ class Package:
     ticket: bytes
     chunks: tuple[bytes, ...]
 
-    def wrapped(self, session_pk: bytes, key: bytes = CONTENT_KEY) -> bytes:
+    def wrapped(self, session_pk: bytes, key: bytes = CONTENT_KEY, *, use: KeyUse = KeyUse.RUN) -> bytes:
         payload = parse1(self.ticket, tagged=False, max_bytes=512).unverified_payload
         digest = hashlib.blake2b(payload, digest_size=32).digest()
-        return wrap(key, session_pk, os.urandom(32), digest)
+        if len(key) != 32:
+            return wrap(key, session_pk, os.urandom(32), digest)
+        return wrap_content_key(key, session_pk, os.urandom(32), digest, use)
 
 
 def package(
@@ -539,12 +542,12 @@ def test_every_wrong_part_of_a_release_is_refused(engine: SecurityEngine, model:
     handle = engine.call("model_begin", good.ticket, wrapped, "tflite")
     with refused(PSAStatus.SERVICE_FAILURE):
         engine.call("model_chunks", handle, 0, [1])
-    with refused(PSAStatus.DOES_NOT_EXIST):  # and none of the attempts left its key behind
+    with pytest.raises(RemoteProtocolError):  # and none of the attempts left its key behind
         attempt(good, b"", good.chunks)()
 
 
 @pytest.mark.integration
-def test_accepted_releases_and_their_keys_survive_the_engine(
+def test_accepted_releases_survive_the_engine_and_content_keys_do_not(
     own_engine: SecurityEngine, model: bytes
 ) -> None:
     older, newer = package(model, 5), package(model, 6)
@@ -565,13 +568,30 @@ def test_accepted_releases_and_their_keys_survive_the_engine(
         accepted.infer([bytes(8)])
     with pytest.raises(RollbackDetected):
         load(own_engine, older)
-    again = own_engine.load_model(newer.ticket, b"", newer.chunks, runtime="tflite")
+    with pytest.raises(DecryptionFailed):  # a key is for one session
+        own_engine.load_model(newer.ticket, newer.wrapped(session_pk), newer.chunks, runtime="tflite")
+    again = load(own_engine, newer)
     assert len(again.infer([bytes(8)])[0]) == 4
     again.accept()  # once more changes nothing
     for number in range(31):
         load(own_engine, package(model, component=f"m{number}"))
     with refused(PSAStatus.INSUFFICIENT_MEMORY):
         load(own_engine, newer)
+
+
+@pytest.mark.integration
+def test_plaintext_leaves_only_under_a_key_for_that_use(engine: SecurityEngine, model: bytes) -> None:
+    sealed = package(model)
+    run = sealed.wrapped(engine.session_pk)
+    in_place = sealed.wrapped(engine.session_pk, use=KeyUse.IN_PLACE)
+    assert b"".join(engine.open_in_place(sealed.ticket, in_place, sealed.chunks)) == model
+    with pytest.raises(DecryptionFailed):
+        list(engine.open_in_place(sealed.ticket, run, sealed.chunks))
+    with pytest.raises(DecryptionFailed):
+        engine.load_model(sealed.ticket, in_place, sealed.chunks, runtime="tflite")
+    for other in (package(model, device=bytes(16)), package(model, signer=GRANT_KEY)):
+        with pytest.raises((NotAuthorised, SignatureInvalid)):
+            list(engine.open_in_place(other.ticket, in_place, sealed.chunks))
 
 
 @pytest.mark.integration

@@ -14,6 +14,7 @@ from nacl.bindings import crypto_scalarmult_base
 from nacl.signing import SigningKey
 
 from aif.protocol.appraisal import build_result, issue_result
+from aif.protocol.content_keys import ContentKey, KeyUse, commitment, seal_hand_over, wrap_content_key
 from aif.protocol.cose import sign1
 from aif.protocol.enrolment import Anchors, EnrolmentRequest, EnrolmentResponse, build_request, build_response
 from aif.protocol.evidence import (
@@ -66,6 +67,7 @@ def documents() -> dict[str, dict[str, str | int | bool]]:
         "enrolment": _enrolment(),
         "ticket": _ticket(ModelAEAD.CHACHA20_POLY1305),
         "ticket_plain": _ticket(ModelAEAD.NONE),
+        "content_key": _content_key(),
     }
 
 
@@ -218,6 +220,23 @@ def _ticket(aead: ModelAEAD) -> dict[str, str | int | bool]:
         "ticket_pk": bytes(TICKET_KEY.verify_key).hex(),
         "now_s": NOW_S,
         "ticket": data.hex(),
+    }
+
+
+def _content_key() -> dict[str, str | int | bool]:
+    key, digest, release_id = bytes(range(32)), bytes([12]) * 32, bytes([13]) * 32
+    wraps = {use.name.lower(): wrap_content_key(key, SESSION_PK, EPHEMERAL_SK, digest, use) for use in KeyUse}
+    return {
+        "session_sk": SESSION_SK.hex(),
+        "content_key": key.hex(),
+        "ticket_digest": digest.hex(),
+        **{name: blob.hex() for name, blob in wraps.items()},
+        "release_id": release_id.hex(),
+        "commitment": commitment(key, release_id).hex(),
+        "path": "aim/tinyaif/gesture/4",
+        "hand_over": seal_hand_over(
+            [ContentKey("aim/tinyaif/gesture/4", key)], SESSION_PK, EPHEMERAL_SK
+        ).hex(),
     }
 
 
