@@ -23,6 +23,7 @@ def serve_device(
     aims: Sequence[Path],
     follow: bool,
     speed: float | None,
+    remote_disk: Path | None,
     must_be_mcu: bool = False,
 ) -> int:
     """Run one device's AIMs until a signal ends it.
@@ -55,6 +56,7 @@ def serve_device(
                 aims=aims,
                 follow=follow,
                 speed=speed,
+                remote_disk=remote_disk.resolve() if remote_disk else None,
                 log_stream=wiring.stderr(),
             )
         )

@@ -39,4 +39,14 @@ KeyOption = Annotated[
     Path | None, typer.Option("--key", help="PEM file of its key. Default: the file of the certificate.")
 ]
 InventoryOption = Annotated[Path, typer.Option("--inventory", help="Inventory file.")]
+RemoteDiskOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--remote-disk",
+        exists=True,
+        file_okay=False,
+        writable=True,
+        help="Folder where a remote disk is mounted; AIMs keep sealed data there.",
+    ),
+]
 DEFAULT_BROKER = "mqtt://127.0.0.1:1883"

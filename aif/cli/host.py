@@ -15,6 +15,7 @@ from aif.cli._options import (
     HomeOption,
     InventoryOption,
     KeyOption,
+    RemoteDiskOption,
 )
 
 app = typer.Typer(add_completion=False)
@@ -32,6 +33,7 @@ def host(
     ca: CAOption = None,
     cert: CertOption = None,
     key: KeyOption = None,
+    remote_disk: RemoteDiskOption = None,
 ) -> int:
     """Run one device's AIMs until stopped (Ctrl-C)."""
     from aif.cli._broker_access import BrokerOptions
@@ -45,4 +47,5 @@ def host(
         aims=aims,
         follow=follow,
         speed=speed,
+        remote_disk=remote_disk,
     )

@@ -15,6 +15,7 @@ from aif.cli._options import (
     HomeOption,
     InventoryOption,
     KeyOption,
+    RemoteDiskOption,
 )
 
 app = typer.Typer(add_completion=False)
@@ -34,6 +35,7 @@ def mcu(
     ca: CAOption = None,
     cert: CertOption = None,
     key: KeyOption = None,
+    remote_disk: RemoteDiskOption = None,
 ) -> int:
     """Run one emulated microcontroller until stopped (Ctrl-C)."""
     from aif.cli._broker_access import BrokerOptions
@@ -47,5 +49,6 @@ def mcu(
         aims=aims,
         follow=follow,
         speed=speed,
+        remote_disk=remote_disk,
         must_be_mcu=True,
     )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -42,3 +43,18 @@ def status(
         for device, part in workflow["devices"].items():
             aims = ", ".join(f"{aim} {state}" for aim, state in part["aims"].items())
             print(f"    {device:<12} {part['phase']:<10} {aims}")
+        for trouble in troubles(workflow):
+            print(f"    {trouble}")
+
+
+def troubles(workflow: Mapping[str, Any]) -> Iterator[str]:
+    """What went wrong on the channels of a workflow, one line per consumer and channel."""
+    for device, figures in workflow["metrics"].items():
+        for name, seen in figures.get("channels", {}).items():
+            counts = {"lost": seen.get("lost", 0), **seen.get("causes", {})}
+            words = ", ".join(f"{cause} {count:,}" for cause, count in counts.items() if count)
+            if words:
+                yield f"{name} at {device}: {words}"
+    for device, channels in workflow["unaccounted"].items():
+        for name, count in channels.items():
+            yield f"{name} at {device}: {count:,} lost without a word"

@@ -36,7 +36,14 @@ from aif.config.fields import (
     under,
 )
 from aif.model.aim import Join, Profile, Runtime, SecurityNeed, StateKind
-from aif.model.ports import DEFAULT_QUEUE_DEPTH, MAX_PAYLOAD_BYTES, MAX_QUEUE_DEPTH, AuthMode, Overflow
+from aif.model.ports import (
+    DEFAULT_QUEUE_DEPTH,
+    MAX_PAYLOAD_BYTES,
+    MAX_QUEUE_DEPTH,
+    AuthMode,
+    LocalPolicy,
+    Overflow,
+)
 
 Arch = Literal[
     "any", "x86-64", "aarch64", "armv6-m", "armv7-m", "armv7e-m", "armv8-m.main", "armv8.1-m.main", "rv32",
@@ -206,6 +213,9 @@ class RequiresEntry(Table):
     actuators: list[Word] = Field(default_factory=list)
     radios: list[Word] = Field(default_factory=list)
     storage: StorageEntry | None = None
+    services: Annotated[
+        list[Literal["storage", "crypto"]], Field(description="trusted services that it uses")
+    ] = Field(default_factory=list)
 
 
 class ImplementationEntry(Table):
@@ -301,7 +311,7 @@ class TopologyEntry(Table):
 class BundleEntry(Table):
     """When waiting messages leave as one frame; max_messages 1 turns bundling off."""
 
-    max_messages: Annotated[int, Field(ge=1, le=255)] = 64
+    max_messages: Annotated[int, Field(ge=1, le=1024)] = 64
     max_delay_ms: Annotated[MsOrZero, Field(le=10_000)] = 1.0
     max_bytes: Annotated[Bytes, Field(ge=1, le=MAX_PAYLOAD_BYTES)] = 32_768
 
@@ -315,6 +325,9 @@ class ChannelEntry(Table):
     qos: Annotated[Literal[0, 1], Field(description="MQTT quality of service")] = 0
     bundle: BundleEntry = BundleEntry()
     delay: Annotated[int, Field(ge=0, le=MAX_QUEUE_DEPTH, description="records; legalises a cycle")] = 0
+    local: Annotated[Literal["plain", "sealed"], Field(description="between AIMs of one host")] = (
+        LocalPolicy.PLAIN.value
+    )
 
     @property
     def auth_mode(self) -> AuthMode | None:

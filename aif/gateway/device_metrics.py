@@ -8,10 +8,10 @@ Invariant: any shape can be read; histograms hold only buckets that exist.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from aif.gateway.event_fields import count, entries, mapping
+from aif.gateway.event_fields import count, entries, mapping, text
 from aif.runtime.metrics import MAX_BUCKET, Histogram
 from aif.runtime.platform import Usage
 
@@ -26,10 +26,15 @@ class AIMFigures:
 
 @dataclass(frozen=True, slots=True)
 class ChannelFigures:
-    """What arrived over one sealed channel; latency is from the sender's write to delivery."""
+    """What arrived over one sealed channel; latency is from the sender's write to delivery.
+
+    ``troubles`` counts what did not arrive as it should: ``lost`` messages, and frames by the cause of their
+    refusal.
+    """
 
     records: int
     latency_us: Histogram
+    troubles: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +77,9 @@ def read_metrics(values: Mapping[str, Any]) -> DeviceMetrics:
         },
         {
             name: ChannelFigures(
-                count(mapping(seen).get("records")), _histogram(mapping(seen).get("latency_us"))
+                count(mapping(seen).get("records")),
+                _histogram(mapping(seen).get("latency_us")),
+                _troubles(mapping(seen)),
             )
             for name, seen in entries(values.get("channels"))
         },
@@ -81,6 +88,11 @@ def read_metrics(values: Mapping[str, Any]) -> DeviceMetrics:
         if usage
         else None,
     )
+
+
+def _troubles(seen: Mapping[str, Any]) -> dict[str, int]:
+    causes = {"lost": seen.get("lost"), **{text(name): n for name, n in entries(seen.get("causes"))}}
+    return {name: count(n) for name, n in causes.items() if count(n)}
 
 
 def _histogram(value: object) -> Histogram:

@@ -11,7 +11,7 @@ of the run.
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -185,7 +185,8 @@ class RunRecord:
             for name, seen in metrics.channels.items():
                 before = whole.get(name, ChannelFigures(0, Histogram()))
                 latency = merged([before.latency_us, seen.latency_us])
-                whole[name] = ChannelFigures(max(before.records, seen.records), latency)
+                troubles = Counter(before.troubles) + Counter(seen.troubles)
+                whole[name] = ChannelFigures(max(before.records, seen.records), latency, troubles)
         return dict(sorted(whole.items()))
 
     def aims(self) -> dict[str, AIMFigures]:

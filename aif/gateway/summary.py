@@ -32,7 +32,8 @@ def summary(record: RunRecord, *, wire: WireReport | None = None) -> dict[str, A
         ``workflow``, ``state``, ``seconds``, ``devices``, ``windows``, ``accuracy`` and the rates in
         ``anomaly`` (shares 0..1, null for a workflow whose outputs are not scored), ``messages``,
         ``channels`` and ``end_to_end`` (latency in ms), ``models``, ``attestation``, ``placement``,
-        ``aims``, ``memory`` per device.
+        ``aims``, ``memory`` per device. A channel's ``troubles`` are messages lost and frames refused, by
+        cause.
     """
     score, messages = record.score, record.messages()
     return {
@@ -57,7 +58,11 @@ def summary(record: RunRecord, *, wire: WireReport | None = None) -> dict[str, A
             "frames_watched": wire.messages if wire else None,
         },
         "channels": {
-            name: {**_latency_ms(seen.latency_us), "records": seen.records}
+            name: {
+                **_latency_ms(seen.latency_us),
+                "records": seen.records,
+                "troubles": dict(seen.troubles),
+            }
             for name, seen in record.channels().items()
         },
         "end_to_end": _latency_ms(record.end_to_end_us),

@@ -59,6 +59,10 @@ def _headlines(content: Mapping[str, Any], signs: Glyphs) -> Iterable[Text]:
         f"  {counts['sealed']:,} messages sealed, {counts['verified']:,} verified, ",
         cells.trouble("rejected", counts["rejected"]), ", ", cells.trouble("lost", counts["lost"]),
     )  # fmt: skip
+    for name, seen in content["channels"].items():
+        if seen["troubles"]:
+            causes = ", ".join(f"{cause} {n:,}" for cause, n in sorted(seen["troubles"].items()))
+            yield Text(f"  {name.replace('->', signs.arrow)}: {causes}", style="yellow")
     yield _wire(counts["plaintext_on_wire"], counts["frames_watched"])
     yield _placement(content["placement"])
 

@@ -341,4 +341,5 @@ def _joined(way: tuple[_Stretch, ...]) -> ChannelSpec:
         max(spec.qos for spec in specs),
         next((spec.bundle for spec in specs if spec.bundle != BundleSettings()), BundleSettings()),
         sum(spec.delay_records for spec in specs),
+        max(spec.local for spec in specs),  # "sealed" is the greater word
     )

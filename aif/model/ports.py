@@ -105,6 +105,15 @@ class Port:
     optional: bool = False
 
 
+class LocalPolicy(StrEnum):
+    """What a channel does between two AIMs in one process; between processes everything is sealed."""
+
+    PLAIN = "plain"
+    """The reader gets the writer's value itself."""
+    SEALED = "sealed"
+    """Records are encoded, sealed, opened and decoded as if the ends were on two devices."""
+
+
 @dataclass(frozen=True, slots=True)
 class BundleSettings:
     """When waiting messages leave as one frame; ``max_messages`` 1 turns bundling off."""
@@ -119,7 +128,8 @@ class ChannelSpec:
     """One connection from an output Port to an input Port.
 
     ``auth`` None means the default (aead for one consumer, else signed). ``delay_records`` > 0 declares
-    that the reader starts with that many empty turns, which is what makes a cycle legal.
+    that the reader starts with that many empty turns, which is what makes a cycle legal. ``local`` says what
+    happens when both ends are on one host; between hosts every channel is sealed.
     """
 
     source: PortRef
@@ -128,6 +138,7 @@ class ChannelSpec:
     qos: int = 0
     bundle: BundleSettings = BundleSettings()
     delay_records: int = 0
+    local: LocalPolicy = LocalPolicy.PLAIN
 
     def __str__(self) -> str:
         return f"{self.source} -> {self.destination}"

@@ -20,6 +20,7 @@ from itertools import accumulate, pairwise
 from aif.errors import LocalProtocolError, RemoteProtocolError
 from aif.protocol.frame import Buffer
 from aif.protocol.numbers import (
+    BUNDLE_BUSY_TURNS,
     BUNDLE_DEFAULT_BYTES,
     BUNDLE_DEFAULT_DELAY_MS,
     BUNDLE_DEFAULT_MESSAGE_BYTES,
@@ -101,14 +102,23 @@ class BundlePolicy:
 
 
 class Bundler:
-    """Collects messages of one channel and says which batches leave now.
+    """Collects messages of one channel and says which batches leave now, and when the rest does.
 
     A batch is a list of payloads for ``ChannelSender.seal_batch``: one becomes a data frame, several a
-    bundle. A message that finds nothing sent in the last ``max_delay_ms`` leaves at once, so ping-pong
-    traffic pays no timer; a message too large for the policy first flushes what is waiting, so order holds.
+    bundle. A message too large for the policy first flushes what is waiting, so order holds.
+
+    Messages come in turns: a turn begins with a message and ends with ``flush``, which the owner calls when
+    ``wait_ms`` is over: 0 means as soon as whatever runs now has run. The first message of a turn leaves at
+    once and those behind it wait for the end of the turn, so neither an answer nor a burst ever waits for a
+    timer. Only a stream whose messages come one per turn, more than ``BUNDLE_BUSY_TURNS`` turns within
+    ``max_delay_ms``, is worth a wait of that long; it goes on while it fills bundles. One message found
+    waiting alone was not a stream: its sender waits for an answer, so the next guess needs twice the turns.
     """
 
-    __slots__ = ("_batch", "_bytes", "_capacity", "_oldest_ms", "_policy", "_sent_ms")
+    __slots__ = (
+        "_batch", "_busy", "_bytes", "_capacity", "_filled", "_oldest_ms", "_open", "_policy", "_since_ms",
+        "_threshold", "_turns",
+    )  # fmt: skip
 
     def __init__(self, policy: BundlePolicy, max_frame_bytes: int) -> None:
         self._policy = policy
@@ -116,37 +126,66 @@ class Bundler:
         self._batch: list[Buffer] = []
         self._bytes = _COUNT_BYTES
         self._oldest_ms = 0.0
-        self._sent_ms = float("-inf")
+        self._open = False
+        self._busy = False
+        self._filled = False
+        self._turns = 0
+        self._since_ms = float("-inf")
+        self._threshold = BUNDLE_BUSY_TURNS
 
     def add(self, payload: Buffer, now_ms: float) -> list[list[Buffer]]:
         """Take a message; the batches to send now, oldest first (often none)."""
-        cost = _LENGTH_BYTES + len(payload)
         policy = self._policy
-        batch = self._batch
-        if not batch and now_ms - self._sent_ms >= policy.max_delay_ms:
-            self._sent_ms = now_ms
+        if policy.max_messages == 1:
             return [[payload]]
-        if len(payload) > policy.max_message_bytes or _COUNT_BYTES + cost > self._capacity:
-            out = self.flush(now_ms)
-            self._sent_ms = now_ms
-            return [*out, [payload]]
-        out = self.flush(now_ms) if self._bytes + cost > self._capacity else []
+        if not self._open:
+            self._open = True
+            if not self._holds_turn(now_ms):
+                return [[payload]]
+        size = len(payload)
+        cost = _LENGTH_BYTES + size
+        if size > policy.max_message_bytes or _COUNT_BYTES + cost > self._capacity:
+            return [*self._take(), [payload]]
+        out = self._take() if self._bytes + cost > self._capacity else []
         batch = self._batch
         if not batch:
             self._oldest_ms = now_ms
         batch.append(payload)
         self._bytes += cost
         if len(batch) >= policy.max_messages or now_ms - self._oldest_ms >= policy.max_delay_ms:
-            out += self.flush(now_ms)
+            out += self._take()
         return out
 
-    def due_ms(self) -> float | None:
-        """Time at which ``flush`` must be called, or None while nothing waits."""
-        return self._oldest_ms + self._policy.max_delay_ms if self._batch else None
+    def _holds_turn(self, now_ms: float) -> bool:
+        """Whether even the first message of a turn waits, because turns come thick and fast."""
+        if not self._busy:
+            if now_ms - self._since_ms >= self._policy.max_delay_ms:
+                self._since_ms, self._turns = now_ms, 0
+            self._turns += 1
+            self._busy = self._turns > self._threshold
+        self._oldest_ms = now_ms
+        return self._busy
 
-    def flush(self, now_ms: float) -> list[list[Buffer]]:
-        """Everything that waits: at the due time, at port close, before a watermark and an epoch switch."""
+    def _take(self) -> list[list[Buffer]]:
+        """The batch that is full, if one waits; the turn goes on."""
         if not self._batch:
             return []
-        out, self._batch, self._bytes, self._sent_ms = [self._batch], [], _COUNT_BYTES, now_ms
+        self._filled = True
+        out, self._batch, self._bytes = [self._batch], [], _COUNT_BYTES
+        return out
+
+    def wait_ms(self, now_ms: float) -> float | None:
+        """Time from now at which ``flush`` must be called, 0 for the end of this turn; None outside one."""
+        if not self._open:
+            return None
+        return max(0.0, self._oldest_ms + self._policy.max_delay_ms - now_ms) if self._busy else 0.0
+
+    def flush(self) -> list[list[Buffer]]:
+        """Everything that waits: at the end of a turn, at port close, before a watermark and a new epoch."""
+        if self._busy and not self._filled and len(self._batch) < BUNDLE_BUSY_TURNS:
+            self._busy, self._turns = False, 0
+            if len(self._batch) == 1:
+                self._threshold *= 2
+        out = self._take()
+        self._open = self._filled = False
         return out

@@ -5,8 +5,9 @@ epoch, sender, window, AEAD, signature, window update, plaintext, delivery. Does
 never answers a frame. Not safe for concurrent use.
 
 Invariants: nothing is raised for a bad frame, every drop has exactly one counter; a frame changes state only
-after its tag and signature were good (frames that wait for their roster aside, which are bounded); no counter
-is delivered twice; every loss a watermark shows is reported once.
+after its tag and signature were good (frames that wait for their roster aside, which are bounded), so in
+signed mode nobody but the producer can change any; no counter is delivered twice; every loss a watermark
+shows is reported once.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from aif.protocol.events import (
     ControlReceived,
     LossReport,
 )
-from aif.protocol.fragment import Fragment, Reassembler, decode_fragment
+from aif.protocol.fragment import Reassembler, decode_fragment
 from aif.protocol.frame import MINIMUM_BYTES, SIGNED_TYPES, Buffer, digest, first_byte_verdicts
 from aif.protocol.numbers import (
     CONTROL_BODY_BYTES,
@@ -49,7 +50,7 @@ from aif.protocol.watermark import decode_watermark
 
 _SIGNED_TYPES = frozenset(int(kind) for kind in SIGNED_TYPES)
 _WATERMARKS = (FrameType.WATERMARK, FrameType.WATERMARK_SIGNED)
-_FRAGMENTS = (FrameType.FRAGMENT, FrameType.LAST_FRAGMENT_SIGNED)
+_FRAGMENTS = (FrameType.FRAGMENT, FrameType.FRAGMENT_SIGNED)
 _BUNDLES = (FrameType.BUNDLE, FrameType.BUNDLE_SIGNED)
 
 
@@ -64,6 +65,8 @@ class ReceiverStatistics:
     lost_messages: int
     provisional_gap_frames: int
     """Frames that are missing so far but not counted as lost yet."""
+    unknown_losses: int
+    """Loss reports without a number of messages: only the senders know how many these were."""
     dropped_events: int
     causes: dict[Cause, int]
     """Drops and findings by cause, without zeros."""
@@ -97,7 +100,8 @@ class ChannelReceiver:
         self._causes = dict.fromkeys(Cause, 0)
         self._held = HeldFrames()
         self._events: deque[ChannelEvent] = deque()
-        self._dropped_events = 0
+        self._dropped_events = self._unknown_losses = 0
+        self._ended: set[int] = set()
         self._reassembler = Reassembler(limits)
         self._verified = self._messages = 0
         self._closed_frames = self._closed_messages = 0
@@ -131,6 +135,8 @@ class ChannelReceiver:
             for index, row in known.items()
             if index not in {peer.index for peer in kept}
         ]
+        for peer in fresh:
+            peer.ledger.ended = peer.index in self._ended
         if self._epoch is not None and epoch > self._epoch:
             self._close_previous()
             self._previous, self._previous_ends_ms = self._epoch, now_ms + EPOCH_GRACE_MS
@@ -153,6 +159,12 @@ class ChannelReceiver:
                 peer.retire_ms = now_ms if at_once else now_ms + RETIRE_GRACE_MS
                 if at_once:
                     self._close(peer)
+
+    def close(self) -> list[ChannelEvent]:
+        """The receiver leaves: settle what is open and fetch what happened. Nothing is accepted any more."""
+        for peer in self._peers.values():
+            self._close(peer, by_choice=True)
+        return self._fetch()
 
     # --- what the broker says ---------------------------------------------------------------------
 
@@ -187,6 +199,9 @@ class ChannelReceiver:
                 self._close(peer)
         if self._previous is not None and now_ms >= self._previous_ends_ms:
             self._close_previous()
+        return self._fetch()
+
+    def _fetch(self) -> list[ChannelEvent]:
         events = list(self._events)
         self._events.clear()
         return events
@@ -199,6 +214,7 @@ class ChannelReceiver:
             lost_frames=self._closed_frames + sum(ledger.lost_frames for ledger in ledgers),
             lost_messages=self._closed_messages + sum(ledger.lost_messages for ledger in ledgers),
             provisional_gap_frames=sum(ledger.provisional_gap_frames for ledger in ledgers),
+            unknown_losses=self._unknown_losses,
             dropped_events=self._dropped_events,
             causes={cause: count for cause, count in self._causes.items() if count},
         )
@@ -228,7 +244,7 @@ class ChannelReceiver:
         try:
             plaintext = peer.opener.open(body)
             if signed:
-                self._verify(peer, kind, frame, body, plaintext)
+                peer.opener.verify(body, frame[-SIGNATURE_BYTES:])
         except (DecryptionFailed, SignatureInvalid) as error:
             self._causes[_TRUST_CAUSES[type(error)]] += 1
             return []
@@ -239,7 +255,7 @@ class ChannelReceiver:
         elif kind in _WATERMARKS:
             return self._watermark(peer, counter, plaintext, now_ms)
         else:
-            messages = self._parse(peer, kind, frame, plaintext, now_ms)
+            messages = self._parse(peer, kind, plaintext, now_ms)
         if self._checkpoint:
             peer.ledger.accepted(counter, len(messages), now_ms, digest(body))
             self._end_if_stopped(peer)
@@ -290,64 +306,36 @@ class ChannelReceiver:
             self._note([CloneSuspected(self._channel, peer.index, peer.epoch, counter)])
         return []
 
-    def _verify(self, peer: Peer, kind: int, frame: bytes, body: bytes, plaintext: bytes) -> None:
-        signature = frame[-SIGNATURE_BYTES:]
-        if kind != FrameType.LAST_FRAGMENT_SIGNED:
-            peer.opener.verify(body, signature)
-            return
-        # covers the whole message: checked now if this completes it, else when the missing piece comes
-        try:
-            piece = decode_fragment(plaintext, self._limits.max_message_bytes)
-        except RemoteProtocolError:
-            return  # dropped and counted as malformed in its turn
-        covered = self._reassembler.covered_if_complete(peer.opener.tail, piece, digest(body))
-        if covered is not None:
-            peer.opener.verify(body, signature, digest(covered))
-
     # --- plaintexts -------------------------------------------------------------------------------
 
-    def _parse(self, peer: Peer, kind: int, frame: bytes, plaintext: bytes, now_ms: float) -> list[bytes]:
+    def _parse(self, peer: Peer, kind: int, plaintext: bytes, now_ms: float) -> list[bytes]:
         try:
             if kind in _BUNDLES:
                 return decode_bundle(plaintext)
             if kind in _FRAGMENTS:
-                return self._fragment(peer, kind, frame, plaintext, now_ms)
-            self._control(peer, plaintext)
+                return self._fragment(peer, plaintext, now_ms)
+            self._control(peer, plaintext, now_ms)
         except RemoteProtocolError as error:
             self._causes[Cause(error.counter)] += 1
-        except SignatureInvalid:  # of a last fragment that had to wait for its predecessors
-            self._causes[Cause.FRAME_SIGNATURE] += 1
         return []
 
-    def _fragment(self, peer: Peer, kind: int, frame: bytes, plaintext: bytes, now_ms: float) -> list[bytes]:
+    def _fragment(self, peer: Peer, plaintext: bytes, now_ms: float) -> list[bytes]:
         piece = decode_fragment(plaintext, self._limits.max_message_bytes)
-        signed = kind == FrameType.LAST_FRAGMENT_SIGNED
-        last = piece.index == piece.total - 1
-        if signed != last and (signed or self._mode is AuthMode.SIGNED):
-            raise RemoteProtocolError("last fragment and signature differ", counter=Cause.FRAGMENT_ORDER)
         key = peer.opener.tail
-        body = frame[:-SIGNATURE_BYTES] if signed else frame
-        frame_digest = b"" if self._mode is AuthMode.AEAD else digest(body)
-        pending = None
-        if signed and self._reassembler.covered_if_complete(key, piece, frame_digest) is None:
-            pending = (body[:HEADER_BYTES], frame[-SIGNATURE_BYTES:])
-        self._make_room(key, piece)
-        whole = self._reassembler.add(key, piece, frame_digest, pending=pending, now_ms=now_ms)
-        if whole is None:
-            return []
-        if whole.pending is not None:
-            header, signature = whole.pending
-            peer.opener.verify(header, signature, digest(whole.covered))
-        return [whole.message]
-
-    def _make_room(self, key: bytes, piece: Fragment) -> None:
         if self._reassembler.make_room(key, piece):
             self._causes[Cause.FRAGMENT_SIZE] += 1
+        message = self._reassembler.add(key, piece, now_ms=now_ms)
+        return [] if message is None else [message]
 
-    def _control(self, peer: Peer, plaintext: bytes) -> None:
+    def _control(self, peer: Peer, plaintext: bytes, now_ms: float) -> None:
         if not 1 <= len(plaintext) <= 1 + CONTROL_BODY_BYTES or plaintext[0] not in set(ControlCode):
             raise RemoteProtocolError("control frame is malformed", counter=Cause.FRAME_TYPE)
         code = ControlCode(plaintext[0])
+        if code is ControlCode.END_OF_STREAM:  # its final watermark is due, and may be lost
+            peer.ledger.ended = True
+            self._ended.add(peer.index)
+            if peer.retire_ms is None:
+                peer.retire_ms = now_ms + RETIRE_GRACE_MS
         self._note([ControlReceived(self._channel, peer.index, peer.epoch, code, plaintext[1:])])
 
     def _watermark(self, peer: Peer, counter: int, plaintext: bytes, now_ms: float) -> list[bytes]:
@@ -362,9 +350,9 @@ class ChannelReceiver:
 
     # --- leaving ----------------------------------------------------------------------------------
 
-    def _close(self, peer: Peer) -> None:
+    def _close(self, peer: Peer, *, by_choice: bool = False) -> None:
         if peer.refused is None:
-            self._note(peer.ledger.close())
+            self._note(peer.ledger.close(by_choice=by_choice))
         peer.refused = peer.refused or Cause.FRAME_SENDER
         self._causes[Cause.FRAGMENT_TIMEOUT] += self._reassembler.forget_sender(peer.opener.tail)
 
@@ -389,6 +377,7 @@ class ChannelReceiver:
         for event in events:
             if isinstance(event, LossReport):
                 self._causes[event.reason] += 1
+                self._unknown_losses += event.messages is None
             elif isinstance(event, AuthFailure):
                 self._causes[event.cause] += 1
             elif isinstance(event, ChannelSilent):

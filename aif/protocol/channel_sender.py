@@ -1,11 +1,12 @@
 """The sending end of one channel: payloads in, frames out.
 
-Decides type, counter and signature of every frame. Does not decide when to send (``Bundler``,
-``WatermarkSchedule``) and does no I/O. Not safe for concurrent use.
+Decides type, counter and signature of every frame, and after how many of them a watermark stands. Does not
+decide when to send (``Bundler``, ``WatermarkSchedule``) and does no I/O. Not safe for concurrent use.
 
 Invariants: the counter is taken before sealing, so a frame that fails or is never published consumes it and
 no (key, nonce) repeats; an object never starts over: a new epoch, boot or mapping gets a new key and a new
-object; an old frame is never sealed again.
+object; an old frame is never sealed again; what ``seal_batch`` and ``seal_fragments`` return never holds more
+than ``interval_frames`` frames without a watermark, so that a receiver can check every checkpoint.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from aif.protocol.numbers import (
     ControlCode,
     FrameType,
 )
-from aif.protocol.watermark import CHAIN_LABEL, Watermark, chain_start
+from aif.protocol.watermark import CHAIN_LABEL, Watermark, chain_start, interval_frames
 
 _MINIMUM_FRAME = SIGNED_OVERHEAD_BYTES + WATERMARK_BYTES + DIGEST_BYTES
 
@@ -48,12 +49,13 @@ class ChannelSender:
         "_counter",
         "_data",
         "_first",
+        "_fragment",
+        "_interval",
         "_limit",
         "_max_frame_bytes",
         "_max_message_bytes",
         "_max_payload",
         "_message_id",
-        "_mode",
         "_overhead",
         "_sealer",
         "_watermark",
@@ -91,17 +93,18 @@ class ChannelSender:
         if max_frame_bytes < _MINIMUM_FRAME:
             raise LocalProtocolError(f"max_frame_bytes {max_frame_bytes} is below {_MINIMUM_FRAME}")
         self._sealer = FrameSealer(channel, epoch, sender, key, sign_key)
-        self._mode = mode
         self._aead = mode is AuthMode.AEAD
         signed = mode is AuthMode.SIGNED
         self._data = FrameType.DATA_SIGNED if signed else FrameType.DATA
         self._bundle = FrameType.BUNDLE_SIGNED if signed else FrameType.BUNDLE
+        self._fragment = FrameType.FRAGMENT_SIGNED if signed else FrameType.FRAGMENT
         self._watermark = FrameType.WATERMARK if self._aead else FrameType.WATERMARK_SIGNED
         self._control = FrameType.CONTROL if self._aead else FrameType.CONTROL_SIGNED
         self._overhead = SIGNED_OVERHEAD_BYTES if signed else OVERHEAD_BYTES
         self._limit = min(max_frames, COUNTER_LIMIT)
         self._max_frame_bytes, self._max_message_bytes = max_frame_bytes, max_message_bytes
         self._max_payload = max_frame_bytes - self._overhead
+        self._interval = interval_frames(mode)
         self._counter = 0
         self._first = 0
         self._message_id = 0
@@ -151,35 +154,45 @@ class ChannelSender:
         return frame
 
     def seal_fragments(self, message: Buffer) -> list[bytes]:
-        """One message in as many frames as it needs; all of them or, on error, none."""
+        """One message in all the frames it needs, and the watermarks due between them; on error none."""
         if len(message) > self._max_message_bytes:
             raise LocalProtocolError(
                 f"a message of {len(message)} bytes exceeds the limit of {self._max_message_bytes} bytes"
             )
         chunk = self._max_payload - FRAGMENT_HEADER_BYTES
         plaintexts = list(encode_fragments(self._message_id, message, chunk))
-        if len(plaintexts) > self.remaining_frames:
+        count = len(plaintexts)
+        if count + (self.open_frames + count) // self._interval > self.remaining_frames:
             raise self._exhausted()
         self._message_id = (self._message_id + 1) & 0xFFFF_FFFF
-        if self._mode is AuthMode.SIGNED:
-            frames = [self._frame(FrameType.FRAGMENT, plaintext) for plaintext in plaintexts[:-1]]
-            frames.append(self._last_fragment(plaintexts[-1], frames))
-        else:
-            frames = [self._frame(FrameType.FRAGMENT, plaintext) for plaintext in plaintexts]
-        self.messages += 1
+        frames: list[bytes] = []
+        for number, plaintext in enumerate(plaintexts, start=1):
+            frames.append(self._frame(self._fragment, plaintext))
+            self.messages += number == count
+            self._add_watermark(frames)
         return frames
 
     def seal_batch(self, payloads: Sequence[Buffer]) -> list[bytes]:
-        """Whatever frames carry these messages best: a batch of the ``Bundler``, or any other sequence."""
-        if len(payloads) > 1 and bundle_bytes(payloads) <= self._max_payload:
-            return [self.seal_bundle(payloads)]
+        """Whatever frames carry these messages best: a batch of the ``Bundler``, or any other sequence.
+
+        A watermark stands behind the frame that makes it due by count.
+        """
         frames: list[bytes] = []
+        if len(payloads) > 1 and bundle_bytes(payloads) <= self._max_payload:
+            frames.append(self.seal_bundle(payloads))
+            self._add_watermark(frames)
+            return frames
         for payload in payloads:
             if len(payload) <= self._max_payload:
                 frames.append(self.seal(payload))
+                self._add_watermark(frames)
             else:
                 frames += self.seal_fragments(payload)
         return frames
+
+    def _add_watermark(self, frames: list[bytes]) -> None:
+        if self._counter - self._first >= self._interval:
+            frames.append(self.seal_watermark())
 
     def seal_watermark(self, *, final: bool = False) -> bytes:
         """What has been sent since the last watermark; ``final`` when the sender leaves or the epoch ends."""
@@ -213,14 +226,6 @@ class ChannelSender:
         if not _SIGNS[kind]:
             return body
         return body + self._sealer.signature(body)
-
-    def _last_fragment(self, plaintext: bytes, frames: list[bytes]) -> bytes:
-        """Signed over the digests of all fragments, so that one signature covers the whole message."""
-        counter = self._counter
-        self._counter = counter + 1
-        body = self._sealer.seal(FrameType.LAST_FRAGMENT_SIGNED, counter, plaintext)
-        covered = digest(b"".join(digest(frame) for frame in (*frames, body)))
-        return body + self._sealer.signature(body, covered)
 
     def _exhausted(self) -> LocalProtocolError:
         return LocalProtocolError(

@@ -80,4 +80,16 @@ class ControlReceived:
     body: bytes
 
 
-ChannelEvent = LossReport | ChannelSilent | AuthFailure | CloneSuspected | ControlReceived
+@dataclass(frozen=True, slots=True)
+class ForgeriesRefused:
+    """Frames whose tag or signature was wrong; told once a second at most, however many there are.
+
+    ``over_budget``: more of them came in this second than this class of device should have to open.
+    """
+
+    channel: bytes
+    frames: int
+    over_budget: bool
+
+
+ChannelEvent = LossReport | ChannelSilent | AuthFailure | CloneSuspected | ControlReceived | ForgeriesRefused

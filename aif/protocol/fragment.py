@@ -2,11 +2,10 @@
 
     0..3 message id u32 | 4..5 index u16 | 6..7 total u16 | 8..11 message length u32 | bytes
 
-Decides layout, completeness and what is given up. Does not verify the signature of a last fragment: it says
-which digests that signature must cover. Time is an argument.
+Decides layout, completeness and what is given up. Does not authenticate: a piece comes here only after its
+own frame was good. Time is an argument.
 
-Invariants: a message is complete only with all indices and the exact length; in signed mode the last index
-comes only in the signed type, so nothing is complete without a signature; memory stays below
+Invariants: a message is complete only with all indices and the exact length; memory stays below
 ``REASSEMBLY_BYTES`` per channel whatever is announced, because only received bytes are kept.
 """
 
@@ -40,17 +39,6 @@ class Fragment:
     total: int
     message_bytes: int
     chunk: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Assembled:
-    """A complete message, and the signature that still has to be verified before it may be delivered."""
-
-    message: bytes
-    covered: bytes
-    """Digests of all its frames in index order."""
-    pending: tuple[bytes, bytes] | None
-    """(header, signature) of a last fragment that came before its predecessors."""
 
 
 def encode_fragments(message_id: int, message: Buffer, chunk_bytes: int) -> Iterator[bytes]:
@@ -91,9 +79,8 @@ class _Partial:
     total: int
     message_bytes: int
     dies_ms: float
-    pieces: dict[int, tuple[bytes, bytes]] = field(default_factory=dict)
+    pieces: dict[int, bytes] = field(default_factory=dict)
     kept_bytes: int = 0
-    pending: tuple[bytes, bytes] | None = None
 
     def fits(self, piece: Fragment) -> Cause | None:
         if (piece.total, piece.message_bytes) != (self.total, self.message_bytes):
@@ -119,32 +106,12 @@ class Reassembler:
     def __len__(self) -> int:
         return len(self._partials)
 
-    def covered_if_complete(self, sender: object, piece: Fragment, frame_digest: bytes) -> bytes | None:
-        """Digests a signature on ``piece`` must cover, if it is the piece still missing; else None."""
-        partial = self._partials.get((sender, piece.message_id))
-        if partial is None:
-            return frame_digest if piece.total == 1 else None
-        if len(partial.pieces) + 1 != partial.total or partial.fits(piece) is not None:
-            return None
-        pieces = partial.pieces | {piece.index: (b"", frame_digest)}
-        return b"".join(pieces[index][1] for index in range(partial.total))
-
-    def add(
-        self,
-        sender: object,
-        piece: Fragment,
-        frame_digest: bytes,
-        *,
-        pending: tuple[bytes, bytes] | None,
-        now_ms: float,
-    ) -> Assembled | None:
+    def add(self, sender: object, piece: Fragment, *, now_ms: float) -> bytes | None:
         """Keep a piece; the message if it is complete now.
 
         Args:
             sender: whose piece it is.
             piece: checked by ``decode_fragment``.
-            frame_digest: digest of its frame without signature; empty where no signature will be checked.
-            pending: (header, signature) of a signed last fragment that was not verified yet.
             now_ms: starts the life of a new partial message.
 
         Raises:
@@ -164,15 +131,12 @@ class Reassembler:
             raise _refused(Cause.FRAGMENT_SIZE)
         self._partials[key] = candidate
         self._held_bytes += cost
-        candidate.pieces[piece.index] = (piece.chunk, frame_digest)
+        candidate.pieces[piece.index] = piece.chunk
         candidate.kept_bytes += len(piece.chunk)
-        candidate.pending = pending or candidate.pending
         if len(candidate.pieces) < candidate.total:
             return None
         self._forget(key)
-        ordered = [candidate.pieces[index] for index in range(candidate.total)]
-        message = b"".join(chunk for chunk, _ in ordered)
-        return Assembled(message, b"".join(covered for _, covered in ordered), candidate.pending)
+        return b"".join(candidate.pieces[index] for index in range(candidate.total))
 
     def make_room(self, sender: object, piece: Fragment) -> bool:
         """Give up the sender's oldest partial message if ``piece`` starts one too many; whether it did."""

@@ -53,7 +53,7 @@ SIGNED_TYPES = frozenset(
     {
         FrameType.DATA_SIGNED,
         FrameType.BUNDLE_SIGNED,
-        FrameType.LAST_FRAGMENT_SIGNED,
+        FrameType.FRAGMENT_SIGNED,
         FrameType.WATERMARK_SIGNED,
         FrameType.CONTROL_SIGNED,
     }
@@ -62,7 +62,7 @@ SIGNED_TYPES = frozenset(
 
 ALLOWED_TYPES: dict[AuthMode, frozenset[FrameType]] = {
     AuthMode.AEAD: frozenset(FrameType) - SIGNED_TYPES,
-    AuthMode.SIGNED: SIGNED_TYPES | {FrameType.FRAGMENT},
+    AuthMode.SIGNED: SIGNED_TYPES,
     AuthMode.CHECKPOINT: frozenset(FrameType) - {FrameType.WATERMARK, FrameType.CONTROL},
 }
 """What a receiver accepts in each mode; a mode never falls back to a weaker one."""
@@ -161,19 +161,14 @@ class FrameSealer:
         head = self._heads[kind] + count
         return head + self._encrypt(self._nonce + count, plaintext, self._aad + head)
 
-    def signature(self, body: bytes, covered: bytes | None = None) -> bytes:
-        """Ed25519 signature over what ``seal`` returned.
-
-        Args:
-            body: header, ciphertext and tag.
-            covered: 32-byte digest to sign instead of that of ciphertext and tag (last fragment).
-        """
+    def signature(self, body: bytes) -> bytes:
+        """Ed25519 signature over what ``seal`` returned: header, ciphertext and tag."""
         if self._sign_key is None:
             raise LocalProtocolError(
                 "this frame must be signed, but the sender has no frame-sign key",
                 hint="give the channel the sign key listed in its roster",
             )
-        covered = digest(memoryview(body)[HEADER_BYTES:]) if covered is None else covered
+        covered = digest(memoryview(body)[HEADER_BYTES:])
         return self._sign_key.sign(b"AIF1-SIG" + self._aad + body[:HEADER_BYTES] + covered).signature
 
 
@@ -201,15 +196,15 @@ class FrameOpener:
         except InvalidTag as error:
             raise DecryptionFailed("frame does not open") from error
 
-    def verify(self, body: bytes, signature: bytes, covered: bytes | None = None) -> None:
-        """Check the signature of a frame; arguments as in ``FrameSealer.signature``.
+    def verify(self, body: bytes, signature: bytes) -> None:
+        """Check the signature of a frame over its header, ciphertext and tag.
 
         Raises:
             SignatureInvalid: it is not this sender's, or no verify key is known.
         """
         if self._verify_key is None or len(signature) != SIGNATURE_BYTES:
             raise SignatureInvalid("frame signature cannot be checked")
-        covered = digest(memoryview(body)[HEADER_BYTES:]) if covered is None else covered
+        covered = digest(memoryview(body)[HEADER_BYTES:])
         try:
             self._verify_key.verify(b"AIF1-SIG" + self._aad + body[:HEADER_BYTES] + covered, signature)
         except CryptoError as error:

@@ -79,6 +79,7 @@ class SenderLedger:
         "_unverified",
         "base",
         "channel",
+        "ended",
         "final",
         "finished",
         "lost_frames",
@@ -96,6 +97,8 @@ class SenderLedger:
         """A final watermark came."""
         self.finished = False
         """... and everything up to it is settled."""
+        self.ended = False
+        """The stream has ended, in this epoch or before: silence is no news."""
         self.stopped: Cause | None = None
         """Why delivery from this sender has ended (checkpoint mode)."""
         self.lost_frames = 0
@@ -203,7 +206,7 @@ class SenderLedger:
     def poll(self, now_ms: float) -> Iterator[ChannelEvent]:
         """Settle what can be settled, and notice silence."""
         yield from self._settle(now_ms)
-        if self.final or self.stopped or self._silent:
+        if self.final or self.stopped or self.ended or self._silent:
             return
         # a sender in traffic owes a watermark every second, an idle one every ten
         since, period = (
@@ -215,13 +218,22 @@ class SenderLedger:
             self._silent = True
             yield ChannelSilent(self.channel, self._sender, self._epoch, now_ms - self._heard_ms)
 
-    def close(self) -> Iterator[ChannelEvent]:
-        """Settle everything now: no further frame of this sender will be accepted."""
+    def close(self, *, by_choice: bool = False) -> Iterator[ChannelEvent]:
+        """Settle everything now: no further frame of this sender will be accepted.
+
+        Without a final watermark nobody here knows how much was sent, and the report says so.
+
+        Args:
+            by_choice: the receiver leaves, the sender may go on: what it sends from now on is not lost, so
+                only holes and silence are worth a report.
+        """
         yield from self._settle(float("inf"))
-        if self.final or self.stopped:
-            return
         top = self.window.top
         frames = max(0, top + 1 - self.base - self._open_frames)
+        nothing_sent = self.ended and top < 0
+        in_order = by_choice and not frames and not self._silent
+        if self.final or self.stopped or nothing_sent or in_order:
+            return
         self.lost_frames += frames
         yield LossReport(
             self.channel, self._sender, self._epoch, self.base, top, frames, None, Cause.LOSS_TAIL

@@ -84,13 +84,17 @@ def chain_link(previous: bytes, digests: Iterable[bytes]) -> bytes:
     return digest(b"".join((CHAIN_LABEL, previous, *digests)))
 
 
+def interval_frames(mode: AuthMode) -> int:
+    """Frames after which ``ChannelSender`` seals a watermark by itself."""
+    return CHECKPOINT_FRAMES if mode is AuthMode.CHECKPOINT else WATERMARK_FRAMES
+
+
 class WatermarkSchedule:
-    """When a sender owes a watermark: 1 s with traffic, 10 s idle, or after a number of frames."""
+    """When time makes a sender owe a watermark: after 1 s with traffic, after 10 s idle."""
 
-    __slots__ = ("_frames", "_last_ms")
+    __slots__ = ("_last_ms",)
 
-    def __init__(self, mode: AuthMode, now_ms: float) -> None:
-        self._frames = CHECKPOINT_FRAMES if mode is AuthMode.CHECKPOINT else WATERMARK_FRAMES
+    def __init__(self, now_ms: float) -> None:
         self._last_ms = now_ms
 
     def due_ms(self, open_frames: int) -> float:
@@ -99,8 +103,6 @@ class WatermarkSchedule:
         Args:
             open_frames: frames since the last watermark (``ChannelSender.open_frames``).
         """
-        if open_frames >= self._frames:
-            return float("-inf")
         return self._last_ms + (WATERMARK_TRAFFIC_MS if open_frames else WATERMARK_IDLE_MS)
 
     def sent(self, now_ms: float) -> None:

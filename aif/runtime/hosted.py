@@ -1,8 +1,9 @@
 """One workflow's part on this device: instances, their ports, and the channels between them.
 
 Built from a verified deployment document and the AIM contracts on this device. Neighbours hand values over
-as they are; what leaves or enters the device is encoded canonically and goes through the Communication
-Service. The end of a stream travels like data: over a final watermark, or directly.
+as they are; what leaves or enters the device, or travels on a channel with ``local: sealed``, is encoded
+canonically and goes through the Communication Service. The end of a stream travels like data: over a final
+watermark, or directly.
 
 Without a connection to the broker, an AIM that writes to another device waits, and so does the end of its
 stream; neither is sent into the void.
@@ -11,13 +12,13 @@ stream; neither is sent into the void.
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from aif.errors import AIFError, CreationFailed, NotConnected, QueueFull, TransportError
+from aif.errors import AIFError, CreationFailed, GrantExhausted, NotConnected, QueueFull, TransportError
 from aif.model.aim import AIMMetadata, Implementation
 from aif.model.codec import Codec, compile_record
 from aif.model.handover import conforming
@@ -26,9 +27,10 @@ from aif.protocol import message
 from aif.protocol.bundle import BundlePolicy
 from aif.protocol.control import BoundaryRecord
 from aif.protocol.deployment import DeployedAIM, Deployment, RemoteChannel
-from aif.protocol.events import ChannelEvent, ControlReceived, LossReport
+from aif.protocol.events import ChannelEvent, ControlReceived
 from aif.protocol.lifecycle import ALIVE_STATES, State
 from aif.protocol.numbers import ControlCode
+from aif.runtime.books import channel_name, log_channel_event
 from aif.runtime.clock import Clock
 from aif.runtime.instance import AIMInstance, StateListener
 from aif.runtime.library import AIMLibrary
@@ -86,6 +88,7 @@ class HostedWorkflow:
         self._senders: defaultdict[str, list[SecureSender]] = defaultdict(list)
         self._readers: defaultdict[str, list[InputPort]] = defaultdict(list)
         self._boundary_inputs: dict[str, tuple[Codec, list[InputPort]]] = {}
+        self._boundary_written: Counter[str] = Counter()
         self.finished = asyncio.Event()
         with self._abandon_on_error():
             for deployed in deployment.aims:
@@ -169,6 +172,7 @@ class HostedWorkflow:
             sealed = SealedChannel(
                 channel.channel_id, channel.topic, channel.auth, channel.qos,
                 BundlePolicy(channel.max_messages, channel.max_delay_ms, channel.max_bytes),
+                channel.within_host,
             )  # fmt: skip
             if channel.source_device == here:
                 source = self._output(channel.source)
@@ -219,14 +223,17 @@ class HostedWorkflow:
             payload = message.pack(record.t_us, self._clock.time_us(), encoded)
             # the record waits here, and with it the AIM, until the connection is back: a frame that is sealed
             # and not sent would count as lost
-            while not self._connected():
-                await self._clock.sleep(CONNECTION_POLL_S)
-            try:
-                sender.send(payload)
-            except NotConnected:
-                return  # lost in this very moment; the next watermark says so
-            except TransportError as full:
-                raise QueueFull(f"{end}: {full}", hint="send less often, or bundle more") from full
+            while True:
+                while not self._can_send(sender):
+                    await self._clock.sleep(CONNECTION_POLL_S)
+                try:
+                    return sender.send(payload)
+                except GrantExhausted:
+                    await self._clock.sleep(CONNECTION_POLL_S)  # so does the record until the next grant
+                except NotConnected:
+                    return None  # lost in this very moment; the next watermark says so
+                except TransportError as full:
+                    raise QueueFull(f"{end}: {full}", hint="send less often, or bundle more") from full
 
         return deliver
 
@@ -235,6 +242,7 @@ class HostedWorkflow:
 
         async def deliver(record: Message) -> None:
             encoded = codec.encode(record.value)
+            self._boundary_written[name] += 1
             self._on_boundary(BoundaryRecord(self.deployment.aiw_id, name, record.t_us, encoded))
 
         return deliver
@@ -262,11 +270,11 @@ class HostedWorkflow:
                 entry.ended = True
                 for port in entry.ports:
                     port.finish()
-        elif isinstance(event, LossReport):
-            self._log.warning(
-                "records lost", channel=entry.channel.topic, frames=event.frames, messages=event.messages,
-                reason=str(event.reason),
-            )  # fmt: skip
+        else:
+            log_channel_event(self._log, event, entry.channel.topic)
+
+    def _can_send(self, sender: SecureSender) -> bool:
+        return sender.channel.within_host or self._connected()
 
     def boundary_input(self, record: BoundaryRecord) -> None:
         """A record that the User Agent wrote to an input of the workflow; empty ends the stream."""
@@ -289,7 +297,7 @@ class HostedWorkflow:
 
     def send_ends(self) -> None:
         """Say that streams have ended; what cannot be said without a connection waits for the next call."""
-        for sender in list(self._unfinished) if self._connected() else ():
+        for sender in list(filter(self._can_send, self._unfinished)):
             try:
                 sender.finish()
             except NotConnected:
@@ -354,31 +362,31 @@ class HostedWorkflow:
         channels = {}
         for entry in self.remote_inputs.values():
             seen = figures({entry.channel.channel_id})
-            channels[_name(entry.channel)] = {
+            channels[channel_name(entry.channel)] = {
                 "records": entry.metrics.records,
                 "invalid": entry.metrics.invalid,
                 "verified": seen.verified_messages,
                 "lost": seen.lost_messages,
+                "causes": {cause: count for cause, count in seen.causes.items() if count},
                 "latency_us": entry.metrics.latency_us.plain(),
                 "age_us": entry.metrics.age_us.plain(),
             }
         deployed = self.deployment
         sent = {
-            _name(c): figures({c.channel_id}).sealed_messages
+            channel_name(c): figures({c.channel_id}).sealed_messages
             for c in deployed.remote_channels
             if c.source_device == deployed.device
         }
         seen = figures({c.channel_id for c in deployed.remote_channels})
         messages = {
-            "sealed": seen.sealed_messages, "verified": seen.verified_messages,
+            "sealed": seen.sealed_messages, "frames": seen.sealed_frames, "verified": seen.verified_messages,
             "rejected": seen.rejected_frames, "lost": seen.lost_messages,
             "causes": {cause: count for cause, count in seen.causes.items() if count},
         }  # fmt: skip
-        return {"aims": aims, "channels": channels, "sent": sent, "messages": messages}
-
-
-def _name(channel: RemoteChannel) -> str:
-    return f"{channel.source} -> {', '.join(channel.destinations)}"
+        return {
+            "aims": aims, "channels": channels, "sent": sent, "messages": messages,
+            "outputs": dict(self._boundary_written),
+        }  # fmt: skip
 
 
 def _preload(port: InputPort, empty_turns: int) -> None:

@@ -94,7 +94,14 @@ async def try_aim(
     clock = _TrialClock()
     log = LogBook(contract.name, clock)
     bench = _Bench(clock, sensors or {})
-    factory = AIMFactory(library, bench, log, lambda _component: model or b"")
+    factory = AIMFactory(
+        library,
+        bench,
+        log,
+        lambda owner, of, release: bench.open_engine(
+            owner, of, model or b"", release.sha256, release.arena_bytes
+        ),
+    )
     release = _release(contract, chosen, model)
     digest = library.digest(contract.reference)
     deployed = DeployedAIM(

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 from aif.errors import LocalProtocolError
 from aif.protocol.channel_receiver import ChannelReceiver
-from aif.protocol.events import ChannelEvent
+from aif.protocol.events import ChannelEvent, ForgeriesRefused
 from aif.protocol.grant import Grant, Role
-from aif.protocol.numbers import HOST_LIMITS, Cause
+from aif.protocol.numbers import HOST_LIMITS, Cause, ChannelLimits
 from aif.protocol.peer import RosterSender
 from aif.trusted.secure_sender import (
     CallLater,
@@ -28,6 +29,9 @@ from aif.trusted.secure_sender import (
     SecureSender,
     key_of,
 )
+
+LOOK_MS = 1_000
+"""Forged frames are told once in this time: whoever sends them shall not fill the log."""
 
 
 class SecureReceiver:
@@ -39,16 +43,26 @@ class SecureReceiver:
         deliver: Callable[[bytes], None],
         on_event: Callable[[ChannelEvent], None],
         now_ms: Callable[[], float],
+        limits: ChannelLimits = HOST_LIMITS,
     ) -> None:
         self.channel = channel
         self._deliver, self._on_event, self._now_ms = deliver, on_event, now_ms
-        self._receiver = ChannelReceiver(channel.channel_id, channel.auth)
+        # the longest frame is the grant's to say, which every sender keeps to
+        self._receiver = ChannelReceiver(
+            channel.channel_id, channel.auth,
+            limits=replace(limits, max_frame_bytes=HOST_LIMITS.max_frame_bytes),
+        )  # fmt: skip
+        self._budget_per_s = limits.tag_failures_per_s
+        self._forgeries, self._look_ms = 0, now_ms()
         self._max_frame_bytes: tuple[int, int] = (HOST_LIMITS.max_frame_bytes,) * 2
         self._oversized = 0
+        self._senders: frozenset[int] = frozenset()
         self.keyed = False
 
     def install(self, grant: Grant) -> None:
         """Accept the senders of a grant, and frames of the length it allows.
+
+        A sender that is not in it any more has 2 s to come to its end, or none if the grant refuses it.
 
         Raises:
             LocalProtocolError: the grant gives no right to receive or no key, is in another mode than the
@@ -59,7 +73,12 @@ class SecureReceiver:
             raise LocalProtocolError(f"the grant for {self.channel.topic} does not fit its deployment")
         k_epoch = grant.k_epoch
         senders = [RosterSender(row.index, key_of(k_epoch, row), row.sign_pk) for row in grant.roster]
-        waiting = self._receiver.install_epoch(grant.epoch, senders, now_ms=self._now_ms())
+        now_ms = self._now_ms()
+        waiting = self._receiver.install_epoch(grant.epoch, senders, now_ms=now_ms)
+        roster = frozenset(row.index for row in grant.roster)
+        for index in self._senders - roster:
+            self._receiver.retire_sender(index, now_ms=now_ms, at_once=index in grant.refused)
+        self._senders = roster
         previous = self._max_frame_bytes[1] if self.keyed else 0
         self._max_frame_bytes = previous, grant.max_frame_bytes  # frames of the last epoch may still come
         self.keyed = True
@@ -77,6 +96,22 @@ class SecureReceiver:
     def poll(self, now_ms: float) -> None:
         for event in self._receiver.poll(now_ms):
             self._on_event(event)
+        if now_ms - self._look_ms >= LOOK_MS:
+            self._tell_forgeries(now_ms)
+
+    def _tell_forgeries(self, now_ms: float) -> None:
+        causes = self._receiver.statistics().causes
+        seen = causes.get(Cause.FRAME_TAG, 0) + causes.get(Cause.FRAME_SIGNATURE, 0)
+        fresh, self._forgeries = seen - self._forgeries, seen
+        budget = self._budget_per_s * (now_ms - self._look_ms) / 1000
+        self._look_ms = now_ms
+        if fresh:
+            self._on_event(ForgeriesRefused(self.channel.channel_id, fresh, fresh > budget))
+
+    def close(self) -> None:
+        """Take nothing more, and report what is missing now."""
+        for event in self._receiver.close():
+            self._on_event(event)
 
     def statistics(self) -> ChannelStatistics:
         seen = self._receiver.statistics()
@@ -88,6 +123,7 @@ class SecureReceiver:
             verified_frames=seen.verified_frames,
             rejected_frames=seen.rejected_frames + self._oversized,
             lost_messages=seen.lost_messages,
+            unknown_losses=seen.unknown_losses,
             causes=dict(causes),
         )
 
@@ -95,7 +131,15 @@ class SecureReceiver:
 class CommunicationService:
     """All sealed channels of one process."""
 
-    def __init__(self, *, publish: Publish, now_ms: Callable[[], float], call_later: CallLater) -> None:
+    def __init__(
+        self,
+        *,
+        publish: Publish,
+        now_ms: Callable[[], float],
+        call_later: CallLater,
+        limits: ChannelLimits = HOST_LIMITS,
+    ) -> None:
+        self._limits = limits
         self._publish, self._now_ms, self._call_later = publish, now_ms, call_later
         self._senders: dict[bytes, SecureSender] = {}
         self._receivers: dict[bytes, SecureReceiver] = {}
@@ -105,7 +149,8 @@ class CommunicationService:
     def open_sender(self, channel: SealedChannel) -> SecureSender:
         """The sending end of a channel; one that was open before is closed."""
         self._forget(self._senders.pop(channel.channel_id, None))
-        sender = SecureSender(channel, self._publish, self._now_ms, self._call_later)
+        publish = self._hand_over(channel.channel_id) if channel.within_host else self._publish
+        sender = SecureSender(channel, publish, self._now_ms, self._call_later)
         self._senders[channel.channel_id] = sender
         return sender
 
@@ -117,9 +162,19 @@ class CommunicationService:
     ) -> SecureReceiver:
         """The receiving end of a channel; one that was open before is closed."""
         self._forget(self._receivers.pop(channel.channel_id, None))
-        receiver = SecureReceiver(channel, deliver, on_event, self._now_ms)
+        receiver = SecureReceiver(channel, deliver, on_event, self._now_ms, self._limits)
         self._receivers[channel.channel_id] = receiver
         return receiver
+
+    def _hand_over(self, channel_id: bytes) -> Publish:
+        """Bring frames to the receiving end of the same channel here; without one they are lost."""
+
+        def publish(_topic: str, frame: bytes, _qos: int) -> None:
+            receiver = self._receivers.get(channel_id)
+            if receiver is not None:
+                receiver.receive(frame, retained=False)
+
+        return publish
 
     def apply_grant(self, grant: Grant, frame_sign_seed: bytes) -> None:
         """Hand an opened grant to the channel ends it is for.
@@ -171,6 +226,8 @@ class CommunicationService:
     def _forget(self, end: SecureSender | SecureReceiver | None) -> None:
         if end is None:
             return
+        if isinstance(end, SecureReceiver):
+            end.close()
         part = end.statistics()
         self._closed.update({name: getattr(part, name) for name in _FIGURES})
         self._closed_causes.update(part.causes)
@@ -178,7 +235,7 @@ class CommunicationService:
 
 _FIGURES = (
     "sealed_messages", "sealed_frames", "verified_messages", "verified_frames",
-    "rejected_frames", "lost_messages",
+    "rejected_frames", "lost_messages", "unknown_losses",
 )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from aif.errors import LocalProtocolError, MessageTooLarge, NotConnected, TransportError
+from aif.errors import GrantExhausted, LocalProtocolError, MessageTooLarge, NotConnected, TransportError
 from aif.protocol.bundle import BundlePolicy, Bundler
 from aif.protocol.channel_sender import ChannelSender
 from aif.protocol.frame import Buffer, sender_key
@@ -27,20 +27,21 @@ from aif.protocol.numbers import (
     Cause,
     ControlCode,
 )
-from aif.protocol.watermark import WatermarkSchedule
+from aif.protocol.watermark import WatermarkSchedule, interval_frames
 
 Publish = Callable[[str, bytes, int], None]
 """``publish(topic, frame, qos)``; it never blocks and may raise TransportError."""
 
 CallLater = Callable[[float, Callable[[], None]], None]
-"""``call_later(delay_ms, function)``."""
+"""``call_later(delay_ms, function)``; a delay of 0: when whatever runs now has run."""
 
 END_QOS = 1
 """The end of a stream travels once more at this QoS. Watermarks travel at the channel's own: at another they
 would arrive out of order with the data they count, and each one repeats the totals of those before it."""
 
-_FRAMES_TO_END = 4
-"""Kept of every grant, so that an epoch can end: what waits, the end of the stream twice, a watermark."""
+_FRAMES_TO_END = 5
+"""Kept of every grant, so that an epoch can end: what waits, the watermark it may make due, the end of the
+stream twice, and the final watermark."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,8 @@ class SealedChannel:
     auth: AuthMode
     qos: int = 0
     policy: BundlePolicy = field(default_factory=BundlePolicy)
+    within_host: bool = False
+    """Both ends are here: frames go straight from one to the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,8 @@ class ChannelStatistics:
     verified_frames: int = 0
     rejected_frames: int = 0
     lost_messages: int = 0
+    unknown_losses: int = 0
+    """Losses that are certain but of unknown size: their sender's last watermark was lost too."""
     causes: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -120,8 +125,10 @@ class SecureSender:
         """Seal and publish, now or with the next bundle.
 
         Raises:
-            NotConnected: no frame can be sent at present, because there is no connection, no room, or no
-                frame left in the grant; the payload was not taken and may be sent again later.
+            NotConnected: no frame can be sent at present, because there is no connection or no room; the
+                payload was not taken and may be sent again later.
+            GrantExhausted: no frame is left in the grant; the payload was not taken and may be sent again
+                under the next one.
             MessageTooLarge: longer than the receivers put together.
             LocalProtocolError: no grant yet, or the stream has ended.
         """
@@ -147,15 +154,15 @@ class SecureSender:
             if not epoch.exhausted:
                 epoch.exhausted = True
                 self._causes[Cause.GRANT_EXHAUSTED] += 1
-            raise NotConnected(
+            raise GrantExhausted(
                 f"channel {self.channel.topic} has used up the {epoch.max_frames:,} frames of its grant",
                 hint="it goes on with the next grant; larger bundles need fewer frames",
             )
-        refused = self._seal(epoch, epoch.bundler.add(payload, self._now_ms()))
-        due = epoch.bundler.due_ms()
-        if due is not None and not self._timer_armed:
+        now_ms = self._now_ms()
+        refused = self._seal(epoch, epoch.bundler.add(payload, now_ms))
+        if not self._timer_armed and (wait_ms := epoch.bundler.wait_ms(now_ms)) is not None:
             self._timer_armed = True
-            self._call_later(max(0.0, due - self._now_ms()), self._flush_due)
+            self._call_later(wait_ms, self._flush_due)
         if refused is not None:
             raise refused
 
@@ -166,7 +173,7 @@ class SecureSender:
     def flush(self) -> None:
         """Send what waits for company, without waiting longer."""
         if self._epoch is not None:
-            self._seal(self._epoch, self._epoch.bundler.flush(self._now_ms()))
+            self._seal(self._epoch, self._epoch.bundler.flush())
 
     def _seal(self, epoch: _SendingEpoch, batches: Iterable[Sequence[Buffer]]) -> MessageTooLarge | None:
         for batch in batches:
@@ -199,7 +206,7 @@ class SecureSender:
         if epoch is None or self._outgoing or epoch.sender.remaining_frames <= _FRAMES_TO_END:
             return
         if epoch.schedule.due_ms(epoch.sender.open_frames) <= now_ms:
-            self._seal(epoch, epoch.bundler.flush(now_ms))
+            self._seal(epoch, epoch.bundler.flush())
             self._outgoing.append((epoch.sender.seal_watermark(), self.channel.qos))
             epoch.schedule.sent(now_ms)
             self._drain()
@@ -241,7 +248,7 @@ class SecureSender:
 class _SendingEpoch:
     """What one grant lets this host send."""
 
-    __slots__ = ("bundler", "exhausted", "max_frame_bytes", "max_frames", "schedule", "sender")
+    __slots__ = ("_interval", "bundler", "exhausted", "max_frame_bytes", "max_frames", "schedule", "sender")
 
     def __init__(
         self, channel: SealedChannel, grant: Grant, row: RosterRow, frame_sign_seed: bytes, now_ms: float
@@ -256,19 +263,21 @@ class _SendingEpoch:
         )  # fmt: skip
         self.max_frames, self.max_frame_bytes = grant.max_frames, grant.max_frame_bytes
         self.bundler = Bundler(channel.policy, grant.max_frame_bytes)
-        self.schedule = WatermarkSchedule(grant.auth_mode, now_ms)
+        self.schedule = WatermarkSchedule(now_ms)
+        self._interval = interval_frames(grant.auth_mode)
         self.exhausted = False
 
     def exhausted_by(self, payload: bytes) -> bool:
         """Whether the frames left are needed for the end of the epoch, once this message is sent."""
-        return self.sender.remaining_frames < self._frames(payload) + _FRAMES_TO_END
+        frames = self._frames(payload)
+        return self.sender.remaining_frames < frames + frames // self._interval + _FRAMES_TO_END
 
     def too_long(self, payload: bytes) -> bool:
         """Whether no number of frames carries this message."""
         return self._frames(payload) > FRAGMENT_LIMIT
 
     def _frames(self, payload: bytes) -> int:
-        """Frames that this message takes at most."""
+        """Frames that this message takes at most, watermarks aside."""
         return 1 + len(payload) // (self.max_frame_bytes - SIGNED_OVERHEAD_BYTES - FRAGMENT_HEADER_BYTES)
 
 

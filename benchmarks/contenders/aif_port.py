@@ -21,7 +21,7 @@ from aif.model.records import RecordType
 from aif.protocol import message
 from aif.protocol.aif1 import AuthFailure, BundlePolicy, ChannelEvent, LossReport, channel_id
 from aif.protocol.grant import Grant, Role, RosterRow
-from aif.protocol.numbers import CHECKPOINT_FRAMES, HOST_LIMITS, FrameType
+from aif.protocol.numbers import HOST_LIMITS, FrameType
 from aif.runtime.clock import SystemClock
 from aif.transport.address import BrokerAddress
 from aif.transport.base import Received, Transport
@@ -64,7 +64,9 @@ class AifLink:
         self._service = CommunicationService(
             publish=lambda topic, frame, qos: transport.send(topic, frame, qos=qos),
             now_ms=self._clock.monotonic_ms,
-            call_later=lambda delay_ms, function: _void(loop.call_later(delay_ms / 1000.0, function)),
+            call_later=lambda delay_ms, function: _void(
+                loop.call_later(delay_ms / 1000.0, function) if delay_ms else loop.call_soon(function)
+            ),
         )
         there, back = (_channel(cell, topic) for topic in (THERE, BACK))
         self._out, self._in = (there, back) if role == "driver" else (back, there)
@@ -98,12 +100,9 @@ class AifLink:
 
     def send_burst(self, messages: Sequence[Any]) -> None:
         encode, pack, send, time_us = self._codec.encode, message.pack, self._sender.send, self._clock.time_us
-        monotonic_ms, poll = self._clock.monotonic_ms, self._sender.poll
-        for start in range(0, len(messages), CHECKPOINT_FRAMES):
-            for record in messages[start : start + CHECKPOINT_FRAMES]:
-                now_us = time_us()
-                send(pack(now_us, now_us, encode(record)))
-            poll(monotonic_ms())  # a checkpoint is due after so many frames
+        for record in messages:
+            now_us = time_us()
+            send(pack(now_us, now_us, encode(record)))
 
     def flush(self) -> None:
         self._sender.flush()

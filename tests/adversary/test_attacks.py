@@ -407,7 +407,7 @@ TABLE = (
     ),
     Attack(
         "a consumer forges a whole fragmented message",
-        forged(FrameType.LAST_FRAGMENT_SIGNED, _ONE_FRAGMENT, signed=True), at("right", "frame.signature"),
+        forged(FrameType.FRAGMENT_SIGNED, _ONE_FRAGMENT, signed=True), at("right", "frame.signature"),
     ),
     Attack(
         "a consumer forges the end of the stream",

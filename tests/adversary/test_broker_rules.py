@@ -41,6 +41,7 @@ from aif.transport.mosquitto_config import ChannelAccess
 from aif.transport.mqtt import MQTTTransport
 from aif.trusted.authority import AuthorityState, CertificateAuthority, renewed
 from aif.trusted.certificates import LEAF_VALIDITY, Credentials, Role, Subject, client_context
+from aif.trusted.security_engine import DeviceKeys
 from aif.trusted.state import SiteState, StateFile, write_atomically
 from tests.runtime import site as bench
 
@@ -750,7 +751,11 @@ def run_command(*arguments: str | Path) -> None:
 def test_the_command_takes_rights_from_what_the_registry_revoked(tmp_path: Path) -> None:
     home, inventory, _ = plain_site(tmp_path)
     Site.open_or_create(home.site, os.urandom).provision(
-        "left", "board/arch", home.device_state("left"), now_s=int(now().timestamp())
+        "left",
+        "board/arch",
+        home.device_state("left"),
+        lambda: DeviceKeys(bytes(32), bytes(32)),
+        now_s=int(now().timestamp()),
     )
     arguments = ("--home", home.root, "--inventory", inventory, "--output", tmp_path / "out")
     run_command(*arguments)

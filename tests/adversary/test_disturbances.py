@@ -93,12 +93,16 @@ DISTURBANCES: dict[str, Callable[[Random], list[Fault]]] = {
 def check_books(running: RunningWorkflow, *, lossless: bool) -> int:
     """Sent = verified + lost on every channel and at every receiver; returns what was lost."""
     sent = {name: n for metrics in running.metrics.values() for name, n in metrics["sent"].items()}
-    received = [item for metrics in running.metrics.values() for item in metrics["channels"].items()]
+    received = [
+        (name, figures, int(figures["lost"]) + running.unaccounted.get(device, {}).get(name, 0))
+        for device, metrics in running.metrics.items()
+        for name, figures in metrics["channels"].items()
+    ]
     assert len(received) == 3, "two consumers of numbers, one of pairs"
-    for name, figures in received:
+    for name, figures, lost in received:
         assert figures["invalid"] == 0, "something reached an AIM that its producer never sent"
-        assert sent[name] == figures["verified"] + figures["lost"], name
-    lost = sum(int(figures["lost"]) for _, figures in received)
+        assert sent[name] == figures["verified"] + lost, name
+    lost = sum(lost for _, _, lost in received)
     assert lost == 0 or not lossless
     return lost
 
@@ -122,7 +126,7 @@ def test_the_books_balance_over_a_hostile_broker(wire: str, kind: str, tmp_path:
             lost = check_books(running, lossless=kind in {"duplicate", "cross-post"})
             check_totals(attacked.totals)
             assert lost > 0 or kind not in {"drop", "edit", "all of it"}
-            assert attacked.logged("records lost") > 0 or not lost
+            assert attacked.logged("messages lost") > 0 or not lost
             assert not attacked.uncaught
 
     asyncio.run(journey())
@@ -135,7 +139,7 @@ def black_hole(receiver: str, source: str, after: int) -> Fault:
     def rule(delivery: Delivery) -> Iterable[Delivery]:
         nonlocal passed
         if delivery.receiver == receiver and f"/{source}/" in delivery.message.topic:
-            passed += 1
+            passed += delivery.message.payload[0] & 15 in CARRYING  # a slow machine sends a watermark between
             if passed > after:
                 return ()
         return (delivery,)
@@ -161,7 +165,6 @@ def test_a_swallowed_tail_is_told(tmp_path: Path) -> None:
     asyncio.run(journey())
 
 
-@pytest.mark.xfail(reason="what a final watermark does not say is counted nowhere", strict=True)
 def test_a_swallowed_tail_is_counted(tmp_path: Path) -> None:
     async def journey() -> None:
         async with arena("memory", tmp_path, speed=SPEED) as attacked:
@@ -170,7 +173,6 @@ def test_a_swallowed_tail_is_counted(tmp_path: Path) -> None:
     asyncio.run(journey())
 
 
-@pytest.mark.xfail(reason="what a final watermark does not say is counted nowhere", strict=True)
 def test_losses_are_counted_without_the_final_watermark(tmp_path: Path) -> None:
     """The end of the stream arrives and shows the gap, but nobody asks."""
 
@@ -187,9 +189,6 @@ def test_losses_are_counted_without_the_final_watermark(tmp_path: Path) -> None:
     asyncio.run(journey())
 
 
-@pytest.mark.xfail(
-    reason="nobody listens to the losses of control channels, which carry outputs", strict=True
-)
 def test_lost_outputs_of_the_workflow_are_told(tmp_path: Path) -> None:
     async def journey() -> None:
         async with arena("memory", tmp_path, speed=SPEED) as attacked:

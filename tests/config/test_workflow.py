@@ -10,7 +10,7 @@ from aif.config import Catalogue, load_catalogue, load_workflow
 from aif.errors import ConfigError
 from aif.model.aim import PlacementHint, Profile
 from aif.model.aiw import Availability, Binding, Objectives, PathLimit
-from aif.model.ports import AuthMode, BundleSettings, PortRef
+from aif.model.ports import AuthMode, BundleSettings, LocalPolicy, PortRef
 
 Said = Callable[[Callable[[], object]], list[str]]
 
@@ -116,6 +116,19 @@ def test_channel_settings(tmp_path: Path, catalogue: Catalogue) -> None:
     channel = load_workflow(tmp_path, catalogue).workflow.channels[0]
     assert (channel.auth, channel.qos) == (AuthMode.SIGNED, 1)
     assert channel.bundle == BundleSettings(8, 10.0, 32_768)
+
+
+def test_channels_within_a_host_are_plain_unless_their_settings_say_sealed(
+    tmp_path: Path, catalogue: Catalogue
+) -> None:
+    row = "{output: imu.samples, input: extract.samples, local: sealed}"
+    (tmp_path / "w.aiw.yaml").write_text(BASE + f"channels:\n  - {row}\n")
+    first, *rest = load_workflow(tmp_path, catalogue).workflow.channels
+    assert first.local is LocalPolicy.SEALED
+    assert {channel.local for channel in rest} == {LocalPolicy.PLAIN}
+    (tmp_path / "w.aiw.yaml").write_text(BASE + f"channels:\n  - {row.replace('sealed', 'secret')}\n")
+    with pytest.raises(ConfigError, match="local"):
+        load_workflow(tmp_path, catalogue)
 
 
 def test_two_writers_are_a_warning(tmp_path: Path, catalogue: Catalogue) -> None:

@@ -20,7 +20,7 @@ from aif.protocol import message
 from aif.protocol.aif1 import HOST_LIMITS, AuthMode, ChannelReceiver, ChannelSender, ControlCode, RosterSender
 from aif.protocol.bundle import decode_bundle, encode_bundle
 from aif.protocol.fragment import Reassembler, decode_fragment, encode_fragments
-from aif.protocol.frame import ALLOWED_TYPES, FrameSealer, digest
+from aif.protocol.frame import ALLOWED_TYPES, FrameSealer
 from aif.protocol.numbers import FrameType
 from aif.protocol.watermark import Watermark, decode_watermark
 from tests.fuzz.campaign import Decoder, without_folder
@@ -70,8 +70,7 @@ def receiver(mode: AuthMode) -> Decoder:
         used = max(0, counter) if rng.random() < 0.9998 else (1 << 48) - 1
         body = sealer.seal(kind, used, rng.choice(_PLAINTEXTS)(rng, used))
         if rng.random() < 0.9:
-            covered = digest(digest(body)) if kind is FrameType.LAST_FRAGMENT_SIGNED else None
-            body += sealer.signature(body, covered) if kind in _SIGNED else b""
+            body += sealer.signature(body) if kind in _SIGNED else b""
         return damaged(rng, (body,)) if rng.random() < 0.1 else body
 
     allowed = sorted(ALLOWED_TYPES[mode])
@@ -152,7 +151,7 @@ def fragment() -> Decoder:
             arrived += 1
             piece = decode_fragment(data, HOST_LIMITS.max_message_bytes)
             reassembler.make_room("peer", piece)
-            done = reassembler.add("peer", piece, b"", pending=None, now_ms=arrived)
+            done = reassembler.add("peer", piece, now_ms=arrived)
             assert len(reassembler) <= HOST_LIMITS.max_partial_messages
             return done
 

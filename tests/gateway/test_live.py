@@ -62,7 +62,7 @@ def crowd(story: Any) -> RunRecord:
     for event in [event for _ in range(10) for event in story.windows()]:
         event["value"] |= {name: f"{event['value'][name]} " * 60 for name in ("predicted", "truth")}
         record.take(event)
-    record.take({"type": "log", "level": "warning", "origin": "gw-1", "event": "records lost"})
+    record.take({"type": "log", "level": "warning", "origin": "gw-1", "event": "messages lost"})
     return record
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from aif.errors import ConfigError
 from aif.gateway.summary import check_writable, summary, write_summary
+from aif.gateway.summary_view import print_summary
 from aif.gateway.wire_tap import WireReport
 
 CHANNEL = "features.out -> classifier.in, anomaly.in"
@@ -27,7 +30,7 @@ FORM: dict[str, Any] = {
         "sealed": int, "verified": int, "rejected": int, "lost": int, "plaintext_on_wire": int,
         "frames_watched": int,
     },
-    "channels": {CHANNEL: {"p50_ms": float, "p99_ms": float, "records": int}},
+    "channels": {CHANNEL: {"p50_ms": float, "p99_ms": float, "records": int, "troubles": {}}},
     "end_to_end": {"p50_ms": float, "p99_ms": float},
     "models": [
         {"name": str, "version": str, "sha256": str, "device": str, "bytes": int, "arena_bytes": int}
@@ -100,6 +103,19 @@ def test_latencies_are_milliseconds_within_the_histogram_s_two_per_cent(story: A
     assert content["end_to_end"]["p99_ms"] == pytest.approx(80.0, rel=0.02)
     spent = {one["aim"]: one["p50_us"] for one in content["aims"]}
     assert spent == {"classifier": pytest.approx(900, rel=0.02), "features": pytest.approx(100, rel=0.02)}
+
+
+def test_losses_and_refusals_are_told_by_channel_and_cause(story: Any) -> None:
+    record = story.told()
+    figures = {"records": 5, "lost": 2, "causes": {"frame.tag": 3, "loss.gap": 1, "bad": -1, "dup": "x"}}
+    for device in ("gw-1", "mcu-1"):
+        record.take(story.event("metrics", device=device, values={"channels": {CHANNEL: figures}}))
+    content = summary(record)
+    assert content["channels"][CHANNEL]["troubles"] == {"lost": 4, "frame.tag": 6, "loss.gap": 2}
+    screen = io.StringIO()
+    print_summary(Console(file=screen, width=120), content)
+    (line,) = [line for line in screen.getvalue().splitlines() if "frame.tag" in line]
+    assert line.endswith(": frame.tag 6, loss.gap 2, lost 4")
 
 
 def test_what_was_not_measured_is_null_and_not_zero(story: Any) -> None:

@@ -64,18 +64,49 @@ def test_a_policy_outside_the_wire_limits_is_refused(policy: dict[str, int]) -> 
         BundlePolicy(**policy)
 
 
-def test_an_idle_channel_sends_at_once_and_a_busy_one_collects() -> None:
+def test_the_first_message_of_a_turn_leaves_at_once_and_those_behind_it_together() -> None:
     bundler = Bundler(BundlePolicy(), FRAME)
+    assert bundler.wait_ms(0) is None
     assert bundler.add(b"ping", 0) == [[b"ping"]]
-    assert bundler.due_ms() is None
-    assert bundler.add(b"1", 0.25) == []
-    assert bundler.add(b"2", 0.5) == []
-    assert bundler.due_ms() == 1.25
-    assert bundler.flush(1.25) == [[b"1", b"2"]]
-    assert bundler.flush(1.25) == []
-    assert bundler.add(b"3", 2.0) == []
-    assert bundler.flush(3.0) == [[b"3"]]
-    assert bundler.add(b"4", 4.0) == [[b"4"]]
+    assert bundler.add(b"1", 0.01) == []
+    assert bundler.add(b"2", 0.02) == []
+    assert bundler.wait_ms(0.02) == 0
+    assert bundler.flush() == [[b"1", b"2"]]
+    assert bundler.wait_ms(0.02) is None
+    assert bundler.flush() == []
+    assert bundler.add(b"3", 0.1) == [[b"3"]], "another turn"
+
+
+def turns(bundler: Bundler, count: int, *, pause_ms: float, begin_ms: float) -> list[float | None]:
+    """That many turns of one message each; how long each of them waits."""
+    waits = []
+    for number in range(count):
+        bundler.add(b"x", begin_ms + number * pause_ms)
+        waits.append(bundler.wait_ms(begin_ms + number * pause_ms))
+        bundler.flush()
+    return waits
+
+
+def test_only_a_stream_of_turns_makes_a_sender_wait_and_only_while_it_lasts() -> None:
+    bundler = Bundler(BundlePolicy(), FRAME)
+    assert turns(bundler, 40, pause_ms=0.125, begin_ms=0) == [0.0] * 40, "eight a ms"
+    assert turns(bundler, 8, pause_ms=0.05, begin_ms=100) == [0.0] * 8
+    for number in range(20):
+        assert bundler.add(b"%d" % number, 100.4 + number * 0.03) == []
+        assert bundler.wait_ms(100.4 + number * 0.03) == pytest.approx(1 - number * 0.03)
+    assert bundler.add(b"late", 101.4) == [[*(b"%d" % number for number in range(20)), b"late"]]
+    assert bundler.flush() == []
+    assert bundler.add(b"still busy", 101.5) == []
+    assert bundler.add(b"but not for long", 101.6) == []
+    assert bundler.flush() == [[b"still busy", b"but not for long"]]
+    assert turns(bundler, 8, pause_ms=0.05, begin_ms=102.6) == [0.0] * 8
+
+
+def test_one_message_found_alone_makes_the_next_guess_harder() -> None:
+    bundler = Bundler(BundlePolicy(), FRAME)
+    assert turns(bundler, 100, pause_ms=0.01, begin_ms=0) == [
+        *[0.0] * 8, 1.0, *[0.0] * 16, 1.0, *[0.0] * 32, 1.0, *[0.0] * 41
+    ]  # fmt: skip
 
 
 def test_a_full_batch_leaves_without_waiting() -> None:
@@ -92,6 +123,12 @@ def test_a_large_message_flushes_what_waits_and_travels_alone() -> None:
     assert bundler.add(b"y" * 11, 0) == [[b"y" * 11]]
 
 
+def test_without_bundling_every_message_leaves_at_once() -> None:
+    bundler = Bundler(BundlePolicy(max_messages=1), FRAME)
+    assert [bundler.add(b"x", 0) for _ in range(50)] == [[[b"x"]]] * 50
+    assert bundler.wait_ms(0) is None
+
+
 @given(
     st.lists(st.tuples(st.integers(0, 90), st.sampled_from([0.0, 0.1, 0.6, 1.0, 5.0])), max_size=200),
     st.integers(1, 9),
@@ -101,17 +138,17 @@ def test_nothing_is_lost_reordered_or_oversized(
     steps: list[tuple[int, float]], max_messages: int, frame_bytes: int
 ) -> None:
     bundler = Bundler(BundlePolicy(max_messages=max_messages, max_message_bytes=60), frame_bytes)
-    now, sent = 0.0, list[list[Buffer]]()
+    now, due, sent = 0.0, None, list[list[Buffer]]()
     messages = [bytes([i % 251]) * size for i, (size, _) in enumerate(steps)]
     for message, (_, pause) in zip(messages, steps, strict=True):
         now += pause
-        due = bundler.due_ms()
         if due is not None and due <= now:
-            sent += bundler.flush(now)
+            sent += bundler.flush()
         sent += bundler.add(message, now)
-        due = bundler.due_ms()
-        assert due is None or due > now
-    sent += bundler.flush(now)
+        wait_ms = bundler.wait_ms(now)
+        assert wait_ms is None or 0 <= wait_ms <= 1
+        due = None if wait_ms is None else now + wait_ms
+    sent += bundler.flush()
     assert [message for batch in sent for message in batch] == messages
     for batch in sent:
         assert 1 <= len(batch) <= max_messages

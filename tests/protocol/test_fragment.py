@@ -13,18 +13,16 @@ from aif.protocol.fragment import Fragment, Reassembler, decode_fragment, encode
 from aif.protocol.numbers import HOST_LIMITS, REASSEMBLY_BYTES
 
 MAX = HOST_LIMITS.max_message_bytes
-D = b"d" * 32
 
 
 def refusal(reassembler: Reassembler, piece: Fragment, now_ms: float = 0) -> str:
     with pytest.raises(RemoteProtocolError) as caught:
-        reassembler.add("s", piece, D, pending=None, now_ms=now_ms)
+        reassembler.add("s", piece, now_ms=now_ms)
     return caught.value.counter
 
 
 def keep(reassembler: Reassembler, piece: Fragment, sender: str = "s", now_ms: float = 0) -> bytes | None:
-    whole = reassembler.add(sender, piece, D, pending=None, now_ms=now_ms)
-    return None if whole is None else whole.message
+    return reassembler.add(sender, piece, now_ms=now_ms)
 
 
 @given(st.binary(max_size=400), st.integers(1, 50), st.randoms(use_true_random=False))
@@ -35,8 +33,6 @@ def test_a_message_comes_back_whatever_the_order(message: bytes, chunk: int, rng
     reassembler = Reassembler(HOST_LIMITS)
     *early, last = pieces
     assert [keep(reassembler, piece) for piece in early] == [None] * len(early)
-    covered = reassembler.covered_if_complete("s", last, D)
-    assert covered == D * len(pieces)
     assert keep(reassembler, last) == message
     assert len(reassembler) == 0
 

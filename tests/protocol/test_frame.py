@@ -144,7 +144,7 @@ def test_another_channel_key_or_sender_does_not_open() -> None:
 
 def test_the_type_table_is_the_one_of_the_format() -> None:
     """Rows: types 0..9; columns: aead, signed, checkpoint."""
-    table = ["y-y", "-yy", "y--", "yyy", "y--", "y-y", "-yy", "-yy", "-yy", "-yy"]
+    table = ["y-y", "-yy", "y--", "y-y", "y--", "y-y", "-yy", "-yy", "-yy", "-yy"]
     for column, mode in enumerate((AuthMode.AEAD, AuthMode.SIGNED, AuthMode.CHECKPOINT)):
         assert [row[column] == "y" for row in table] == [kind in ALLOWED_TYPES[mode] for kind in FrameType]
         verdicts = first_byte_verdicts(mode)

@@ -16,6 +16,8 @@ from aif.protocol.aif1 import (
     ChannelReceiver,
     ChannelSender,
     ChannelSilent,
+    ControlCode,
+    ControlReceived,
     LossReport,
     RosterSender,
 )
@@ -197,6 +199,47 @@ def test_an_epoch_that_ends_with_a_final_watermark_has_no_unknown_tail() -> None
     assert receiver.poll(0) == []
 
 
+@MODES
+def test_an_end_of_stream_without_its_final_watermark_has_an_unknown_tail(mode: AuthMode) -> None:
+    sender, receiver = pair(mode)
+    frames = [sender.seal(b"%d" % n) for n in range(5)]
+    end = sender.seal_control(ControlCode.END_OF_STREAM, b"")
+    assert feed(receiver, [*frames[:2], *frames[4:], end]) == [b"0", b"1", b"4"]
+    assert losses(receiver.poll(GRACE_MS - 1)) == []
+    assert losses(receiver.poll(GRACE_MS)) == [loss(0, 5, 2, None, Cause.LOSS_TAIL)]
+    assert feed(receiver, frames[2:3], GRACE_MS) == [], "what was reported as lost is not delivered"
+    statistics = receiver.statistics()
+    assert (statistics.lost_frames, statistics.lost_messages, statistics.unknown_losses) == (2, 0, 1)
+
+
+def test_a_stream_that_has_ended_is_not_missed_in_later_epochs() -> None:
+    sender, receiver = pair(AuthMode.AEAD)
+    feed(receiver, [sender.seal_control(ControlCode.END_OF_STREAM, b""), sender.seal_watermark(final=True)])
+    receiver.install_epoch(2, [RosterSender(7, b"\x08" * 32)], now_ms=10)
+    receiver.install_epoch(3, [RosterSender(7, b"\x09" * 32)], now_ms=20)
+    events = [event for now in range(0, 100_000, 1_000) for event in receiver.poll(now)]
+    assert [type(event) for event in events + receiver.close()] == [ControlReceived]
+
+
+@pytest.mark.parametrize(("heard", "told"), [(5_000, False), (40_000, True)])
+def test_a_receiver_that_leaves_tells_of_silence_but_misses_nothing_of_a_living_sender(
+    heard: float, told: bool
+) -> None:
+    sender, receiver = pair(AuthMode.AEAD)
+    assert feed(receiver, [sender.seal(b"0"), sender.seal_watermark()]) == [b"0"]
+    receiver.poll(heard)
+    assert losses(receiver.close()) == [loss(2, 1, 0, None, Cause.LOSS_TAIL)] * told
+    assert feed(receiver, [sender.seal(b"1")]) == []
+    assert receiver.close() == []
+
+
+def test_a_receiver_that_leaves_tells_of_the_holes_it_saw() -> None:
+    sender, receiver = pair(AuthMode.AEAD)
+    frames = [sender.seal(b"%d" % n) for n in range(4)]
+    feed(receiver, [frames[0], frames[3]])
+    assert losses(receiver.close()) == [loss(0, 3, 2, None, Cause.LOSS_TAIL)]
+
+
 def test_silence_is_noticed_once_and_again_after_the_next_heartbeat() -> None:
     sender, receiver = pair(AuthMode.AEAD)
     assert receiver.poll(29_999) == []
@@ -328,6 +371,22 @@ def test_an_interval_too_long_to_check_is_unverified_and_costs_bounded_memory() 
     assert not peer.ledger._digests
     feed(receiver, [sender.seal(b"x"), sender.seal_watermark()])
     assert receiver.poll(0) == []
+
+
+def test_a_sender_checkpoints_by_itself_before_a_receiver_loses_count() -> None:
+    """No timer runs: batches and fragments bring their watermarks along."""
+    sender, receiver = pair(AuthMode.CHECKPOINT)
+    large = ChannelSender(CHANNEL, 1, 8, KEY, AuthMode.CHECKPOINT, sign_key=SEED, max_frame_bytes=1_024)
+    receiver.install_epoch(1, [RosterSender(7, KEY, VERIFY_KEY), RosterSender(8, KEY, VERIFY_KEY)], now_ms=0)
+    frames = [frame for n in range(5_000) for frame in sender.seal_batch([b"%d" % n])]
+    assert [frame[0] & 15 == FrameType.WATERMARK_SIGNED for frame in frames[:66]] == (
+        ([False] * 32 + [True]) * 2
+    )
+    frames += large.seal_fragments(bytes(4 << 20))
+    assert len(feed(receiver, frames)) == 5_001
+    feed(receiver, [sender.seal_watermark(), large.seal_watermark()])
+    assert receiver.poll(GRACE_MS) == []
+    assert receiver.statistics().causes == {}
 
 
 def test_every_frame_type_is_part_of_the_checkpoint() -> None:

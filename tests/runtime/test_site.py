@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ import pytest
 from aif.errors import LifecycleError, NotFound
 from aif.protocol.lifecycle import Signal, WorkflowState
 from aif.runtime.instance import AIMInstance
+from aif.transport.faults import Delivery
 from tests.runtime.site import AIMS, ENDLESS, WORKFLOW, BenchSite, bench_site
 
 COMPOSITE: Mapping[str, tuple[str, str]] = {
@@ -42,6 +43,34 @@ def test_a_workflow_runs_to_its_end_and_leaves_nothing(tmp_path: Path) -> None:
             assert site.messages(running, "lost") == 0
             assert site.messages(running, "verified") == 40
             site.check_nothing_is_left()
+
+    asyncio.run(journey())
+
+
+def test_a_channel_within_a_host_is_sealed_where_its_policy_says_so(tmp_path: Path) -> None:
+    """Its frames are sealed and opened, and never meet the broker; the other channel hands values over."""
+    on_one = WORKFLOW.replace("device: right", "device: left").replace(
+        "outputs:", "channels: [{output: count.number, input: double.number, local: sealed}]\noutputs:"
+    )
+
+    async def journey() -> None:
+        async with bench_site(tmp_path, devices=("left",)) as site:
+            data_topics: list[str] = []
+
+            def note(delivery: Delivery) -> Iterable[Delivery]:
+                data_topics.extend(t for t in [delivery.message.topic] if t.startswith("aif/ch/"))
+                return (delivery,)
+
+            site.broker.faults.append(note)
+            running = await site.deploy(on_one)
+            outputs = await site.run_to_end(running)
+            assert running.failure is None, running.failure.diagnostics()
+            assert [o["value"] for o in outputs] == TOTALS
+            figures = running.metrics["left"]
+            assert list(figures["channels"]) == ["count.number -> double.number"]
+            assert figures["sent"] == {"count.number -> double.number": 20}
+            assert {site.messages(running, name) for name in ("sealed", "verified")} == {20}
+            assert data_topics == []
 
     asyncio.run(journey())
 

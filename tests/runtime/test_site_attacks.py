@@ -98,7 +98,7 @@ def test_changed_frames_are_rejected_and_reported_as_lost(tmp_path: Path) -> Non
             assert (
                 sum(cause.get("frame.tag", 0) for cause in causes) == site.messages(running, "rejected") > 0
             )
-            assert site.log.lines("records lost")
+            assert site.log.lines("messages lost")
 
     asyncio.run(journey())
 

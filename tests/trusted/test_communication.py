@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import random
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,11 +16,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from nacl.signing import SigningKey
 
-from aif.errors import LocalProtocolError, MessageTooLarge, NotConnected, TransportError
+from aif.errors import GrantExhausted, LocalProtocolError, MessageTooLarge, NotConnected, TransportError
 from aif.protocol.bundle import BundlePolicy
-from aif.protocol.events import ChannelEvent, ControlReceived, LossReport
+from aif.protocol.events import AuthFailure, ChannelEvent, ControlReceived, ForgeriesRefused, LossReport
 from aif.protocol.grant import Grant, Role, RosterRow
-from aif.protocol.numbers import AuthMode, ControlCode, FrameType
+from aif.protocol.numbers import HOST_LIMITS, MCU_LIMITS, AuthMode, ChannelLimits, ControlCode, FrameType
 from aif.trusted.communication import CommunicationService, SealedChannel, SecureReceiver, SecureSender
 
 CHANNEL_ID = b"channel-id-of-16"
@@ -47,7 +48,13 @@ def grant(role: Role, epoch: int = 1, mode: AuthMode = AuthMode.AEAD, **changes:
 class Wire:
     """Time, timers, and a wire between one sending and one receiving service."""
 
-    def __init__(self, sealed: SealedChannel, *, lossy: random.Random | None = None) -> None:
+    def __init__(
+        self,
+        sealed: SealedChannel,
+        *,
+        lossy: random.Random | None = None,
+        limits: ChannelLimits = HOST_LIMITS,
+    ) -> None:
         self.now_ms = 0.0
         self.timers: list[tuple[float, int, Callable[[], None]]] = []
         self.frames: list[tuple[bytes, int]] = []
@@ -57,7 +64,7 @@ class Wire:
         self.lossy = lossy
         self.sending = CommunicationService(publish=self.publish, now_ms=self.now, call_later=self.call_later)
         self.receiving = CommunicationService(
-            publish=self.publish, now_ms=self.now, call_later=self.call_later
+            publish=self.publish, now_ms=self.now, call_later=self.call_later, limits=limits
         )
         self.sender: SecureSender = self.sending.open_sender(sealed)
         self.receiver: SecureReceiver = self.receiving.open_receiver(
@@ -80,6 +87,21 @@ class Wire:
         self.receiving.apply_grant(grant(Role.RECEIVE, epoch, mode, **changes), b"")
         self.sending.apply_grant(grant(Role.SEND, epoch, mode, **changes), FRAME_SEED)
 
+    def end_turn(self) -> None:
+        """Run what is due now."""
+        while self.timers and self.timers[0][0] <= self.now_ms:
+            heapq.heappop(self.timers)[2]()
+
+    def idle(self, milliseconds: float) -> None:
+        """Let time pass in which nothing travels."""
+        self.now_ms += milliseconds
+        self.end_turn()
+
+    def wait_for_timer(self) -> None:
+        """Let the next timer fire at its time."""
+        self.now_ms = self.timers[0][0]
+        self.end_turn()
+
     def carry(self) -> None:
         """Deliver what is on the wire, well or badly."""
         frames, self.frames = [frame for frame, _ in self.frames], []
@@ -96,8 +118,7 @@ class Wire:
         until = self.now_ms + milliseconds
         while self.now_ms < until:
             self.now_ms = min(until, self.timers[0][0] if self.timers else until, self.now_ms + 100.0)
-            while self.timers and self.timers[0][0] <= self.now_ms:
-                heapq.heappop(self.timers)[2]()
+            self.end_turn()
             self.carry()
             self.sending.poll()
             self.carry()
@@ -168,21 +189,75 @@ def test_a_receiver_waits_a_second_for_its_grant() -> None:
     assert dict(late.receiving.statistics().causes) == {"frame.epoch": 1}
 
 
-def test_a_lone_message_leaves_at_once_and_a_crowd_waits_for_its_bundle() -> None:
+def test_a_lone_message_leaves_at_once_and_a_crowd_at_the_end_of_the_turn() -> None:
     wire = Wire(channel())
     wire.key()
     wire.sender.send(b"first")
     assert len(wire.frames) == 1
     for payload in payloads(5):
         wire.sender.send(payload)
-    assert len(wire.frames) == 1
-    assert len(wire.timers) == 1
-    wire.now_ms += 1.0
-    heapq.heappop(wire.timers)[2]()
+    assert len(wire.frames) == len(wire.timers) == 1
+    wire.end_turn()
     assert len(wire.frames) == 2
     assert wire.frames[1][0][0] & 15 == FrameType.BUNDLE
     wire.carry()
     assert wire.received == [b"first", *payloads(5)]
+
+
+def test_a_burst_makes_as_few_frames_as_its_bundles_need() -> None:
+    wire = Wire(channel())
+    wire.key()
+    for payload in payloads(10_000):
+        wire.sender.send(payload)
+    wire.end_turn()
+    assert len(wire.frames) == 1 + math.ceil(9_999 / 64)
+    wire.carry()
+    assert wire.received == payloads(10_000)
+    assert wire.now_ms == 0, "no timer ran"
+
+
+@pytest.mark.parametrize("round_trip_ms", [0.13, 0.2, 0.5, 0.99, 3.0])
+def test_ping_pong_never_waits_for_the_timer(round_trip_ms: float) -> None:
+    wire = Wire(channel())
+    wire.key()
+    for turn in range(1_000):
+        wire.sender.send(b"ping")
+        assert len(wire.frames) == turn + 1
+        wire.end_turn()
+        wire.now_ms += round_trip_ms
+    assert wire.timers == []
+
+
+@pytest.mark.parametrize("round_trip_ms", [0.001, 0.01, 0.05, 0.1])
+def test_ping_pong_faster_than_any_broker_waits_a_few_times_and_learns(round_trip_ms: float) -> None:
+    wire = Wire(channel())
+    wire.key()
+    waits = 0
+    for turn in range(5_000):
+        wire.sender.send(b"ping")
+        wire.end_turn()
+        if len(wire.frames) == turn:
+            waits += 1
+            wire.wait_for_timer()
+        wire.now_ms += round_trip_ms
+    assert 0 < waits <= math.log2(1 / round_trip_ms)
+    assert len(wire.frames) == 5_000
+
+
+def test_a_steady_stream_of_single_messages_is_bundled_within_a_millisecond() -> None:
+    wire = Wire(channel())
+    wire.key()
+    sent_ms: dict[bytes, float] = {}
+    for payload in payloads(2_000):
+        wire.sender.send(payload)
+        sent_ms[payload] = wire.now_ms
+        wire.wait(0.05)
+        for arrived in wire.received:
+            assert wire.now_ms - sent_ms.pop(arrived) <= 1.0 + 0.06
+        wire.received.clear()
+    wire.wait(1)
+    assert set(sent_ms) == set(wire.received)
+    assert wire.sending.statistics().sealed_frames < 2_000 / 19 + 20
 
 
 def test_flush_does_not_wait() -> None:
@@ -223,6 +298,53 @@ def test_figures_stay_when_a_channel_is_closed_or_opened_again() -> None:
     wire.sending.close(CHANNEL_ID)  # again, without harm
 
 
+def test_a_burst_on_a_checkpoint_channel_is_verified_without_a_poll() -> None:
+    mode = AuthMode.CHECKPOINT
+    wire = Wire(channel(mode, policy=BundlePolicy(max_messages=1)))
+    wire.key(mode=mode)
+    for payload in payloads(5_000):
+        wire.sender.send(payload)
+    assert len(wire.frames) == 5_000 + 5_000 // 32
+    wire.wait(10_000)
+    assert wire.received == payloads(5_000)
+    assert not any(isinstance(event, AuthFailure) for event in wire.events)
+
+
+def test_closing_a_channel_reports_what_is_missing_there() -> None:
+    wire = Wire(channel(policy=BundlePolicy(max_messages=1)))
+    wire.key()
+    for payload in payloads(3):
+        wire.sender.send(payload)
+    del wire.frames[1]
+    wire.carry()
+    wire.receiving.close(CHANNEL_ID)
+    assert [(e.frames, e.messages) for e in wire.events if isinstance(e, LossReport)] == [(1, None)]
+    assert wire.receiving.statistics().unknown_losses == 1
+
+
+@MODES
+def test_a_channel_within_a_host_is_sealed_and_opened_without_the_transport(mode: AuthMode) -> None:
+    wire = Wire(channel())
+    wire.error = NotConnected("no broker at all")
+    sealed = replace(channel(mode), within_host=True)
+    sender = wire.sending.open_sender(sealed)
+    received: list[bytes] = []
+    wire.sending.open_receiver(sealed, received.append, wire.events.append)
+    with pytest.raises(LocalProtocolError, match="has no key yet"):
+        sender.send(b"secret")
+    wire.sending.apply_grant(grant(Role.SEND | Role.RECEIVE, mode=mode), FRAME_SEED)
+    for payload in payloads(100):
+        sender.send(payload)
+    sender.finish()
+    wire.wait(5_000)
+    assert received == payloads(100)
+    assert (wire.frames, wire.ends) == ([], 2)
+    seen = wire.sending.statistics({CHANNEL_ID})
+    assert seen.sealed_messages == seen.verified_messages == 100
+    assert seen.sealed_frames == seen.verified_frames > 2
+    wire.sending.close(CHANNEL_ID)
+
+
 # --- grants ----------------------------------------------------------------------------------------
 
 
@@ -233,7 +355,7 @@ def test_a_repeated_or_older_grant_never_starts_the_counter_again() -> None:
     for epoch in (2, 1):
         with pytest.raises(LocalProtocolError, match=f"epoch {epoch} of {TOPIC} is not newer than 2"):
             wire.sending.apply_grant(grant(Role.SEND, epoch), b"")
-    wire.now_ms += 10
+    wire.idle(10)
     wire.sender.send(b"two")
     counters = [frame[4:10] for frame, _ in wire.frames]
     assert len(set(counters)) == 2
@@ -258,7 +380,7 @@ def test_a_grant_that_does_not_fit_changes_nothing(changes: dict[str, Any]) -> N
     wire.sender.send(b"before")
     with pytest.raises(LocalProtocolError):
         wire.sender.install(grant(Role.SEND, 2, mode, **changes), FRAME_SEED)
-    wire.now_ms += 10
+    wire.idle(10)
     wire.sender.send(b"after")
     wire.carry()
     assert wire.received == [b"before", b"after"]
@@ -293,12 +415,12 @@ def test_a_grant_for_a_channel_that_is_not_here_is_refused() -> None:
 def test_a_used_up_grant_is_one_error_and_one_count_until_the_next() -> None:
     wire = Wire(channel(policy=BundlePolicy(max_messages=1)))
     wire.key(max_frames=20)
-    for payload in payloads(16):  # the rest is kept for the end of the epoch
+    for payload in payloads(15):  # the rest is kept for the end of the epoch
         wire.sender.send(payload)
-    with pytest.raises(NotConnected, match=f"channel {TOPIC} has used up the 20 frames of its grant"):
+    with pytest.raises(GrantExhausted, match=f"channel {TOPIC} has used up the 20 frames of its grant"):
         wire.sender.send(b"one too many")
     for _ in range(50):
-        with pytest.raises(NotConnected):
+        with pytest.raises(GrantExhausted):
             wire.sender.send(b"more")
         wire.wait(1_000)
     assert dict(wire.sending.statistics().causes) == {"grant.exhausted": 1}
@@ -306,17 +428,17 @@ def test_a_used_up_grant_is_one_error_and_one_count_until_the_next() -> None:
     wire.sender.send(b"with the next grant")
     wire.sender.finish()
     wire.wait(5_000)
-    assert wire.received == [*payloads(16), b"with the next grant"]
+    assert wire.received == [*payloads(15), b"with the next grant"]
     assert (wire.lost, wire.ends) == (0, 2)
 
 
 def test_even_a_used_up_grant_can_end_its_stream() -> None:
     wire = Wire(channel())
     wire.key(max_frames=6)
-    with suppress(NotConnected):
+    with suppress(GrantExhausted):
         for payload in payloads(10_000):
             wire.sender.send(payload)
-    with pytest.raises(NotConnected):
+    with pytest.raises(GrantExhausted):
         wire.sender.send(b"one too many")
     wire.wait(30_000)
     wire.sender.finish()
@@ -418,7 +540,7 @@ def test_what_was_accepted_survives_a_break_and_arrives_once(error: TransportErr
     wire.key()
     wire.sender.send(b"before")
     wire.carry()
-    wire.now_ms += 10
+    wire.idle(10)
     wire.error = error
     wire.sender.send(b"accepted")  # it waits here, sealed
     for _ in range(3):
@@ -526,6 +648,36 @@ def test_frames_that_were_tampered_with_are_counted_and_answered_with_silence() 
     assert dict(wire.receiving.statistics().causes) == {"frame.tag": len(frame) - 10, "frame.retained": 1}
     wire.receiver.receive(frame, retained=False)
     assert wire.received == [b"x"]
+
+
+@pytest.mark.parametrize(("limits", "flood"), [(HOST_LIMITS, False), (MCU_LIMITS, True)])
+def test_forgeries_are_told_once_a_second_and_judged_by_the_class_of_device(
+    limits: ChannelLimits, flood: bool
+) -> None:
+    wire = Wire(channel(), limits=limits)
+    wire.key()
+    wire.sender.send(b"x")
+    (frame, _), wire.frames = wire.frames[0], []
+    for number in range(60):
+        wire.receiver.receive(frame[:-1] + bytes([frame[-1] ^ 1 + number]), retained=False)
+        wire.wait(10)
+    assert not wire.events
+    wire.wait(1_000)
+    assert wire.events == [ForgeriesRefused(CHANNEL_ID, 60, flood)]
+    wire.wait(5_000)
+    assert sum(isinstance(event, ForgeriesRefused) for event in wire.events) == 1
+
+
+def test_a_microcontroller_puts_together_what_its_memory_holds() -> None:
+    wire = Wire(channel(), limits=MCU_LIMITS)
+    wire.key(max_frame_bytes=4_096)
+    wire.sender.send(bytes(16 * 1024))
+    wire.sender.send(bytes(16 * 1024 + 1))
+    wire.sender.send(b"after")
+    wire.wait(10_000)
+    assert wire.received == [bytes(16 * 1024), b"after"]
+    assert wire.receiving.statistics().causes["fragment.size"] > 0
+    assert wire.lost == 1
 
 
 def test_trouble_on_one_channel_leaves_the_others_alone() -> None:

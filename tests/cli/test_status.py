@@ -1,0 +1,21 @@
+"""What `aif status` says about the channels of a workflow."""
+
+from __future__ import annotations
+
+from aif.cli.status import troubles
+
+NAME = "a.out -> b.in"
+
+
+def test_a_clean_workflow_has_no_troubles() -> None:
+    figures = {"channels": {NAME: {"records": 9, "lost": 0, "causes": {}}}}
+    assert list(troubles({"metrics": {"left": figures, "right": {}}, "unaccounted": {}})) == []
+
+
+def test_each_channel_says_how_much_was_lost_or_refused_and_why() -> None:
+    figures = {"channels": {NAME: {"lost": 1_200, "causes": {"frame.tag": 3, "loss.gap": 1}}}}
+    workflow = {"metrics": {"left": figures}, "unaccounted": {"controller": {"output total": 4}}}
+    assert list(troubles(workflow)) == [
+        f"{NAME} at left: lost 1,200, frame.tag 3, loss.gap 1",
+        "output total at controller: 4 lost without a word",
+    ]
