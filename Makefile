@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 SECOND := .venv-tflite
 
 # program:package pairs that some tests start; without them those tests cannot prove anything
-TEST_PROGRAMS := mosquitto:mosquitto
+TEST_PROGRAMS := mosquitto:mosquitto nats-server:nats-server
 
 # LiteRT's predecessor parses in the calling process and dies of a cut-off file; models are only parsed after
 # their digest was checked, so this one case is left to ai-edge-litert, which refuses it

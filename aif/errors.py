@@ -279,6 +279,12 @@ class PSAError(TrustError):
         self.status = status
 
 
+class AuditBroken(TrustError):
+    """The audit log was changed or cut off."""
+
+    code = "AIF-E0520"
+
+
 # --- store ----------------------------------------------------------------------------------------
 
 
@@ -329,6 +335,42 @@ class PublishTimeout(TransportError):
 
 class MessageTooLarge(TransportError):
     code = "AIF-E0704"
+
+
+class TLSFailed(BrokerRefused):
+    """TLS with a broker failed. ``of_broker`` says whose certificate was refused: the broker's, or ours."""
+
+    code = "AIF-E0705"
+
+    def __init__(self, message: str, *, of_broker: bool = False, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.of_broker = of_broker
+
+
+class CertificateMissing(TLSFailed):
+    code = "AIF-E0706"
+
+
+class CertificateExpired(TLSFailed):
+    code = "AIF-E0707"
+
+
+class UnknownAuthority(TLSFailed):
+    code = "AIF-E0708"
+
+
+class WrongBrokerName(TLSFailed):
+    code = "AIF-E0709"
+
+
+class CertificateRevoked(TLSFailed):
+    code = "AIF-E0710"
+
+
+class GrantExhausted(TransportError):
+    """All frames of a grant are used up; the message was not taken, and may be sent under the next grant."""
+
+    code = "AIF-E0711"
 
 
 # --- life cycle and ports -------------------------------------------------------------------------

@@ -13,23 +13,26 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import aif
+from aif.cli._broker_access import BrokerAccess
 from aif.config import Catalogue, load_catalogue, load_inventory, load_workflow
 from aif.errors import AIFError, NotFound, TransportError
 from aif.model.aiw import Workflow
 from aif.model.inventory import Device, DeviceClass, Inventory
 from aif.model.placement import Placement
+from aif.protocol.appraisal import AppraisalPolicy
 from aif.protocol.deployment import Deployment
-from aif.protocol.evidence import AppraisalPolicy, Component
+from aif.protocol.evidence import Component
 from aif.protocol.identifiers import id16
 from aif.protocol.topics import Up, UpTopic
 from aif.runtime.admission import Admission
 from aif.runtime.admission import controller_signer as signer
+from aif.runtime.audit_log import AuditLog
 from aif.runtime.clock import Clock, SystemClock
 from aif.runtime.controller import Controller
 from aif.runtime.deployer import Deployer, ResolvedModel
@@ -38,7 +41,9 @@ from aif.runtime.grants import GrantOffice, SessionKeys
 from aif.runtime.library import AIMLibrary
 from aif.runtime.logbook import LogBook
 from aif.runtime.part import ModelFetcher
-from aif.runtime.session import void
+from aif.runtime.revocation import Taken, withdrawn
+from aif.runtime.session import DeviceSession, void
+from aif.runtime.site_broker import SiteBroker
 from aif.transport.base import LastWill, Transport
 from aif.trusted.attestation import RUNTIME_COMPONENT, Verifier, aim_component, model_component, part
 from aif.trusted.communication import CommunicationService
@@ -90,6 +95,13 @@ class Home:
     @property
     def logs(self) -> Path:
         return self.root / "logs"
+
+    @property
+    def controller_tls(self) -> Path:
+        return self.site / "tls"
+
+    def device_tls(self, name: str) -> Path:
+        return self.device(name) / "tls"
 
     def device(self, name: str) -> Path:
         return self.root / "devices" / name
@@ -151,7 +163,7 @@ async def run_device(
     *,
     home: Home,
     inventory: Path,
-    broker: str,
+    broker: BrokerAccess,
     aims: Sequence[Path],
     follow: bool,
     speed: float | None,
@@ -165,7 +177,6 @@ async def run_device(
     """
     from aif.emulator.device import EmulatedDevice
     from aif.runtime.host import Host
-    from aif.transport.mqtt import MQTTTransport
 
     clock = SystemClock()
     device = load_inventory(inventory).device(name)
@@ -178,7 +189,9 @@ async def run_device(
     log = LogBook(name, clock, log_stream)
     will = LastWill(str(UpTopic(name, Up.STATUS)), b"gone", qos=1)
     with start_engine(home, name, clock, remote_disk) as engine:
-        async with MQTTTransport(broker, client_id=name, will=will) as transport:
+        if broker.tls is not None and not state.load().enrolled:
+            await _enrol_over_tls(state, engine, broker, clock, log)
+        async with open_transport(broker, name, will=will) as transport:
             host = Host(
                 state=state,
                 transport=transport,
@@ -191,9 +204,38 @@ async def run_device(
                 clock=clock,
                 random=os.urandom,
                 log=log,
+                tls=broker.tls,
             )
             log.info("host started", device=name, device_class=str(device.device_class))
             await host.run()
+
+
+def open_transport(
+    broker: BrokerAccess, client_id: str, *, will: LastWill | None = None, enrol: bool = False
+) -> Transport:
+    """A client of the broker; with ``enrol`` it has no right but to enrol."""
+    from aif.transport.mqtt import MQTTTransport
+
+    tls = None
+    if broker.tls is not None:
+        tls = broker.tls.factory_context() if enrol else broker.tls.context()
+    return MQTTTransport(broker.brokers, client_id=client_id, will=will, tls=tls)
+
+
+async def _enrol_over_tls(
+    state: StateFile[DeviceState],
+    engine: SecurityEngine,
+    broker: BrokerAccess,
+    clock: SystemClock,
+    log: LogBook,
+) -> None:
+    """The factory certificate may only enrol; what comes of it is the device's own certificate."""
+    async with open_transport(broker, "", enrol=True) as transport:
+        session = DeviceSession(
+            state, transport, engine, clock=clock, random=os.urandom, log=log,
+            components=tuple, on_message=void, tls=broker.tls,
+        )  # fmt: skip
+        await session.enrol()
 
 
 def model_service(
@@ -235,22 +277,31 @@ def _model_fetcher(folder: Path, state: StateFile[DeviceState], *, full_verifica
 
 
 async def run_controller(
-    *, home: Home, broker: str, store_url: str, log_stream: TextIO, ready: Callable[[], None] = lambda: None
+    *,
+    home: Home,
+    broker: BrokerAccess,
+    store_url: str,
+    log_stream: TextIO,
+    ready: Callable[[], None] = lambda: None,
 ) -> None:
     """Run the Controller and its User Agent socket until cancelled."""
     from aif.runtime.useragent import UserAgentServer
     from aif.transport.local import LocalServer
-    from aif.transport.mqtt import MQTTTransport
 
     clock = SystemClock()
     log = LogBook("controller", clock, log_stream)
-    async with MQTTTransport(broker, client_id="controller") as transport:
-        controller = build_controller(home=home, transport=transport, store_url=store_url, log=log)
+    site_broker = SiteBroker(home.site) if broker.tls is not None else None
+    if site_broker is not None:
+        site_broker.undeployed()  # an earlier Controller's workflows ended with it
+    async with open_transport(broker, "controller") as transport:
+        controller = build_controller(
+            home=home, transport=transport, store_url=store_url, log=log, site_broker=site_broker
+        )
         await controller.admission.start()
         agent = UserAgentServer(controller, load=_load_deployment, log=log)
         server = LocalServer(home.socket, agent.handle)
         await server.start()
-        log.info("controller started", broker=broker, store=store_url)
+        log.info("controller started", broker=str(broker), store=store_url)
         ready()
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -272,8 +323,18 @@ async def _poll(communication: CommunicationService) -> None:
         await asyncio.sleep(0.1)
 
 
-def build_controller(*, home: Home, transport: Transport, store_url: str, log: LogBook) -> Controller:
-    """A Controller with the site's keys, the partitioner and the Store behind it."""
+def build_controller(
+    *,
+    home: Home,
+    transport: Transport,
+    store_url: str,
+    log: LogBook,
+    site_broker: SiteBroker | None = None,
+) -> Controller:
+    """A Controller with the site's keys, the partitioner and the Store behind it.
+
+    ``site_broker`` is None where the broker has no access rules.
+    """
     clock = SystemClock()
     loop = asyncio.get_running_loop()
     site = Site.open_or_create(home.site, os.urandom)
@@ -292,15 +353,21 @@ def build_controller(*, home: Home, transport: Transport, store_url: str, log: L
         random=os.urandom,
     )
     references = ReferenceBook(client, store_root)
+    audit = AuditLog(home.site, clock.time_us)
     admission = Admission(
         site,
         transport,
         communication,
         grants,
-        Verifier(AppraisalPolicy("site-default", frozenset({RUNTIME_COMPONENT})), os.urandom),
+        Verifier(
+            AppraisalPolicy("site-default", frozenset({RUNTIME_COMPONENT})),
+            os.urandom,
+            signer(state.result_seed),
+        ),
         clock=clock,
         log=log,
         store_root=store_root,
+        audit=audit,
         reference=references.components,
         on_message=lambda device, message: controller.on_message(device, message),  # noqa: PLW0108  # made below
         on_trust=lambda link: controller.on_trust(link),  # noqa: PLW0108  # made below
@@ -318,12 +385,34 @@ def build_controller(*, home: Home, transport: Transport, store_url: str, log: L
         next_mapping_version=site.next_mapping_version,
         hw_class_of=lambda device: site.device(device).hw_class,
         planner=plan_workflow,
+        site=site,
+        withdraw=lambda device: withdraw_rights(home, device),
+        audit=audit,
         resolve_model=references.model,
+        broker=site_broker,
         clock=clock,
         log=log,
     )
     log.forward = lambda line: controller.take_log("controller", line)
     return controller
+
+
+def withdraw_rights(home: Home, device: str) -> str:
+    """Take a device's certificates and its rights at the broker back; what became of it, in words."""
+    return f"its rights and certificates are taken back; {SiteBroker(home.site).revoke(device, now=now())}"
+
+
+def revoke_in_registry(home: Home, device: str, reason: str, *, lost: bool) -> list[dict[str, Any]]:
+    """Revoke a device while no Controller runs: there is nobody whose keys must change."""
+    site = Site.open_or_create(home.site, os.urandom)
+    site.device(device)
+    taken = [withdrawn(lambda name: withdraw_rights(home, name), device)]
+    site.revoke(device, reason, now_s=int(now().timestamp()), lost=lost)
+    audit = AuditLog(home.site, SystemClock().time_us)
+    audit.note("revoked", device, reason=reason)
+    audit.sign()
+    taken.append(Taken("registry", "hello, evidence and enrolment of the device are refused"))
+    return [asdict(step) for step in taken]
 
 
 def _session_keys(admission: Admission, device: str) -> SessionKeys | None:

@@ -152,6 +152,14 @@ class ModelKeys:
 
 
 @dataclass(frozen=True, slots=True)
+class SiteCertificate:
+    """The site's certificate (DER, X.509) for a device's way to the broker; it answers a request."""
+
+    kind: ClassVar[int] = 7
+    certificate: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """A long step: what, how far (``done`` of ``total``, in bytes or items)."""
 
@@ -227,6 +235,14 @@ class LogLine:
 
 
 @dataclass(frozen=True, slots=True)
+class CertificateRequest:
+    """A signing request (DER, PKCS #10) for the next certificate; the sealed channel says whose it is."""
+
+    kind: ClassVar[int] = 24
+    request: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Unfit:
     """This device cannot do protected work any more, and says why; it drops what it runs."""
 
@@ -234,16 +250,25 @@ class Unfit:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Keyed:
+    """This device has the key of an epoch of a channel: what is sealed under it can be opened here."""
+
+    kind: ClassVar[int] = 27
+    channel_id: bytes
+    epoch: int
+
+
 ControlMessage = (
-    Heartbeat | Deploy | SignalAIMs | Undeploy | BoundaryRecord | ModelKeys
-    | Progress | WorkflowStatus | Metrics | LogLine | Unfit
+    Heartbeat | Deploy | SignalAIMs | Undeploy | BoundaryRecord | ModelKeys | SiteCertificate
+    | Progress | WorkflowStatus | Metrics | LogLine | Unfit | CertificateRequest | Keyed
 )  # fmt: skip
 
 _KINDS: dict[int, type[Any]] = {
     cls.kind: cls
     for cls in (
-        Heartbeat, Deploy, SignalAIMs, Undeploy, BoundaryRecord, ModelKeys,
-        Progress, WorkflowStatus, Metrics, LogLine, Unfit,
+        Heartbeat, Deploy, SignalAIMs, Undeploy, BoundaryRecord, ModelKeys, SiteCertificate,
+        Progress, WorkflowStatus, Metrics, LogLine, Unfit, CertificateRequest, Keyed,
     )
 }  # fmt: skip
 

@@ -38,6 +38,7 @@ from aif.runtime.platform import Platform
 from aif.runtime.session import DeviceSession
 from aif.transport.base import Transport
 from aif.trusted.attestation import RUNTIME_COMPONENT, aim_component, model_component, part
+from aif.trusted.client_folder import ClientFolder
 from aif.trusted.model_service import ModelService
 from aif.trusted.security_engine import SecurityEngine
 from aif.trusted.state import DeviceState, StateFile
@@ -65,6 +66,7 @@ class Host:
         clock: Clock,
         random: Callable[[int], bytes],
         log: LogBook,
+        tls: ClientFolder | None = None,
     ) -> None:
         self._state, self._library, self._platform, self._models = state, library, platform, models
         self._runtime_digest, self._clock, self._log = runtime_digest, clock, log
@@ -75,6 +77,7 @@ class Host:
             state, transport, engine, clock=clock, random=random, log=log,
             components=self._components, on_message=self._enqueue,
             limits=MCU_LIMITS if platform.device.device_class is DeviceClass.MCU else HOST_LIMITS,
+            tls=tls,
         )  # fmt: skip
         opened = DeviceModels(models, platform, engine)
         self._resources = Resources(

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from aif.errors import AIFError, CreationFailed, NotConnected, QueueFull, TransportError
+from aif.errors import AIFError, CreationFailed, GrantExhausted, NotConnected, QueueFull, TransportError
 from aif.model.aim import AIMMetadata, Implementation
 from aif.model.codec import BatchCodec, Codec, compile_batches, compile_record
 from aif.model.handover import conforming
@@ -225,14 +225,17 @@ class HostedWorkflow:
             payloads = codec.encode_all(message.header(t_us, self._clock.time_us()), values)
             # the record waits here, and with it the AIM, until the connection is back: a frame that is sealed
             # and not sent would count as lost
-            while not self._can_send(sender):
-                await self._clock.sleep(CONNECTION_POLL_S)
-            try:
-                sender.send_all(payloads)
-            except NotConnected:
-                return  # lost in this very moment; the next watermark says so
-            except TransportError as full:
-                raise QueueFull(f"{end}: {full}", hint="send less often, or bundle more") from full
+            while True:
+                while not self._can_send(sender):
+                    await self._clock.sleep(CONNECTION_POLL_S)
+                try:
+                    return sender.send_all(payloads)
+                except GrantExhausted:
+                    await self._clock.sleep(CONNECTION_POLL_S)  # so does the record until the next grant
+                except NotConnected:
+                    return None  # lost in this very moment; the next watermark says so
+                except TransportError as full:
+                    raise QueueFull(f"{end}: {full}", hint="send less often, or bundle more") from full
 
         return deliver
 
@@ -386,7 +389,7 @@ class HostedWorkflow:
         }
         seen = figures({c.channel_id for c in deployed.remote_channels})
         messages = {
-            "sealed": seen.sealed_messages, "verified": seen.verified_messages,
+            "sealed": seen.sealed_messages, "frames": seen.sealed_frames, "verified": seen.verified_messages,
             "rejected": seen.rejected_frames, "lost": seen.lost_messages,
             "causes": {cause: count for cause, count in seen.causes.items() if count},
         }  # fmt: skip

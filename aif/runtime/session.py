@@ -17,6 +17,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 
 from nacl.signing import SigningKey
@@ -31,9 +32,19 @@ from aif.errors import (
     TransportError,
 )
 from aif.protocol import control
-from aif.protocol.control import ControlMessage, Heartbeat, Hello, InstalledRelease, LogLine, Unfit
+from aif.protocol.control import (
+    CertificateRequest,
+    ControlMessage,
+    Heartbeat,
+    Hello,
+    InstalledRelease,
+    LogLine,
+    SiteCertificate,
+    Unfit,
+)
 from aif.protocol.enrolment import EnrolmentRequest, build_request, open_response
 from aif.protocol.evidence import Component
+from aif.protocol.grant import Grant
 from aif.protocol.identifiers import id16
 from aif.protocol.numbers import HOST_LIMITS, AuthMode, ChannelLimits
 from aif.protocol.ticket import ticket_digest
@@ -51,6 +62,7 @@ from aif.runtime.books import log_channel_event
 from aif.runtime.clock import Clock
 from aif.runtime.logbook import LogBook
 from aif.transport.base import ConnectionChange, Received, Transport
+from aif.trusted.client_folder import CertificateKeeper, ClientFolder
 from aif.trusted.communication import CommunicationService, SealedChannel
 from aif.trusted.security_engine import SecurityEngine
 from aif.trusted.state import DeviceState, StateFile
@@ -70,6 +82,9 @@ here, and costs a delayed acknowledgement (40 ms) at brokers without TCP_NODELAY
 POLL_INTERVAL_S = 0.1
 CLOCK_SKEW_WARNING_S = 2.0
 """A difference to the Controller's clock that is worth a word; it is repeated when it has grown this much."""
+
+EPOCHS_KEPT = 4_096
+"""Channels whose last epoch is remembered, also after they were closed; four times what a host may have."""
 
 UNANSWERED_WARNING_S = 15.0
 """A device that gets no answer says so after this long, and again after each such time."""
@@ -93,7 +108,9 @@ class DeviceSession:
         components: Callable[[], Iterable[Component]],
         on_message: Callable[[ControlMessage], None],
         limits: ChannelLimits = HOST_LIMITS,
+        tls: ClientFolder | None = None,
     ) -> None:
+        self._tls, self._keeper = tls, CertificateKeeper(tls) if tls is not None else None
         self._state, self._transport, self._engine, self._clock = state, transport, engine, clock
         self._random, self._log = random, log
         self._components, self._on_message = components, on_message
@@ -103,6 +120,7 @@ class DeviceSession:
         self._boot_id = random(16)
         self._requests: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue(MAX_ENGINE_REQUESTS)
         self._unfit = ""
+        self._epochs: dict[bytes, int] = {}
         self._told_skew_s = 0.0
         self._told_unanswered_ms = clock.monotonic_ms()
         self._last_heard_ms = clock.monotonic_ms()
@@ -113,6 +131,7 @@ class DeviceSession:
         )
         up_id, up_topic = control.control_channel(self.device, up=True)
         down_id, self._down_topic = control.control_channel(self.device, up=False)
+        self._control_ids = {up_id, down_id}
         self._up = self.communication.open_sender(
             SealedChannel(up_id, up_topic, AuthMode.AEAD, qos=CONTROL_QOS)
         )
@@ -138,7 +157,7 @@ class DeviceSession:
 
     async def _serve(self) -> None:
         if not self._state.load().enrolled:
-            await self._enrol()
+            await self.enrol()
         subscriptions = [
             await self._transport.subscribe(
                 str(AttestationTopic(self.device, Attestation.REQUEST)), self._attestation_request, qos=1
@@ -220,6 +239,10 @@ class DeviceSession:
                 self._told_unanswered_ms = self._clock.monotonic_ms()
             if self.trusted.is_set():
                 self.send(Heartbeat(self._clock.time_us()))
+                if self._keeper is not None and (
+                    request := self._keeper.wanted(self._clock.monotonic_ms(), self._now())
+                ):
+                    self.send(CertificateRequest(request))
                 await self._clock.sleep(HEARTBEAT_INTERVAL_S)
             else:
                 await self._say_hello()
@@ -262,8 +285,8 @@ class DeviceSession:
 
     # --- enrolment ---------------------------------------------------------------------------------
 
-    async def _enrol(self) -> None:
-        """Ask until the site answers.
+    async def enrol(self) -> None:
+        """Ask until the site answers. With TLS that is done on a connection of its own, before ``run``.
 
         Raises:
             EnrolmentRefused: the device was never provisioned, or has used its secret.
@@ -283,6 +306,7 @@ class DeviceSession:
                 self._engine.exchange_pk,
                 self._random(32),
                 id16("hwclass", state.hw_class),
+                self._tls.request() if self._tls is not None else None,
             ),
             state.secret,
             self._engine.sign_as_device,
@@ -315,6 +339,10 @@ class DeviceSession:
         state = self._state.load()
         try:
             response = open_response(answer, request, secret, state.controller_pk)
+            if self._tls is not None:
+                if response.certificate is None:
+                    raise EnrolmentRefused("the site's answer holds no certificate for the broker")
+                self._tls.take(response.certificate, now=self._now())
         except AIFError as error:
             self._log.warning("enrolment answer refused", code=error.code, reason=str(error))
             return False
@@ -327,6 +355,7 @@ class DeviceSession:
                 grant_pk=anchors.grant_pk,
                 ticket_pk=anchors.ticket_pk,
                 deployment_pk=anchors.deployment_pk,
+                result_pk=anchors.result_pk,
                 time_floor_s=response.time_s,
             )
         )
@@ -379,7 +408,7 @@ class DeviceSession:
         now_s = self._clock.time_us() // 1_000_000
         try:
             grant = await asyncio.to_thread(self._engine.open_grant, blob, now_s)
-            self.communication.apply_grant(grant, bytes(self._frame_key))
+            self._apply(grant)
         except ReplayDetected:
             return  # a redelivery, or a recording: either way it changes nothing
         except TransportError:
@@ -392,6 +421,20 @@ class DeviceSession:
             self.trusted.set()
             self._log.info("session with the Controller is trusted")
             self.send(Heartbeat(self._clock.time_us()))
+
+    def _apply(self, grant: Grant) -> None:
+        """Hand a grant to its channel, and confirm a data channel's; a repeated grant is only confirmed.
+
+        A channel that was closed and opened again since must not start its counters over under the same key.
+        """
+        channel = grant.channel_id
+        if self._epochs.get(channel) != grant.epoch:
+            self.communication.apply_grant(grant, bytes(self._frame_key))
+            self._epochs[channel] = grant.epoch
+            if len(self._epochs) > EPOCHS_KEPT:
+                del self._epochs[next(iter(self._epochs))]
+        if channel not in self._control_ids and self.communication.keyed(channel):
+            self.send(control.Keyed(channel, grant.epoch))
 
     # --- control messages --------------------------------------------------------------------------
 
@@ -411,8 +454,22 @@ class DeviceSession:
             return
         if isinstance(message, Heartbeat):
             self._take_time(message.time_us)
+        elif isinstance(message, SiteCertificate):
+            self._take_certificate(message.certificate)
         else:
             self._on_message(message)
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock.time_us() / 1e6, UTC)
+
+    def _take_certificate(self, certificate: bytes) -> None:
+        if self._keeper is None:
+            return
+        try:
+            self._keeper.take(certificate, self._now())
+            self._log.info("certificate renewed")
+        except AIFError as error:
+            self._log.warning("certificate refused", code=error.code, reason=str(error))
 
     def _take_time(self, time_us: int) -> None:
         """The Controller's time is the site's: it is the floor, and a large difference is worth a word."""

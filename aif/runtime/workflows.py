@@ -72,6 +72,8 @@ class RunningWorkflow:
     """The session of each device that its model keys were last wrapped for."""
     dropped: set[str] = field(default_factory=set)
     """Devices that confirmed that nothing of this workflow is left on them."""
+    without: frozenset[str] = frozenset()
+    """Devices that are left out since the newest keys."""
     outputs: Counter[str] = field(default_factory=Counter)
     """Records that came out of each boundary Port."""
     unaccounted: dict[str, dict[str, int]] = field(default_factory=dict)

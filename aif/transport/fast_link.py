@@ -97,7 +97,9 @@ class FastLink(asyncio.BufferedProtocol):
         self._transport = None
         reason = f"{self._reason} ({exc})" if exc is not None else self._reason
         if not self.accepted.done():
-            self.accepted.set_exception(BrokerRefused(reason))
+            refused = BrokerRefused(reason)
+            refused.__cause__ = exc
+            self.accepted.set_exception(refused)
             self.accepted.exception()  # whoever waited may be gone
         if not self.closed.done():
             self.closed.set_result(reason)

@@ -60,10 +60,13 @@ class SecureReceiver:
         self._granted_bytes = 0
         self._longest_bytes = HOST_LIMITS.max_frame_bytes
         self._oversized = 0
+        self._senders: frozenset[int] = frozenset()
         self.keyed = False
 
     def install(self, grant: Grant) -> None:
         """Accept the senders of a grant, and frames of the length it allows.
+
+        A sender that is not in it any more has 2 s to come to its end, or none if the grant refuses it.
 
         Raises:
             LocalProtocolError: the grant gives no right to receive or no key, is in another mode than the
@@ -74,8 +77,12 @@ class SecureReceiver:
             raise LocalProtocolError(f"the grant for {self.channel.topic} does not fit its deployment")
         k_epoch = grant.k_epoch
         senders = [RosterSender(row.index, key_of(k_epoch, row), row.sign_pk) for row in grant.roster]
-        waiting = self._receiver.install_epoch(grant.epoch, senders, now_ms=self._now_ms())
-        # frames of the last epoch may still come
+        now_ms = self._now_ms()
+        waiting = self._receiver.install_epoch(grant.epoch, senders, now_ms=now_ms)
+        roster = frozenset(row.index for row in grant.roster)
+        for index in self._senders - roster:
+            self._receiver.retire_sender(index, now_ms=now_ms, at_once=index in grant.refused)
+        self._senders = roster
         self._longest_bytes = max(self._granted_bytes, grant.max_frame_bytes)
         self._granted_bytes = grant.max_frame_bytes
         self.keyed = True

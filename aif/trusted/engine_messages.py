@@ -271,6 +271,7 @@ def row_of_grant(grant: Grant) -> list[object]:
     roster = [[r.index, r.aim_instance_id, r.host_id, r.grant_nonce, r.sign_pk] for r in grant.roster]
     values: dict[str, object] = {name: getattr(grant, name) for name in _GRANT_FIELDS}
     values |= {"roles": int(grant.roles), "auth_mode": grant.auth_mode.value, "roster": roster}
+    values["refused"] = list(grant.refused)
     return list(values.values())
 
 
@@ -279,6 +280,7 @@ def grant_of(row: Any) -> Grant:
     values = dict(zip(_GRANT_FIELDS, row, strict=True))
     values["roles"], values["auth_mode"] = Role(values["roles"]), AuthMode(values["auth_mode"])
     values["roster"] = tuple(RosterRow(*sender) for sender in values["roster"])
+    values["refused"] = tuple(values["refused"])
     return Grant(**values)
 
 

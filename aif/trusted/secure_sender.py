@@ -13,7 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from aif.errors import LocalProtocolError, MessageTooLarge, NotConnected, TransportError
+from aif.errors import GrantExhausted, LocalProtocolError, MessageTooLarge, NotConnected, TransportError
 from aif.protocol.bundle import BundlePolicy, Bundler
 from aif.protocol.channel_sender import ChannelSender
 from aif.protocol.frame import Buffer, sender_key
@@ -129,8 +129,10 @@ class SecureSender:
         """Seal and publish messages that belong together: one look at the clock, few frames, one order.
 
         Raises:
-            NotConnected: no frame can be sent at present, because there is no connection, no room, or no
-                frame left in the grant; no payload was taken and all may be sent again later.
+            NotConnected: no frame can be sent at present, because there is no connection or no room; no
+                payload was taken and all may be sent again later.
+            GrantExhausted: too few frames are left in the grant; no payload was taken and all may be sent
+                again under the next one.
             MessageTooLarge: one is longer than the receivers put together, or than the transport carries.
             LocalProtocolError: no grant yet, or the stream has ended.
         """
@@ -178,7 +180,7 @@ class SecureSender:
             if not epoch.exhausted:
                 epoch.exhausted = True
                 self._causes[Cause.GRANT_EXHAUSTED] += 1
-            raise NotConnected(
+            raise GrantExhausted(
                 f"channel {self.channel.topic} has used up the {epoch.max_frames:,} frames of its grant",
                 hint="it goes on with the next grant; larger bundles need fewer frames",
             )

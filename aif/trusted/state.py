@@ -20,7 +20,7 @@ from typing import Generic, TypeVar
 
 from aif.errors import LocalProtocolError, NotFound, ProtocolError, TrustError
 from aif.protocol import documents
-from aif.protocol.enrolment import SecretState
+from aif.protocol.pairing import SecretState
 
 MAX_STATE_BYTES = 4 * 1024 * 1024
 
@@ -161,6 +161,7 @@ class DeviceState:
     mapping_floor: int = 0
     store_floors: str = ""
     installed: tuple[InstalledModel, ...] = ()
+    result_pk: bytes | None = None
 
     @property
     def enrolled(self) -> bool:
@@ -182,6 +183,11 @@ class DeviceRecord:
     enrolled_s: int | None = None
     revoked: bool = False
     last_generation: int = 0
+    revoked_s: int | None = None
+    reason: str = ""
+    """Why it was revoked, in the operator's words."""
+    lost: bool = False
+    """It may be in foreign hands: its identity is never admitted again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,10 +202,15 @@ class SiteState:
     result_seed: bytes = field(repr=False)
     devices: tuple[DeviceRecord, ...] = ()
     mapping_version: int = 0
+    denied: tuple[bytes, ...] = ()
+    """Identity keys of lost devices that were removed since."""
+    audit_seed: bytes = field(default=b"", repr=False)
+    audit_head: bytes = b""
+    """The newest head of the audit log that was signed; kept here, so that a log that was cut off shows."""
 
     @classmethod
     def create(cls, site: str, random: Callable[[int], bytes]) -> SiteState:
-        return cls(site, random(32), random(32), random(32), random(32), random(32))
+        return cls(site, random(32), random(32), random(32), random(32), random(32), audit_seed=random(32))
 
     def device(self, name: str) -> DeviceRecord | None:
         return next((record for record in self.devices if record.device == name), None)

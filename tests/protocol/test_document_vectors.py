@@ -9,20 +9,21 @@ from typing import Any
 
 import pytest
 
-from aif.protocol.content_keys import KeyUse, check_commitment, open_hand_over, unwrap_content_key
-from aif.protocol.cose import verify1
-from aif.protocol.enrolment import open_request, open_response, read_pairing_code
-from aif.protocol.evidence import (
+from aif.protocol.appraisal import (
     AppraisalLog,
     AppraisalPolicy,
     AttestationKey,
     ReferenceValues,
     appraise,
-    read_request,
     verify_result,
 )
+from aif.protocol.content_keys import KeyUse, check_commitment, open_hand_over, unwrap_content_key
+from aif.protocol.cose import verify1
+from aif.protocol.enrolment import open_request, open_response
+from aif.protocol.evidence import read_request
 from aif.protocol.grant import open_grant
 from aif.protocol.identifiers import id16
+from aif.protocol.pairing import read_pairing_code
 from aif.protocol.ticket import ComponentState, InstallTarget, Slot, verify_ticket
 from aif.protocol.wrap import unwrap
 

@@ -14,7 +14,6 @@ import pytest
 from aif.cli import _wiring as wiring
 from aif.errors import EnrolmentRefused
 from aif.protocol.lifecycle import WorkflowState
-from aif.runtime.bringup import send_keys
 from aif.runtime.controller import Patience, RunningWorkflow
 from tests.runtime.site import ENDLESS, BenchSite, bench_site
 
@@ -166,7 +165,7 @@ def test_a_device_that_is_lost_while_it_prepares(tmp_path: Path) -> None:
 def test_a_removed_device_loses_its_trust_and_fails_its_workflow(tmp_path: Path) -> None:
     async def journey() -> None:
         async with bench_site(tmp_path, speed=QUICK) as site:
-            running = await running_workflow(site)
+            running = await running_workflow(site, STOP)
             site.registry.forget("right")
             await site.run_to_end(running)
             assert running.state is WorkflowState.FAILED
@@ -234,7 +233,7 @@ def test_keys_change_without_a_loss(tmp_path: Path) -> None:
             running = await running_workflow(site)
             assert running.plan is not None
             for _ in range(3):
-                send_keys(running.plan, site.controller.admission, site.controller._grants)
+                site.controller.rekeying.renew(running.plan)
                 await site.outputs(running, 30)
             await site.hosted("left", running).instances["count"].stop()
             await site.run_to_end(running)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from nacl.signing import SigningKey
 
-from aif.errors import LocalProtocolError, MessageTooLarge, NotConnected, TransportError
+from aif.errors import GrantExhausted, LocalProtocolError, MessageTooLarge, NotConnected, TransportError
 from aif.protocol.bundle import BundlePolicy
 from aif.protocol.events import AuthFailure, ChannelEvent, ControlReceived, ForgeriesRefused, LossReport
 from aif.protocol.grant import Grant, Role, RosterRow
@@ -173,7 +173,7 @@ def test_of_messages_sent_together_all_are_taken_or_none() -> None:
     wire.key(max_frames=100)
     with pytest.raises(MessageTooLarge):
         wire.sender.send_all([b"x", bytes(HOST_LIMITS.max_message_bytes + 1)])
-    with pytest.raises(NotConnected, match="has used up the 100 frames"):
+    with pytest.raises(GrantExhausted, match="has used up the 100 frames"):
         wire.sender.send_all([b"x"] * 100)
     wire.error = NotConnected("gone")
     wire.sender.send_all([b"a", b"b"])  # taken: sealed, and sent when the transport is back
@@ -448,10 +448,10 @@ def test_a_used_up_grant_is_one_error_and_one_count_until_the_next() -> None:
     wire.key(max_frames=20)
     for payload in payloads(15):  # the rest is kept for the end of the epoch
         wire.sender.send(payload)
-    with pytest.raises(NotConnected, match=f"channel {TOPIC} has used up the 20 frames of its grant"):
+    with pytest.raises(GrantExhausted, match=f"channel {TOPIC} has used up the 20 frames of its grant"):
         wire.sender.send(b"one too many")
     for _ in range(50):
-        with pytest.raises(NotConnected):
+        with pytest.raises(GrantExhausted):
             wire.sender.send(b"more")
         wire.wait(1_000)
     assert dict(wire.sending.statistics().causes) == {"grant.exhausted": 1}
@@ -466,10 +466,10 @@ def test_a_used_up_grant_is_one_error_and_one_count_until_the_next() -> None:
 def test_even_a_used_up_grant_can_end_its_stream() -> None:
     wire = Wire(channel())
     wire.key(max_frames=6)
-    with suppress(NotConnected):
+    with suppress(GrantExhausted):
         for payload in payloads(10_000):
             wire.sender.send(payload)
-    with pytest.raises(NotConnected):
+    with pytest.raises(GrantExhausted):
         wire.sender.send(b"one too many")
     wire.wait(30_000)
     wire.sender.finish()

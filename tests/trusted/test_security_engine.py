@@ -37,11 +37,11 @@ from aif.errors import (
     SignatureInvalid,
 )
 from aif.protocol import cbor
+from aif.protocol.appraisal import AppraisalPolicy
 from aif.protocol.chunks import SealedRelease, seal_model
 from aif.protocol.content_keys import KeyUse, wrap_content_key
 from aif.protocol.control import Hello, sign_hello
 from aif.protocol.cose import parse1
-from aif.protocol.evidence import AppraisalPolicy
 from aif.protocol.grant import Grant, Role, RosterRow, issue_grant
 from aif.protocol.numbers import AuthMode
 from aif.protocol.ticket import FirmwareRange, Slot, Ticket, issue_ticket
@@ -373,7 +373,9 @@ def test_a_grant_opens_once_and_for_this_boot_only(own_engine: SecurityEngine) -
 @pytest.mark.integration
 def test_evidence_satisfies_the_verifier(engine: SecurityEngine) -> None:
     runtime = part(RUNTIME_COMPONENT, bytes(32), "1", b"root")
-    verifier = Verifier(AppraisalPolicy("policy"), os.urandom)
+    verifier = Verifier(
+        AppraisalPolicy("policy"), os.urandom, lambda m: SigningKey(b"\x07" * 32).sign(m).signature
+    )
     request = verifier.challenge("gw-1", mapping_version=4, now_s=1000)
     verdict = verifier.appraise(
         "gw-1",

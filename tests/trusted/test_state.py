@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from aif.errors import LocalProtocolError, NotFound, TrustError
-from aif.protocol.enrolment import SecretState
+from aif.protocol.pairing import SecretState
 from aif.trusted.state import (
     MAX_STATE_BYTES,
     DeviceRecord,

@@ -13,31 +13,24 @@ from pathlib import Path
 from nacl.bindings import crypto_scalarmult_base
 from nacl.signing import SigningKey
 
+from aif.protocol.appraisal import build_result, issue_result
 from aif.protocol.content_keys import ContentKey, KeyUse, commitment, seal_hand_over, wrap_content_key
 from aif.protocol.cose import sign1
-from aif.protocol.enrolment import (
-    Anchors,
-    EnrolmentRequest,
-    EnrolmentResponse,
-    build_request,
-    build_response,
-    pairing_code,
-)
+from aif.protocol.enrolment import Anchors, EnrolmentRequest, EnrolmentResponse, build_request, build_response
 from aif.protocol.evidence import (
     AttestationRequest,
     Component,
     Measured,
     build_claims,
-    build_result,
     encode_request,
     issue_alias_certificate,
     issue_evidence,
-    issue_result,
     token_nonce,
 )
 from aif.protocol.grant import Grant, Role, RosterRow, issue_grant
 from aif.protocol.identifiers import id16
 from aif.protocol.numbers import AuthMode
+from aif.protocol.pairing import pairing_code
 from aif.protocol.ticket import FirmwareRange, ModelAEAD, Slot, Ticket, issue_ticket
 from aif.protocol.wrap import wrap
 
