@@ -6,7 +6,8 @@ alone makes impossible is refused here with a sentence; whatever AIMs share beco
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from graphlib import CycleError
 
 from aif.errors import CyclicTopology, ModelError
@@ -27,12 +28,23 @@ from partitioner.costs import (
 from partitioner.filters import (
     Refusal,
     binding_refusal,
-    device_refusals,
     implementation_refusals,
     parts_of,
     rate_refusal,
 )
-from partitioner.parts import Affinity, Candidate, Demand, Flow, Item, Limit, PlacementProblem, PricedCrossing
+from partitioner.parts import (
+    Affinity,
+    Candidate,
+    Crossings,
+    Demand,
+    Flow,
+    Item,
+    Kinds,
+    Limit,
+    Offer,
+    PlacementProblem,
+    PricedCrossing,
+)
 from partitioner.paths import Graph, Path, workflow_paths
 from partitioner.policy import (
     LATENCY_SCALE_US,
@@ -41,7 +53,7 @@ from partitioner.policy import (
     ModelFacts,
     PlanPolicy,
 )
-from partitioner.routes import LOCAL, all_routes, crossing
+from partitioner.routes import LOCAL, RouteTable, crossing
 
 MAX_OBJECTIVE_WEIGHT = 1e4
 
@@ -101,7 +113,10 @@ class _Builder:
         releases: Mapping[str, ModelFacts],
     ) -> None:
         self.workflows, self.inventory, self.policy, self.releases = workflows, inventory, policy, releases
-        self.routes = all_routes(inventory, policy)
+        self.routes = RouteTable(inventory, policy)
+        self.devices = {device.id: device for device in inventory.devices}
+        self.base = [_base_kind(device) for device in inventory.devices]
+        self.kinds: dict[tuple[frozenset[str], frozenset[str]], Kinds] = {}
         self.items: list[Item] = []
         self.flows: list[Flow] = []
         self.paths: list[Path] = []
@@ -123,6 +138,7 @@ class _Builder:
             runtime_demand=dict(self._runtime_demands()),
             single_core=frozenset(d.id for d in self.inventory.devices if d.cores == 1),
             balance_weight=max((w.metadata.objectives.balance for w in self.workflows), default=0.0),
+            routes=self.routes,
         )
 
     def _add(self, number: int, workflow: Workflow) -> None:
@@ -146,37 +162,64 @@ class _Builder:
         self.paths += workflow_paths(graph, workflow.metadata.objectives.latency / LATENCY_SCALE_US)
         self._affinities_of(workflow, positions)
 
+    def _kinds(self, sensors: Iterable[str], actuators: Iterable[str]) -> Kinds:
+        """Kinds of devices for an AIM that may use these parts; other parts make no difference to it."""
+        needs = frozenset(sensors), frozenset(actuators)
+        if needs not in self.kinds:
+            numbers: dict[object, int] = {}
+            samples: list[Device] = []
+            of: list[int] = []
+            for device, base in zip(self.inventory.devices, self.base, strict=True):
+                parts = (
+                    tuple(p for p in device.sensors if p.kind in needs[0]),
+                    tuple(p for p in device.actuators if p.kind in needs[1]),
+                )
+                number = numbers.setdefault((base, parts), len(samples))
+                if number == len(samples):
+                    samples.append(device)
+                of.append(number)
+            self.kinds[needs] = Kinds(tuple(of), tuple(samples))
+        return self.kinds[needs]
+
     def _boundary_item(self, number: int, prefix: str, bound: BoundaryPort) -> Item:
         binding = bound.bind
         if binding is None:
             raise ModelError(f"boundary port {bound.port.name} is not bound")
-        candidates, refusals = [], []
-        for device in self.inventory.devices:
+        names = (binding.name,)
+        kinds = self._kinds(*((names, ()) if binding.kind == "sensor" else ((), names)))
+        offers = []
+        for device in kinds.samples:
             refusal = binding_refusal(binding, device)
-            if refusal is not None:
-                refusals.append(refusal)
-                continue
             limit = Limit(binding.kind, f"{device.id} {binding.name}")
-            candidates.append(Candidate(device.id, "", None, ((limit, 1),)))
-        return Item(f"{prefix}{BOUNDARY}.{bound.port.name}", number, None, tuple(candidates), tuple(refusals))
+            made = Candidate(device.id, "", None, ((limit, 1),))
+            offers.append(Offer((made,), ()) if refusal is None else Offer((), (refusal,)))
+        key = f"{prefix}{BOUNDARY}.{bound.port.name}"
+        return Item(key, number, None, kinds, tuple(offers), self.inventory)
 
     def _aim_item(self, number: int, prefix: str, leaf: LeafAIM, rate_hz: float) -> Item:
+        codes = leaf.metadata.implementations
+        kinds = self._kinds(
+            {name for code in codes for name in code.requires.sensors},
+            {name for code in codes for name in code.requires.actuators},
+        )
+        weights = self.workflows[number].metadata.objectives
+        offers = tuple(self._offer(leaf, device, rate_hz, weights) for device in kinds.samples)
+        return Item(prefix + leaf.id, number, leaf, kinds, offers, self.inventory)
+
+    def _offer(self, leaf: LeafAIM, device: Device, rate_hz: float, weights: Objectives) -> Offer:
         candidates: list[Candidate] = []
         refusals: list[Refusal] = []
-        weights = self.workflows[number].metadata.objectives
-        for device in self.inventory.devices:
-            pinned_away = list(device_refusals(leaf, device))
-            refusals += pinned_away
-            for implementation in leaf.metadata.implementations:
-                found = list(implementation_refusals(leaf, implementation, device, self.policy))
-                if not found and not pinned_away:
-                    made = self._candidate(leaf, implementation, device, rate_hz, weights)
-                    if isinstance(made, Candidate):
-                        candidates.append(made)
-                    else:
-                        found.append(made)
-                refusals += found
-        return Item(prefix + leaf.id, number, leaf, tuple(candidates), tuple(refusals))
+        costs: list[Refusal] = []
+        for implementation in leaf.metadata.implementations:
+            found = list(implementation_refusals(leaf, implementation, device, self.policy))
+            refusals += found
+            if not found:
+                made = self._candidate(leaf, implementation, device, rate_hz, weights)
+                if isinstance(made, Candidate):
+                    candidates.append(made)
+                else:
+                    costs.append(made)
+        return Offer(tuple(candidates), tuple(refusals), tuple(costs))
 
     def _candidate(
         self, leaf: LeafAIM, code: Implementation, device: Device, rate_hz: float, weights: Objectives
@@ -247,36 +290,33 @@ class _Builder:
             if source is None or destination is None:
                 continue  # the user's end of an unbound boundary Port is wherever the User Agent is
             numbered[len(self.flows)] = channel
-            crossings = dict(self._crossings(workflow, channel, source, destination, rates[channel.source]))
-            self.flows.append(Flow(channel, number, source, destination, crossings))
+            rate_hz, payload_bytes = rates[channel.source], _payload_bytes(workflow, channel)
+            between = partial(self._crossing, workflow.metadata.objectives, payload_bytes, rate_hz)
+            crossings = Crossings(self.items[source], self.items[destination], between)
+            flow = Flow(channel, number, source, destination, payload_bytes, rate_hz, crossings)
+            self.flows.append(flow)
         return graph
 
-    def _crossings(
-        self, workflow: Workflow, channel: ChannelSpec, source: int, destination: int, rate_hz: float
-    ) -> Iterator[tuple[tuple[str, str], PricedCrossing]]:
-        payload_bytes = _payload_bytes(workflow, channel)
+    def _crossing(
+        self, weights: Objectives, payload_bytes: int, rate_hz: float, a: str, b: str
+    ) -> PricedCrossing | None:
+        if a == b:
+            return PricedCrossing(LOCAL, (), ())
+        route = self.routes.between(a, b)
+        if route is None:
+            return None
+        cost = crossing(route, payload_bytes, rate_hz, self.devices, self.policy)
         wire_bytes = self.policy.channel_ram_bytes + payload_bytes + self.policy.frame_overhead_bytes
-        devices = {device.id: device for device in self.inventory.devices}
-        weights = workflow.metadata.objectives
-        for a in self.items[source].devices:
-            for b in self.items[destination].devices:
-                if a == b:
-                    yield (a, b), PricedCrossing(LOCAL, (), ())
-                    continue
-                route = self.routes.get((a, b))
-                if route is None:
-                    continue
-                cost = crossing(route, payload_bytes, rate_hz, self.inventory, self.policy)
-                demand = [(Limit("ram", a), wire_bytes), (Limit("ram", b), wire_bytes)]
-                demand += [(Limit("link", link), bps) for link, bps in cost.link_bps]
-                battery_mw = sum(mw for d, mw in cost.radio_mw if devices[d].energy.source == "battery")
-                leaving = rate_hz if devices[a].zone != devices[b].zone else 0.0
-                terms = (
-                    ("energy", weights.energy * battery_mw / POWER_SCALE_MW),
-                    ("traffic", weights.traffic * cost.traffic_bytes_per_s / TRAFFIC_SCALE_BYTES_PER_S),
-                    ("exposure", weights.exposure * leaving),
-                )
-                yield (a, b), PricedCrossing(cost, tuple(demand), terms)
+        demand = [(Limit("ram", a), wire_bytes), (Limit("ram", b), wire_bytes)]
+        demand += [(Limit("link", link), bps) for link, bps in cost.link_bps]
+        battery_mw = sum(mw for d, mw in cost.radio_mw if self.devices[d].energy.source == "battery")
+        leaving = rate_hz if self.devices[a].zone != self.devices[b].zone else 0.0
+        terms = (
+            ("energy", weights.energy * battery_mw / POWER_SCALE_MW),
+            ("traffic", weights.traffic * cost.traffic_bytes_per_s / TRAFFIC_SCALE_BYTES_PER_S),
+            ("exposure", weights.exposure * leaving),
+        )
+        return PricedCrossing(cost, tuple(demand), terms)
 
     def _affinities_of(self, workflow: Workflow, positions: Mapping[str, int]) -> None:
         for leaf in workflow.aims:
@@ -319,6 +359,15 @@ class _Builder:
                 if flash_is_limited(device):
                     demand.append((Limit("flash", device.id), cost.flash_bytes))
                 yield (device.id, runtime), tuple(demand)
+
+
+def _base_kind(device: Device) -> tuple[object, ...]:
+    """All of a device that any AIM's candidate depends on, but for its sensors and actuators."""
+    return (
+        *(device.device_class, device.board, device.ram_bytes, device.flash_bytes, device.runtimes),
+        *(device.arch, device.os, device.instructions_per_s, device.dmips, device.macs_per_s, device.cores),
+        *(device.cpu_limit, device.storage, device.radios, device.energy, device.attestation),
+    )
 
 
 def _storage_limit(device: Device, position: int) -> Limit:
