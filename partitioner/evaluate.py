@@ -7,7 +7,7 @@ build a first plan and to try single changes of a finished one; ``checker`` is t
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from partitioner.parts import Candidate, Demand, Limit, PlacementProblem, Terms, price
@@ -127,7 +127,11 @@ def waiting_us(problem: PlacementProblem, choice: Choice) -> dict[int, int]:
 
 
 def path_latency_us(
-    path: Path, problem: PlacementProblem, choice: Choice, delays: list[int], waits: Mapping[int, int]
+    path: Path,
+    problem: PlacementProblem,
+    choice: Choice,
+    delays: Sequence[int] | Mapping[int, int],
+    waits: Mapping[int, int],
 ) -> int:
     """Longest way through the path's part of the workflow."""
 

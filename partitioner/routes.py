@@ -81,7 +81,13 @@ class RouteTable:
         if broker is None:
             return self._direct(source, destination)
         first, second = self._direct(source, broker), self._direct(broker, destination)
-        return None if first is None or second is None else first + second
+        return None if first is None or second is None else (*first, *second)
+
+    def between_hubs(self, first: str, last: str) -> Route | None:
+        """What lies between two hubs, and between two leaves of one hub: nothing, unless there is a broker."""
+        if first == last and self.policy.broker_device is None:
+            return ()
+        return self.between(first, last)
 
     def hub(self, device: str) -> str:
         """The device at which all routes from ``device`` start to differ: its hub, or itself."""
@@ -100,7 +106,7 @@ class RouteTable:
                 return None
         start = () if up is None else (Hop(up, source, first),)
         end = () if down is None else (Hop(down, last, destination),)
-        return start + middle + end
+        return (*start, *middle, *end)
 
     def _from(self, start: str) -> dict[str, Route]:
         """Dijkstra over (ns, hops, steps); the steps (link id, receiver) make every choice unique."""

@@ -1,0 +1,511 @@
+"""Every good placement of one workflow on a few devices: breadth-first branch and bound over whole arrays.
+
+Decides which assignments of one workflow's AIMs cost at most a threshold, and proves that no other does.
+Counts prices, hard and soft affinity, path latencies with deadlines, and the capacities that the workflow
+alone could exceed; it leaves out waits for a processor, RAM of remote Channels and links, all of which only
+add to the cost or forbid. So its cheapest assignment bounds the workflow's cost from below.
+
+The bound of a partial assignment: latency is replaced by a weighted mean of ways through the workflow (each at
+most the longest, so it never overestimates), which makes the rest a sum over AIMs and Channels, bounded by
+messages from the last AIM to the first: the cost of an AIM with several predecessors is split among them.
+
+Source: Kolmogorov, "Convergent Tree-Reweighted Message Passing for Energy Minimization" (2006), for bounds by
+splitting; Baldacci, Christofides and Mingozzi, "An exact algorithm for the vehicle routing problem based on
+the set partitioning formulation with additional cuts" (2008), for enumerating all columns within a gap.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from partitioner.star import Floats, Ints, Star
+
+MAX_LABELS = 60_000
+"""Partial assignments kept at once; the bound of dropped ones is remembered, so a proof stays a proof."""
+
+BEAM = 48
+MEANS = 4
+"""Rounds in which the weights of the ways are adapted."""
+
+TIE = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The devices that one search looks at.
+
+    Attributes:
+        devices: their rows in the problem; -1 is none.
+        group: group of each, as a row of the matrices.
+        merged: groups of the problem that each group of the view stands for.
+        capacity: float[devices, resources] that may be taken.
+        real: the first so many devices stand for themselves, the others for all of their sort.
+    """
+
+    devices: Ints
+    group: Ints
+    merged: tuple[Ints, ...]
+    capacity: Floats
+    real: int
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Assignments in the order of their cost.
+
+    ``device`` and ``layer`` are int[assignments, AIMs] (rows of the problem), the AIMs as in ``items``; every
+    assignment that is not among them costs at least ``floor``. Rows in ``unlimited`` stand for many devices.
+    """
+
+    items: tuple[int, ...]
+    device: Ints
+    layer: Ints
+    cost: Floats
+    floor: float
+    unlimited: Ints
+
+
+@dataclass(slots=True)
+class _Edge:
+    """Two AIMs that share a Channel or an affinity; prices as [candidate of first, candidate of second]."""
+
+    first: int
+    second: int
+    price: Floats
+    linear: Floats = field(default_factory=lambda: np.zeros((0, 0)))
+    message: Floats = field(default_factory=lambda: np.zeros(0))
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """A path limit or the critical path, in positions of the search's order."""
+
+    weight: float
+    deadline_us: float
+    origin: int
+    entries: tuple[int, ...]
+    arcs: tuple[tuple[int, int, int], ...]
+    deliveries: tuple[tuple[int, int], ...]
+    finals: tuple[int, ...]
+    run_us: tuple[Floats, ...]
+
+
+class Branches:
+    """One workflow on one view."""
+
+    def __init__(self, star: Star, workflow: int, view: View, extra: Floats | None = None) -> None:
+        """Prepare the matrices.
+
+        Args:
+            star: the problem.
+            workflow: whose AIMs.
+            view: the devices.
+            extra: price per unit of a resource, float[devices of the view, resources].
+        """
+        self.star, self.view = star, view
+        self.order = _in_order(star, workflow)
+        self._place = place = {item: n for n, item in enumerate(self.order)}
+        self.spot: list[Ints] = []
+        self.layer: list[Ints] = []
+        self.own: list[Floats] = []
+        self.demand: list[Floats] = []
+        self.means: list[Floats] = []
+        self.tails: list[Floats] = []
+        for item in self.order:
+            self._add_item(item, extra)
+        self.edges = self._edges(workflow, place)
+        self.into: list[list[_Edge]] = [[] for _ in self.order]
+        for edge in self.edges:
+            self.into[edge.second].append(edge)
+        self.ways = self._ways(workflow, place)
+        self.tight = self._tight()
+        self.possible = all(len(spots) for spots in self.spot)
+        self.root = -np.inf
+
+    # --- matrices ---
+
+    def _add_item(self, item: int, extra: Floats | None) -> None:
+        options, view = self.star.options[item], self.view
+        kinds = options.kind_of[view.devices]
+        price = options.price[kinds]
+        room = np.minimum(view.capacity, self.star.room[view.devices])
+        fits = (options.demand[kinds] <= room[:, None, :]).all(axis=2)
+        usable = np.isfinite(price) & fits & options.allowed[view.devices][:, None]
+        spot, layer = np.nonzero(usable)
+        kind = kinds[spot]
+        demand = options.demand[kind, layer]
+        own = price[spot, layer]
+        if extra is not None:
+            own = own + (extra[spot] * demand).sum(axis=1)
+        self.spot.append(spot)
+        self.layer.append(layer)
+        self.own.append(own)
+        self.demand.append(demand)
+        self.means.append(options.mean_us[kind, layer])
+        self.tails.append(options.tail_us[kind, layer])
+
+    def _merged(self, matrix: Floats) -> Floats:
+        """A matrix between the problem's groups as one between the view's: what is merged costs the least."""
+        groups = self.view.merged
+        count = len(groups)
+        if all(len(group) == 1 for group in groups):
+            rows = np.concatenate(groups)
+            return matrix[np.ix_(rows, rows)]
+        small = np.zeros((count, count))
+        for a in range(count):
+            for b in range(count):
+                block = matrix[np.ix_(groups[a], groups[b])]
+                small[a, b] = block.min(initial=np.inf)
+        return small
+
+    def _edges(self, workflow: int, place: dict[int, int]) -> list[_Edge]:
+        star, view = self.star, self.view
+        rows, group = view.devices, view.group
+        apart = ~np.eye(len(rows), dtype=bool)
+        pairs = np.ix_(group, group)
+        hops = star.access_hops[rows]
+        base = star.matrices(0)
+        energy = apart * (star.out_uj[rows][:, None] + star.in_uj[rows][None, :] + self._merged(base.energy)[pairs])
+        traffic = apart * (hops[:, None] + hops[None, :] + self._merged(base.hops)[pairs])
+        leaving = apart * self._merged(base.leaving)[pairs]
+        times: dict[int, Floats] = {}
+        self.delay_us: dict[int, Floats] = {}
+        prices: defaultdict[tuple[int, int], list[Floats]] = defaultdict(list)
+        for number in star.flows_of[workflow]:
+            transfer = star.transfers[number]
+            a, b = place[transfer.source], place[transfer.destination]
+            if transfer.frame_bytes not in times:
+                access, middle = star.delays(transfer.frame_bytes)
+                middle = self._merged(middle)[pairs]
+                times[transfer.frame_bytes] = np.where(apart, access[rows][:, None] + access[rows][None, :] + middle, 0.0)
+            between = np.ix_(self.spot[a], self.spot[b])
+            whole = transfer.energy * energy + transfer.traffic * traffic
+            if transfer.exposure:
+                whole = whole + transfer.exposure * leaving
+            delay = times[transfer.frame_bytes][between]
+            self.delay_us[number] = delay
+            price = np.where(np.isfinite(delay), whole[between], np.inf)
+            if a != b:
+                prices[min(a, b), max(a, b)].append(price if a < b else price.T)
+        foreign = np.arange(len(rows)) >= view.real
+        for number in star.affinities_of[workflow]:
+            affinity = star.problem.affinities[number]
+            a, b = place[affinity.first], place[affinity.second]
+            if a == b:
+                continue
+            same = self.spot[a][:, None] == self.spot[b][None, :]
+            broken = same != affinity.together
+            if not affinity.together:  # devices that a merged one stands for are different devices
+                broken &= ~foreign[self.spot[a]][:, None]
+            penalty = np.inf if affinity.hard else star.problem.policy.affinity_penalty
+            price = np.where(broken, penalty, 0.0)
+            prices[min(a, b), max(a, b)].append(price if a < b else price.T)
+        return [_Edge(a, b, np.sum(found, axis=0)) for (a, b), found in prices.items()]
+
+    def _ways(self, workflow: int, place: dict[int, int]) -> list[_Way]:
+        ways = []
+        for path in self.star.paths_of[workflow]:
+            if not path.weight and path.deadline_us is None:
+                continue
+            flows = self.star.problem.flows
+            arcs = tuple((f, place[flows[f].source], place[flows[f].destination]) for f in path.arcs)
+            ways.append(
+                _Way(
+                    path.weight,
+                    np.inf if path.deadline_us is None else float(path.deadline_us),
+                    -1 if path.origin is None else place[path.origin],
+                    tuple(place[i] for i in path.entries),
+                    arcs,
+                    tuple((f, place[flows[f].source]) for f in path.deliveries),
+                    tuple(place[i] for i in path.finals),
+                    tuple(self.tails if path.tail else self.means),
+                )
+            )
+        return ways
+
+    def _tight(self) -> list[tuple[int, int]]:
+        """(device of the view, resource) that this workflow alone could exceed."""
+        count = len(self.view.devices)
+        most = np.zeros_like(self.view.capacity)
+        for spot, demand in zip(self.spot, self.demand, strict=True):
+            highest = np.zeros_like(most)
+            np.maximum.at(highest, spot, demand)
+            most += highest
+        found = np.argwhere(most > self.view.capacity)
+        return [(int(a), int(b)) for a, b in found if a < count]
+
+    # --- bounds ---
+
+    def _send(self, weights: list[tuple[Floats, dict[int, float]]]) -> None:
+        """Messages for these weights of the ways: per way float[AIMs] on runs and a weight per flow."""
+        count = len(self.order)
+        self.linear_own = [own.copy() for own in self.own]
+        for way, (on_run, _) in zip(self.ways, weights, strict=True):
+            for n in np.nonzero(on_run)[0]:
+                self.linear_own[n] += on_run[n] * way.run_us[n]
+        by_pair: defaultdict[tuple[int, int], list[Floats]] = defaultdict(list)
+        flows = self.star.transfers
+        for _, on_flow in weights:
+            for number, weight in on_flow.items():
+                transfer = flows[number]
+                a, b = self._place[transfer.source], self._place[transfer.destination]
+                delay = weight * self.delay_us[number]
+                by_pair[min(a, b), max(a, b)].append(delay if a < b else delay.T)
+        inbox = [np.zeros(len(own)) for own in self.own]
+        self.constant = 0.0
+        self.root_minimum = np.zeros(count)
+        for edge in self.edges:
+            more = by_pair.get((edge.first, edge.second))
+            edge.linear = edge.price if more is None else edge.price + np.sum(more, axis=0)
+        for n in range(count - 1, -1, -1):
+            whole = self.linear_own[n] + inbox[n]
+            parents = self.into[n]
+            if not parents:
+                self.root_minimum[n] = whole.min()
+                self.constant += self.root_minimum[n]
+                continue
+            share = whole / len(parents)
+            for edge in parents:
+                edge.message = (edge.linear + share[None, :]).min(axis=1)
+                inbox[edge.first] += edge.message
+        self.inbox = inbox
+
+    def prepare(self) -> float:
+        """Adapt the weights of the ways; returns a lower bound of every assignment's cost."""
+        if not self.possible:
+            return np.inf
+        self.best = np.inf
+        mean = [self._critical(way, None) for way in self.ways]
+        kept = mean
+        for number in range(MEANS):
+            self._send(mean)
+            if self.constant > self.root:
+                self.root, kept = self.constant, mean
+            labels, cost, _ = self._grow(np.inf, BEAM)
+            if not len(cost):
+                break
+            first = int(cost.argmin())
+            self.best = min(self.best, float(cost[first]))
+            if self.best <= self.root + TIE:
+                break
+            step = 2.0 / (number + 3.0)
+            newer = [self._critical(way, labels[first]) for way in self.ways]
+            mean = [_mixed(a, b, step) for a, b in zip(mean, newer, strict=True)]
+        self._send(kept)
+        return self.root
+
+    def _critical(self, way: _Way, label: Ints | None) -> tuple[Floats, dict[int, float]]:
+        """Weights of the longest way of one assignment; None: with everything at its fastest."""
+
+        def run(n: int) -> float:
+            times = way.run_us[n]
+            return float(times.min() if label is None else times[label[n]])
+
+        def delay(flow: int, a: int, b: int) -> float:
+            return 0.0 if label is None else float(self.delay_us[flow][label[a], label[b]])
+
+        finish = {n: (run(n), None, -1) for n in way.entries}
+        if way.origin >= 0:
+            finish[way.origin] = (0.0, None, -1)
+        before: dict[int, tuple[int, int] | None] = dict.fromkeys(finish)
+        time = {n: entry[0] for n, entry in finish.items()}
+        for flow, a, b in way.arcs:
+            arrival = time.get(a, 0.0) + delay(flow, a, b) + run(b)
+            if arrival > time.get(b, -1.0):
+                time[b], before[b] = arrival, (flow, a)
+        on_run, on_flow = np.zeros(len(self.order)), dict[int, float]()
+        ends: list[tuple[float, int, int]] = [(time.get(n, 0.0), -1, n) for n in way.finals]
+        for flow, a in way.deliveries:
+            b = self._place[self.star.transfers[flow].destination]
+            ends.append((time.get(a, 0.0) + delay(flow, a, b), flow, a))
+        if not ends or not way.weight:
+            return on_run, on_flow
+        _, flow, at = max(ends)
+        if flow >= 0:
+            on_flow[flow] = way.weight
+        while True:
+            if at != way.origin:
+                on_run[at] = way.weight
+            step = before.get(at)
+            if step is None:
+                return on_run, on_flow
+            on_flow[step[0]] = on_flow.get(step[0], 0.0) + way.weight
+            at = step[1]
+
+    # --- branching ---
+
+    def all_within(self, threshold: float, max_labels: int = MAX_LABELS) -> Found:
+        """Every assignment that costs at most ``threshold``; ``prepare`` must have been called."""
+        count = len(self.order)
+        if not self.possible:
+            empty = np.zeros((0, count), dtype=np.int64)
+            return Found(tuple(self.order), empty, empty, np.zeros(0), np.inf, np.zeros(0, dtype=np.int64))
+        labels, cost, floor = self._grow(threshold + TIE, max_labels)
+        order = np.argsort(cost, kind="stable")
+        labels, cost = labels[order], cost[order]
+        device = np.empty_like(labels)
+        layer = np.empty_like(labels)
+        for n in range(count):
+            device[:, n] = self.view.devices[self.spot[n][labels[:, n]]]
+            layer[:, n] = self.layer[n][labels[:, n]]
+        unlimited = self.view.devices[self.view.real :]
+        return Found(tuple(self.order), device, layer, cost, min(floor, threshold), unlimited)
+
+    def _grow(self, threshold: float, max_labels: int) -> tuple[Ints, Floats, float]:
+        count = len(self.order)
+        labels = np.zeros((1, 0), dtype=np.int64)
+        bound = np.array([self.constant])
+        slack = np.array([[self.view.capacity[spot, r] for spot, r in self.tight]], dtype=float)
+        floor = np.inf
+        for n in range(count):
+            if self.into[n]:
+                edges = self.into[n]
+                row = self.linear_own[n] + self.inbox[n]
+                new = bound[:, None] + row[None, :]
+                for edge in edges:
+                    chosen = labels[:, edge.first]
+                    new += edge.linear[chosen]
+                    new -= edge.message[chosen][:, None]
+            else:
+                row = self.linear_own[n] + self.inbox[n] - self.root_minimum[n]
+                new = bound[:, None] + row[None, :]
+            mask = new <= threshold
+            touching = []
+            for k, (spot, resource) in enumerate(self.tight):
+                columns = np.nonzero(self.spot[n] == spot)[0]
+                for column in columns:
+                    need = self.demand[n][column, resource]
+                    mask[:, column] &= slack[:, k] >= need
+                    touching.append((k, column, need))
+            parent, choice = np.nonzero(mask)
+            bound = new[parent, choice]
+            if len(bound) > max_labels:
+                keep = np.argpartition(bound, max_labels - 1)
+                floor = min(floor, float(bound[keep[max_labels:]].min()))
+                keep = keep[:max_labels]
+                parent, choice, bound = parent[keep], choice[keep], bound[keep]
+            labels = np.concatenate([labels[parent], choice[:, None]], axis=1)
+            slack = slack[parent]
+            for k, column, need in touching:
+                slack[:, k] -= need * (choice == column)
+            if not len(bound):
+                return np.zeros((0, count), dtype=np.int64), np.zeros(0), floor
+        cost = self._cost(labels)
+        good = cost <= threshold
+        return labels[good], cost[good], floor
+
+    def _cost(self, labels: Ints) -> Floats:
+        """Exact prices and path latencies; infinite where a deadline is missed."""
+        cost = np.zeros(len(labels))
+        for n in range(len(self.order)):
+            cost += self.own[n][labels[:, n]]
+        for edge in self.edges:
+            cost += edge.price[labels[:, edge.first], labels[:, edge.second]]
+        for way in self.ways:
+            latency = self._latency(way, labels)
+            cost += way.weight * latency
+            cost[latency > way.deadline_us] = np.inf
+        return cost
+
+    def _latency(self, way: _Way, labels: Ints) -> Floats:
+        finish: dict[int, Floats] = {n: way.run_us[n][labels[:, n]] for n in way.entries}
+        if way.origin >= 0:
+            finish[way.origin] = np.zeros(len(labels))
+        for flow, a, b in way.arcs:
+            arrival = finish[a] if a in finish else np.zeros(len(labels))
+            arrival = arrival + self.delay_us[flow][labels[:, a], labels[:, b]] + way.run_us[b][labels[:, b]]
+            finish[b] = np.maximum(finish[b], arrival) if b in finish else arrival
+        latest = np.zeros(len(labels))
+        for n in way.finals:
+            latest = np.maximum(latest, finish.get(n, latest))
+        for flow, a in way.deliveries:
+            b = self._place[self.star.transfers[flow].destination]
+            latest = np.maximum(latest, finish.get(a, 0.0) + self.delay_us[flow][labels[:, a], labels[:, b]])
+        return latest
+
+
+def _mixed(
+    a: tuple[Floats, dict[int, float]], b: tuple[Floats, dict[int, float]], step: float
+) -> tuple[Floats, dict[int, float]]:
+    flows = {f: (1 - step) * a[1].get(f, 0.0) + step * b[1].get(f, 0.0) for f in {**a[1], **b[1]}}
+    return (1 - step) * a[0] + step * b[0], flows
+
+
+def _in_order(star: Star, workflow: int) -> list[int]:
+    """Items of a workflow, writers before readers; delayed Channels do not count."""
+    items = star.items_of[workflow]
+    before: dict[int, set[int]] = {item: set() for item in items}
+    for number in star.flows_of[workflow]:
+        flow = star.problem.flows[number]
+        if flow.channel.delay_records == 0:
+            before[flow.destination].add(flow.source)
+    order: list[int] = []
+    placed: set[int] = set()
+    while len(order) < len(items):
+        ready = [item for item in items if item not in placed and before[item] <= placed]
+        order.append(ready[0])
+        placed.add(ready[0])
+    return order
+
+
+def home_groups(star: Star, workflow: int) -> npt.NDArray[np.int64]:
+    """Groups to which some AIM of the workflow is confined (to at most two of them)."""
+    found: set[int] = set()
+    for item in star.items_of[workflow]:
+        options = star.options[item]
+        usable = options.allowed & np.isfinite(options.price[options.kind_of]).any(axis=1)
+        groups = np.unique(star.group[usable])
+        if len(groups) <= 2:
+            found.update(groups.tolist())
+    return np.array(sorted(found), dtype=np.int64)
+
+
+def relaxed_view(star: Star, workflow: int) -> View:
+    """Home devices as they are, and one device of unlimited room for each sort of device elsewhere.
+
+    Elsewhere nothing is full and all groups lie side by side, so nothing costs more than in truth.
+    """
+    home = home_groups(star, workflow)
+    inside = np.isin(star.group, home)
+    rows = np.nonzero(inside)[0]
+    samples = _sorts(star, workflow, np.nonzero(~inside)[0])
+    merged = [np.array([g]) for g in home]
+    if len(samples):
+        merged.append(np.setdiff1d(np.arange(len(star.group_keys)), home))
+    devices = np.concatenate([rows, samples])
+    capacity = star.room[devices]
+    capacity[len(rows) :] = np.inf
+    group = np.concatenate([np.searchsorted(home, star.group[rows]), np.full(len(samples), len(home))])
+    return View(devices, group, tuple(merged), capacity, len(rows))
+
+
+def free_view(star: Star, workflow: int, room: Floats) -> View:
+    """Home devices and, of each sort elsewhere, the device with the most room, as they are."""
+    home = home_groups(star, workflow)
+    inside = np.isin(star.group, home)
+    rows, others = np.nonzero(inside)[0], np.nonzero(~inside)[0]
+    others = others[np.argsort(-room[others, 0], kind="stable")]
+    devices = np.concatenate([rows, _sorts(star, workflow, others)])
+    groups, group = np.unique(star.group[devices], return_inverse=True)
+    merged = tuple(groups[n : n + 1] for n in range(len(groups)))
+    return View(devices, group, merged, np.minimum(room, star.room)[devices], len(devices))
+
+
+def _sorts(star: Star, workflow: int, rows: Ints) -> Ints:
+    """One of each sort of devices: of those that no AIM of the workflow can tell from each other."""
+    columns = [star.sort[rows]]
+    seen: set[int] = set()
+    for item in star.items_of[workflow]:
+        options = star.options[item]
+        allowed = options.allowed[rows]
+        if allowed.any() and id(options.kind_of) not in seen:
+            seen.add(id(options.kind_of))
+            columns.append(options.kind_of[rows])
+        if not allowed.all() and allowed.any():
+            columns.append(allowed.astype(np.int64))
+    _, first = np.unique(np.stack(columns, axis=1), axis=0, return_index=True)
+    return rows[np.sort(first)]

@@ -1,0 +1,213 @@
+"""Good plans of many workflows, and how far from the optimum they can be at most.
+
+Decides workflow by workflow with ``branches``: first every workflow alone on an empty inventory (the sum of
+those costs is a lower bound), then one after the other into what is left, then again and again those that
+cost more than they would alone, together with those in their way. Workflows that are at home in one place
+share a *block*: the block's own optimum, proven in ``prove``, bounds the plan from below more sharply.
+
+Source: Pisinger and Ropke, "Large Neighborhood Search" (2010).
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from partitioner.blocks import combine, spots_of
+from partitioner.branches import Branches, Found, View, free_view, home_groups, relaxed_view
+from partitioner.ledger import Bill, Ledger, units
+from partitioner.star import Star
+
+LISTED = 4_000
+"""Assignments of one workflow that an improvement looks at."""
+
+TRIED = 12
+"""Assignments of a workflow alone that are tried before it is searched again in what is left."""
+
+MAX_BLOCK = 4
+
+
+@dataclass(slots=True)
+class Alone:
+    """One workflow on an empty inventory: its search, the cheapest assignments, and its lower bound."""
+
+    branches: Branches
+    found: Found
+    bound: int
+
+
+class Search:
+    """One run of the planner's heuristics and bounds on one problem."""
+
+    def __init__(self, star: Star, *, seed: int, now: Callable[[], float], end_s: float) -> None:
+        self.star, self.now, self.end_s = star, now, end_s
+        self.rng = random.Random(seed)  # noqa: S311  decides the order of attempts only
+        self.ledger = Ledger(star)
+        self.alone: dict[int, Alone] = {}
+        self.block_bound: dict[int, int] = {}
+
+    @property
+    def workflows(self) -> range:
+        return range(len(self.star.problem.workflows))
+
+    def out_of_time(self) -> bool:
+        return self.now() >= self.end_s
+
+    # --- alone ---
+
+    def solve_alone(self, workflow: int) -> Alone:
+        """The optimum of one workflow on an empty inventory, made once."""
+        if workflow not in self.alone:
+            branches = Branches(self.star, workflow, relaxed_view(self.star, workflow))
+            branches.prepare()
+            found = branches.all_within(branches.best)
+            least = min(found.floor, float(found.cost[0])) if len(found.cost) else found.floor
+            bound = 0 if not np.isfinite(least) else units(max(least, branches.root)) - 1
+            self.alone[workflow] = Alone(branches, found, bound)
+        return self.alone[workflow]
+
+    # --- a first plan ---
+
+    def insert_all(self) -> list[int]:
+        """Enter every workflow, the costliest first; returns those that did not fit."""
+        order = sorted(self.workflows, key=lambda w: (-self.solve_alone(w).bound, w))
+        return [w for w in order if not self.insert(w)]
+
+    def insert(self, workflow: int) -> bool:
+        """Enter one workflow where it costs least beside the others."""
+        found = self.solve_alone(workflow).found
+        items = self.star.items_of[workflow]
+        for n in range(min(len(found.cost), TRIED)):
+            if np.isin(found.device[n], found.unlimited).any():
+                continue
+            bill = self.ledger.bill(workflow, spots_of(found, n, items))
+            if bill is not None and self.ledger.enter(workflow, bill):
+                return True
+        return self._insert_into_rest(workflow)
+
+    def _insert_into_rest(self, workflow: int) -> bool:
+        view = free_view(self.star, workflow, self.ledger.free())
+        branches = Branches(self.star, workflow, view)
+        branches.prepare()
+        items = self.star.items_of[workflow]
+        for share in (0.0, 0.1, 0.5):
+            if not np.isfinite(branches.best):
+                return False
+            found = branches.all_within(branches.best * (1.0 + share), LISTED)
+            for n in range(min(len(found.cost), 10 * TRIED)):
+                bill = self.ledger.bill(workflow, spots_of(found, n, items))
+                if bill is not None and self.ledger.enter(workflow, bill):
+                    return True
+        return False
+
+    # --- improvement ---
+
+    def improve(self, done: Callable[[], bool]) -> None:
+        """Re-place workflows that cost more than alone, with those in their way, until nothing changes."""
+        changed = True
+        while changed and not done():
+            changed = False
+            excess = {w: self.ledger.cost[w] - self.solve_alone(w).bound for w in self.ledger.bills}
+            for w in sorted(excess, key=lambda w: (-excess[w], w)):
+                if excess[w] <= 2 or done():
+                    break
+                changed |= self.replace((w,))
+                for other in self._in_the_way(w):
+                    if done():
+                        return
+                    if self.ledger.cost[w] - self.solve_alone(w).bound <= 2:
+                        break
+                    changed |= self.replace((w, other))
+
+    def _in_the_way(self, workflow: int) -> list[int]:
+        """Workflows on the devices that this one would like to use, the slackest first."""
+        found = self.solve_alone(workflow).found
+        wanted = set(np.unique(found.device[:TRIED]).tolist()) if len(found.cost) else set()
+        others = set(self.ledger.sharing(workflow, wanted))
+        return sorted(others, key=lambda w: (-(self.ledger.cost[w] - self.solve_alone(w).bound), w))
+
+    def replace(self, workflows: Sequence[int]) -> bool:
+        """Take some workflows out and put them back as cheaply as possible; True if the plan got cheaper."""
+        before = self.ledger.total
+        old = {w: self.ledger.leave(w) for w in workflows}
+        upper = before - self.ledger.total
+        room = self.ledger.free()
+        lists = self._lists(workflows, upper, lambda w: free_view(self.star, w, room))
+        if lists is not None:
+            best = combine(self.ledger, workflows, lists, upper, self._bill)
+            if best.bills is not None:
+                for w, bill in best.bills.items():
+                    self.ledger.enter(w, bill)
+                return True
+        for w, bill in old.items():
+            self.ledger.enter(w, bill)
+        return False
+
+    def _lists(
+        self, workflows: Sequence[int], upper: int, view: Callable[[int], View], most: int = LISTED
+    ) -> list[Found] | None:
+        """Assignments of each workflow that a combination below ``upper`` may use; None if there is none."""
+        searches = [Branches(self.star, w, view(w)) for w in workflows]
+        return _within(searches, upper / 1e8, most)
+
+    def _bill(self, workflow: int, found: Found, number: int) -> Bill | None:
+        return self.ledger.bill(workflow, spots_of(found, number, self.star.items_of[workflow]))
+
+    # --- proof ---
+
+    def blocks(self) -> list[tuple[int, ...]]:
+        """Workflows by the place where they are at home, at most ``MAX_BLOCK`` together."""
+        by_home: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
+        for w in self.workflows:
+            by_home[tuple(home_groups(self.star, w).tolist())].append(w)
+        found: list[tuple[int, ...]] = []
+        for home, members in by_home.items():
+            size = MAX_BLOCK if home else 1
+            found += [tuple(members[n : n + size]) for n in range(0, len(members), size)]
+        return found
+
+    def prove(self, block: Sequence[int]) -> int:
+        """Lower bound of what these workflows cost together in any plan, in integer units."""
+        alone = sum(self.solve_alone(w).bound for w in block)
+        upper = sum(self.ledger.cost.get(w, 0) for w in block)
+        if upper <= alone + len(block) or any(w not in self.ledger.cost for w in block):
+            return alone
+        lists = _within([self.solve_alone(w).branches for w in block], upper / 1e8, LISTED * 5)
+        if lists is None:
+            return upper
+        empty = Ledger(self.star)
+        real = {w: set(self.alone[w].branches.view.devices[: self.alone[w].branches.view.real].tolist()) for w in block}
+
+        def bill(workflow: int, found: Found, number: int) -> Bill | None:
+            spots = spots_of(found, number, self.star.items_of[workflow])
+            if np.isin(found.device[number], found.unlimited).any():
+                return empty.bounding_bill(workflow, spots, real[workflow], float(found.cost[number]))
+            return empty.bill(workflow, spots)
+
+        best = combine(empty, block, lists, upper, bill)
+        if not best.complete:
+            return alone
+        # what was cut off by a full list costs at least that list's floor beside the others' optima
+        cut = [units(f.floor) + alone - self.alone[w].bound for w, f in zip(block, lists, strict=True)]
+        return max(alone, min(best.cost, *cut))
+
+
+def _within(searches: Iterable[Branches], upper: float, most: int) -> list[Found] | None:
+    """All assignments of each search that fit into a sum of ``upper`` beside the others' best."""
+    ready = list(searches)
+    least = []
+    for branches in ready:
+        if not np.isfinite(branches.root):
+            branches.prepare()
+        if not np.isfinite(branches.best):
+            return None
+        exact = branches.all_within(branches.best, most)
+        least.append(min(exact.floor, float(exact.cost[0])) if len(exact.cost) else branches.root)
+    spare = upper - sum(least)
+    if spare < 0:
+        return None
+    return [b.all_within(low + spare, most) for b, low in zip(ready, least, strict=True)]
