@@ -1,9 +1,9 @@
 """Every good placement of one workflow on a few devices: breadth-first branch and bound over whole arrays.
 
 Decides which assignments of one workflow's AIMs cost at most a threshold, and proves that no other does.
-Counts prices, hard and soft affinity, path latencies with deadlines, and the capacities that the workflow
-alone could exceed; it leaves out waits for a processor, RAM of remote Channels and links, all of which only
-add to the cost or forbid. So its cheapest assignment bounds the workflow's cost from below.
+Counts prices, hard and soft affinity, path latencies with deadlines and the workflow's own waits, and the
+capacities that the workflow alone could exceed; it leaves out waits for others, RAM of remote Channels and
+links, all of which only add to the cost or forbid. So its cheapest assignment bounds the workflow's cost from below.
 
 The bound of a partial assignment: latency is replaced by a weighted mean of ways through the workflow (each at
 most the longest, so it never overestimates), which makes the rest a sum over AIMs and Channels, bounded by
@@ -30,6 +30,8 @@ MAX_LABELS = 60_000
 BEAM = 48
 MEANS = 4
 """Rounds in which the weights of the ways are adapted."""
+
+MAX_COPIES = 4
 
 TIE = 1e-9
 
@@ -122,6 +124,8 @@ class Branches:
         for edge in self.edges:
             self.into[edge.second].append(edge)
         self.ways = self._ways(workflow, place)
+        self.alone_on_core = star.single_core[view.devices] & (np.arange(len(view.devices)) < view.real)
+        self.waiting = [n for n, item in enumerate(self.order) if star.problem.items[item].leaf is not None]
         self.tight = self._tight()
         self.possible = all(len(spots) for spots in self.spot)
         self.root = -np.inf
@@ -405,19 +409,40 @@ class Branches:
             cost += self.own[n][labels[:, n]]
         for edge in self.edges:
             cost += edge.price[labels[:, edge.first], labels[:, edge.second]]
+        waits = self._waits(labels)
         for way in self.ways:
-            latency = self._latency(way, labels)
+            latency = self._latency(way, labels, waits)
             cost += way.weight * latency
             cost[latency > way.deadline_us] = np.inf
         return cost
 
-    def _latency(self, way: _Way, labels: Ints) -> Floats:
-        finish: dict[int, Floats] = {n: way.run_us[n][labels[:, n]] for n in way.entries}
+    def _waits(self, labels: Ints) -> dict[int, Floats]:
+        """Longest other run of this workflow on the same device of one core, by AIM."""
+        waits: dict[int, Floats] = {}
+        spots = {n: self.spot[n][labels[:, n]] for n in self.waiting}
+        tails = {n: self.tails[n][labels[:, n]] for n in self.waiting}
+        for n, own in spots.items():
+            here = self.alone_on_core[own]
+            if not here.any():
+                continue
+            longest = np.zeros(len(labels))
+            for other, spot in spots.items():
+                if other != n:
+                    longest = np.maximum(longest, np.where(here & (spot == own), tails[other], 0.0))
+            waits[n] = longest
+        return waits
+
+    def _latency(self, way: _Way, labels: Ints, waits: dict[int, Floats]) -> Floats:
+        def run(n: int) -> Floats:
+            mean = way.run_us[n][labels[:, n]]
+            return mean + waits[n] if n in waits else mean
+
+        finish: dict[int, Floats] = {n: run(n) for n in way.entries}
         if way.origin >= 0:
             finish[way.origin] = np.zeros(len(labels))
         for flow, a, b in way.arcs:
             arrival = finish[a] if a in finish else np.zeros(len(labels))
-            arrival = arrival + self.delay_us[flow][labels[:, a], labels[:, b]] + way.run_us[b][labels[:, b]]
+            arrival = arrival + self.delay_us[flow][labels[:, a], labels[:, b]] + run(b)
             finish[b] = np.maximum(finish[b], arrival) if b in finish else arrival
         latest = np.zeros(len(labels))
         for n in way.finals:
@@ -481,6 +506,25 @@ def relaxed_view(star: Star, workflow: int) -> View:
     capacity[len(rows) :] = np.inf
     group = np.concatenate([np.searchsorted(home, star.group[rows]), np.full(len(samples), len(home))])
     return View(devices, group, tuple(merged), capacity, len(rows))
+
+
+def copied_view(star: Star, view: View, found: Found, most: int = MAX_COPIES) -> View:
+    """A sharper relaxation for assignments that are all among those ``found`` on a ``relaxed_view``.
+
+    Elsewhere only sorts that some assignment uses are left, each as so many devices of its true room as one
+    assignment uses it for AIMs; were that more than ``most``, the last of them has unlimited room.
+    """
+    times: dict[int, int] = {}
+    for row in found.unlimited.tolist():
+        times[row] = int((found.device == row).sum(axis=1).max(initial=0))
+    copies = {row: min(n, most) for row, n in times.items() if n}
+    rows = np.array([row for row, n in copies.items() for _ in range(n)], dtype=np.int64)
+    devices = np.concatenate([view.devices[: view.real], rows])
+    capacity = star.room[devices]
+    endless = [n == most - 1 and times[row] > most for row, c in copies.items() for n in range(c)]
+    capacity[view.real :][np.array(endless, dtype=bool)] = np.inf
+    group = np.concatenate([view.group[: view.real], np.full(len(rows), len(view.merged) - 1)])
+    return View(devices, group, view.merged, capacity, view.real)
 
 
 def free_view(star: Star, workflow: int, room: Floats) -> View:

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from partitioner.blocks import combine, spots_of
-from partitioner.branches import Branches, Found, View, free_view, home_groups, relaxed_view
+from partitioner.blocks import Best, combine, spots_of
+from partitioner.branches import Branches, Found, View, copied_view, free_view, home_groups, relaxed_view
 from partitioner.ledger import Bill, Ledger, units
 from partitioner.star import Star
 
@@ -27,6 +27,10 @@ LISTED = 4_000
 
 TRIED = 12
 """Assignments of a workflow alone that are tried before it is searched again in what is left."""
+
+PROVEN = 20_000
+
+FURTHER = 24
 
 MAX_BLOCK = 4
 
@@ -124,11 +128,18 @@ class Search:
                     changed |= self.replace((w, other))
 
     def _in_the_way(self, workflow: int) -> list[int]:
-        """Workflows on the devices that this one would like to use, the slackest first."""
-        found = self.solve_alone(workflow).found
-        wanted = set(np.unique(found.device[:TRIED]).tolist()) if len(found.cost) else set()
-        others = set(self.ledger.sharing(workflow, wanted))
-        return sorted(others, key=lambda w: (-(self.ledger.cost[w] - self.solve_alone(w).bound), w))
+        """Workflows on the devices that this one would like to use, then on others of their sort."""
+        alone = self.solve_alone(workflow)
+        if not len(alone.found.cost):
+            return []
+        wanted = np.unique(alone.found.device[:TRIED])
+        here = set(self.ledger.sharing(workflow, wanted.tolist()))
+        foreign = wanted[np.isin(wanted, alone.found.unlimited)]
+        alike = np.nonzero(np.isin(self.star.sort, self.star.sort[foreign]))[0]
+        there = set(self.ledger.sharing(workflow, alike.tolist())) - here
+        slack = {w: self.ledger.cost[w] - self.solve_alone(w).bound for w in here | there}
+        nearest = sorted(here, key=lambda w: (-slack[w], w))
+        return nearest + sorted(there, key=lambda w: (-slack[w], w))[:FURTHER]
 
     def replace(self, workflows: Sequence[int]) -> bool:
         """Take some workflows out and put them back as cheaply as possible; True if the plan got cheaper."""
@@ -176,9 +187,14 @@ class Search:
         upper = sum(self.ledger.cost.get(w, 0) for w in block)
         if upper <= alone + len(block) or any(w not in self.ledger.cost for w in block):
             return alone
-        lists = _within([self.solve_alone(w).branches for w in block], upper / 1e8, LISTED * 5)
-        if lists is None:
+        coarse = _within([self.solve_alone(w).branches for w in block], upper / 1e8, PROVEN)
+        if coarse is None:
             return upper
+        views = [copied_view(self.star, self.alone[w].branches.view, f) for w, f in zip(block, coarse, strict=True)]
+        sharper = [Branches(self.star, w, view) for w, view in zip(block, views, strict=True)]
+        lists = _within(sharper, upper / 1e8, PROVEN)
+        if lists is None:
+            lists = []
         empty = Ledger(self.star)
         real = {w: set(self.alone[w].branches.view.devices[: self.alone[w].branches.view.real].tolist()) for w in block}
 
@@ -188,11 +204,12 @@ class Search:
                 return empty.bounding_bill(workflow, spots, real[workflow], float(found.cost[number]))
             return empty.bill(workflow, spots)
 
-        best = combine(empty, block, lists, upper, bill)
+        best = combine(empty, block, lists, upper, bill) if lists else Best(None, upper, complete=True)
         if not best.complete:
             return alone
         # what was cut off by a full list costs at least that list's floor beside the others' optima
-        cut = [units(f.floor) + alone - self.alone[w].bound for w, f in zip(block, lists, strict=True)]
+        floors = [min(f.floor for f in found) for found in zip(coarse, lists or coarse, strict=True)]
+        cut = [units(floor) + alone - self.alone[w].bound for w, floor in zip(block, floors, strict=True)]
         return max(alone, min(best.cost, *cut))
 
 

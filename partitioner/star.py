@@ -81,6 +81,7 @@ class Star:
                 [d.zone for d in self.devices],
             )
         ]
+        self.single_core = np.array([device.id in problem.single_core for device in self.devices])
         self._groups()
         self._access()
         self._resources()
