@@ -8,7 +8,7 @@ at once. A combination counts with its exact cost, which is never below the sum 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,11 +24,11 @@ MAX_NODES = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """The best combination found (None: nothing below the limit), its cost, and whether all were seen."""
+    """The best combination found (None: none below the limit), its cost, and what none is below."""
 
     bills: Mapping[int, Bill] | None
     cost: int
-    complete: bool
+    floor: int
 
 
 def combine(
@@ -64,9 +64,10 @@ class _Combination:
         self.workflows = [workflows[n] for n in order]
         self.lists = [lists[n] for n in order]
         self.base = ledger.total
-        self.best = Best(None, upper, complete=True)
+        self.best = Best(None, upper, upper)
         self.leaves = self.nodes = 0
         self.exhausted = False
+        self.floor = upper
         self.bills: dict[tuple[int, int], Bill | None] = {}
         least = [units(found.cost[0]) if len(found.cost) else 0 for found in self.lists]
         self.rest = [sum(least[n + 1 :]) for n in range(len(least))]
@@ -74,18 +75,17 @@ class _Combination:
 
     def run(self) -> Best:
         if any(not len(found.cost) for found in self.lists):
-            return Best(None, self.best.cost, complete=True)
+            return self.best
         cells, self.usage = self._usage()
         room = self.ledger.free().ravel()[cells] if len(cells) else np.zeros(0)
         self._dive(0, 0, room, [])
-        return Best(self.best.bills, self.best.cost, complete=not self.exhausted)
+        return replace(self.best, floor=min(self.best.cost, self.floor))
 
     def _usage(self) -> tuple[Ints, list[Floats]]:
         """Amounts taken of the (device, resource) cells that two assignments could overfill together."""
         star = self.ledger.star
         width = star.capacity.shape[1]
         rows = np.unique(np.concatenate([found.device.ravel() for found in self.lists]))
-        index = {int(row): n for n, row in enumerate(rows)}
         whole: list[Floats] = []
         most = np.zeros(len(rows) * width)
         for workflow, found in zip(self.workflows, self.lists, strict=True):
@@ -94,8 +94,16 @@ class _Combination:
                 options = star.options[item]
                 device, layer = found.device[:, n], found.layer[:, n]
                 demand = options.demand[options.kind_of[device], layer]
-                at = np.array([index[int(row)] for row in device])
-                np.add.at(usage, (np.arange(len(device)), at), demand)
+                np.add.at(usage, (np.arange(len(device)), np.searchsorted(rows, device)), demand)
+            place = {item: n for n, item in enumerate(found.items)}
+            for number in star.flows_of[workflow]:
+                transfer = star.transfers[number]
+                ends = [found.device[:, place[i]] for i in (transfer.source, transfer.destination)]
+                remote = np.nonzero(ends[0] != ends[1])[0]
+                for end in ends:
+                    np.add.at(
+                        usage[:, :, 0], (remote, np.searchsorted(rows, end[remote])), transfer.wire_bytes
+                    )
             flat = usage.reshape(len(found.cost), -1)
             whole.append(flat)
             most += flat.max(axis=0)
@@ -120,12 +128,16 @@ class _Combination:
             self.nodes += 1
             if self.nodes > MAX_NODES or self.leaves > MAX_LEAVES:
                 self.exhausted = True
+                if depth == 0:
+                    self.floor = here + self.rest[0]
                 return
             if depth + 1 == len(self.lists):
                 self._count([*picked, n])
             else:
                 self._dive(depth + 1, here, room - self.usage[depth][n], [*picked, n])
             if self.exhausted:
+                if depth == 0:
+                    self.floor = here + self.rest[0]
                 return
 
     def _count(self, picked: list[int]) -> None:
@@ -146,7 +158,7 @@ class _Combination:
         else:
             cost = self.ledger.total - self.base
             if cost < self.best.cost:
-                self.best = Best(dict(zip(self.workflows, bills, strict=True)), cost, complete=True)
+                self.best = Best(dict(zip(self.workflows, bills, strict=True)), cost, cost)
         for workflow in reversed(entered):
             self.ledger.leave(workflow)
 

@@ -3,11 +3,13 @@
 Decides which assignments of one workflow's AIMs cost at most a threshold, and proves that no other does.
 Counts prices, hard and soft affinity, path latencies with deadlines and the workflow's own waits, and the
 capacities that the workflow alone could exceed; it leaves out waits for others, RAM of remote Channels and
-links, all of which only add to the cost or forbid. So its cheapest assignment bounds the workflow's cost from below.
+links, all of which only add to the cost or forbid. So its cheapest assignment bounds the workflow's cost
+from below.
 
-The bound of a partial assignment: latency is replaced by a weighted mean of ways through the workflow (each at
-most the longest, so it never overestimates), which makes the rest a sum over AIMs and Channels, bounded by
-messages from the last AIM to the first: the cost of an AIM with several predecessors is split among them.
+The bound of a partial assignment: latency is replaced by a weighted mean of ways through the workflow
+(each at most the longest, so it never overestimates), which makes the rest a sum over AIMs and Channels,
+bounded by messages from the last AIM to the first: the cost of an AIM with several predecessors is split
+among them.
 
 Source: Kolmogorov, "Convergent Tree-Reweighted Message Passing for Energy Minimization" (2006), for bounds by
 splitting; Baldacci, Christofides and Mingozzi, "An exact algorithm for the vehicle routing problem based on
@@ -33,7 +35,13 @@ MEANS = 4
 
 MAX_COPIES = 4
 
+FEW_DEVICES = 8
+"""Up to here every device is looked at as it is."""
+
 TIE = 1e-9
+
+FORBIDDEN = 1e15
+"""Price of what must not be: finite, since differences of prices are taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +131,13 @@ class Branches:
         self.into: list[list[_Edge]] = [[] for _ in self.order]
         for edge in self.edges:
             self.into[edge.second].append(edge)
+        self.transfers = [star.transfers[number] for number in star.flows_of[workflow]]
         self.ways = self._ways(workflow, place)
         self.alone_on_core = star.single_core[view.devices] & (np.arange(len(view.devices)) < view.real)
         self.waiting = [n for n, item in enumerate(self.order) if star.problem.items[item].leaf is not None]
         self.tight = self._tight()
         self.possible = all(len(spots) for spots in self.spot)
-        self.root = -np.inf
+        self.root, self.best = -np.inf, np.inf
 
     # --- matrices ---
 
@@ -173,7 +182,9 @@ class Branches:
         pairs = np.ix_(group, group)
         hops = star.access_hops[rows]
         base = star.matrices(0)
-        energy = apart * (star.out_uj[rows][:, None] + star.in_uj[rows][None, :] + self._merged(base.energy)[pairs])
+        energy = apart * (
+            star.out_uj[rows][:, None] + star.in_uj[rows][None, :] + self._merged(base.energy)[pairs]
+        )
         traffic = apart * (hops[:, None] + hops[None, :] + self._merged(base.hops)[pairs])
         leaving = apart * self._merged(base.leaving)[pairs]
         times: dict[int, Floats] = {}
@@ -185,14 +196,18 @@ class Branches:
             if transfer.frame_bytes not in times:
                 access, middle = star.delays(transfer.frame_bytes)
                 middle = self._merged(middle)[pairs]
-                times[transfer.frame_bytes] = np.where(apart, access[rows][:, None] + access[rows][None, :] + middle, 0.0)
+                times[transfer.frame_bytes] = np.where(
+                    apart, access[rows][:, None] + access[rows][None, :] + middle, 0.0
+                )
             between = np.ix_(self.spot[a], self.spot[b])
             whole = transfer.energy * energy + transfer.traffic * traffic
             if transfer.exposure:
                 whole = whole + transfer.exposure * leaving
             delay = times[transfer.frame_bytes][between]
+            reached = np.isfinite(delay)
+            delay = np.where(reached, delay, 0.0)
             self.delay_us[number] = delay
-            price = np.where(np.isfinite(delay), whole[between], np.inf)
+            price = np.where(reached, np.where(reached, whole[between], 0.0), FORBIDDEN)
             if a != b:
                 prices[min(a, b), max(a, b)].append(price if a < b else price.T)
         foreign = np.arange(len(rows)) >= view.real
@@ -205,7 +220,7 @@ class Branches:
             broken = same != affinity.together
             if not affinity.together:  # devices that a merged one stands for are different devices
                 broken &= ~foreign[self.spot[a]][:, None]
-            penalty = np.inf if affinity.hard else star.problem.policy.affinity_penalty
+            penalty = FORBIDDEN if affinity.hard else star.problem.policy.affinity_penalty
             price = np.where(broken, penalty, 0.0)
             prices[min(a, b), max(a, b)].append(price if a < b else price.T)
         return [_Edge(a, b, np.sum(found, axis=0)) for (a, b), found in prices.items()]
@@ -266,11 +281,11 @@ class Branches:
             more = by_pair.get((edge.first, edge.second))
             edge.linear = edge.price if more is None else edge.price + np.sum(more, axis=0)
         for n in range(count - 1, -1, -1):
-            whole = self.linear_own[n] + inbox[n]
+            whole: Floats = self.linear_own[n] + inbox[n]
             parents = self.into[n]
             if not parents:
-                self.root_minimum[n] = whole.min()
-                self.constant += self.root_minimum[n]
+                self.root_minimum[n] = float(whole.min())
+                self.constant += float(whole.min())
                 continue
             share = whole / len(parents)
             for edge in parents:
@@ -281,15 +296,17 @@ class Branches:
     def prepare(self) -> float:
         """Adapt the weights of the ways; returns a lower bound of every assignment's cost."""
         if not self.possible:
+            self.root = np.inf
             return np.inf
-        self.best = np.inf
         mean = [self._critical(way, None) for way in self.ways]
         kept = mean
         for number in range(MEANS):
             self._send(mean)
             if self.constant > self.root:
                 self.root, kept = self.constant, mean
-            labels, cost, _ = self._grow(np.inf, BEAM)
+            if self.root >= FORBIDDEN:
+                break
+            labels, cost, _ = self._grow(FORBIDDEN / 2, BEAM)
             if not len(cost):
                 break
             first = int(cost.argmin())
@@ -304,31 +321,17 @@ class Branches:
 
     def _critical(self, way: _Way, label: Ints | None) -> tuple[Floats, dict[int, float]]:
         """Weights of the longest way of one assignment; None: with everything at its fastest."""
-
-        def run(n: int) -> float:
-            times = way.run_us[n]
-            return float(times.min() if label is None else times[label[n]])
-
-        def delay(flow: int, a: int, b: int) -> float:
-            return 0.0 if label is None else float(self.delay_us[flow][label[a], label[b]])
-
-        finish = {n: (run(n), None, -1) for n in way.entries}
-        if way.origin >= 0:
-            finish[way.origin] = (0.0, None, -1)
-        before: dict[int, tuple[int, int] | None] = dict.fromkeys(finish)
-        time = {n: entry[0] for n, entry in finish.items()}
-        for flow, a, b in way.arcs:
-            arrival = time.get(a, 0.0) + delay(flow, a, b) + run(b)
-            if arrival > time.get(b, -1.0):
-                time[b], before[b] = arrival, (flow, a)
         on_run, on_flow = np.zeros(len(self.order)), dict[int, float]()
+        if not way.weight:
+            return on_run, on_flow
+        time, before = self._finish(way, label)
         ends: list[tuple[float, int, int]] = [(time.get(n, 0.0), -1, n) for n in way.finals]
         for flow, a in way.deliveries:
             b = self._place[self.star.transfers[flow].destination]
-            ends.append((time.get(a, 0.0) + delay(flow, a, b), flow, a))
-        if not ends or not way.weight:
+            ends.append((time.get(a, 0.0) + self._delay(flow, a, b, label), flow, a))
+        if not ends:
             return on_run, on_flow
-        _, flow, at = max(ends)
+        flow, at = max(ends)[1:]
         if flow >= 0:
             on_flow[flow] = way.weight
         while True:
@@ -340,6 +343,28 @@ class Branches:
             on_flow[step[0]] = on_flow.get(step[0], 0.0) + way.weight
             at = step[1]
 
+    def _finish(
+        self, way: _Way, label: Ints | None
+    ) -> tuple[dict[int, float], dict[int, tuple[int, int] | None]]:
+        """When each AIM of a way has finished, and the flow and AIM it waited for last."""
+
+        def run(n: int) -> float:
+            times = way.run_us[n]
+            return float(times.min() if label is None else times[label[n]])
+
+        time = {n: run(n) for n in way.entries}
+        if way.origin >= 0:
+            time[way.origin] = 0.0
+        before: dict[int, tuple[int, int] | None] = dict.fromkeys(time)
+        for flow, a, b in way.arcs:
+            arrival = time.get(a, 0.0) + self._delay(flow, a, b, label) + run(b)
+            if arrival > time.get(b, -1.0):
+                time[b], before[b] = arrival, (flow, a)
+        return time, before
+
+    def _delay(self, flow: int, a: int, b: int, label: Ints | None) -> float:
+        return 0.0 if label is None else float(self.delay_us[flow][label[a], label[b]])
+
     # --- branching ---
 
     def all_within(self, threshold: float, max_labels: int = MAX_LABELS) -> Found:
@@ -348,6 +373,7 @@ class Branches:
         if not self.possible:
             empty = np.zeros((0, count), dtype=np.int64)
             return Found(tuple(self.order), empty, empty, np.zeros(0), np.inf, np.zeros(0, dtype=np.int64))
+        threshold = min(threshold, FORBIDDEN / 2)
         labels, cost, floor = self._grow(threshold + TIE, max_labels)
         order = np.argsort(cost, kind="stable")
         labels, cost = labels[order], cost[order]
@@ -381,7 +407,7 @@ class Branches:
             touching = []
             for k, (spot, resource) in enumerate(self.tight):
                 columns = np.nonzero(self.spot[n] == spot)[0]
-                for column in columns:
+                for column in columns.tolist():
                     need = self.demand[n][column, resource]
                     mask[:, column] &= slack[:, k] >= need
                     touching.append((k, column, need))
@@ -399,7 +425,7 @@ class Branches:
             if not len(bound):
                 return np.zeros((0, count), dtype=np.int64), np.zeros(0), floor
         cost = self._cost(labels)
-        good = cost <= threshold
+        good = (cost <= threshold) & (cost < FORBIDDEN)
         return labels[good], cost[good], floor
 
     def _cost(self, labels: Ints) -> Floats:
@@ -409,12 +435,30 @@ class Branches:
             cost += self.own[n][labels[:, n]]
         for edge in self.edges:
             cost += edge.price[labels[:, edge.first], labels[:, edge.second]]
+        cost[self._overfilled(labels)] = np.inf
         waits = self._waits(labels)
         for way in self.ways:
             latency = self._latency(way, labels, waits)
             cost += way.weight * latency
             cost[latency > way.deadline_us] = np.inf
         return cost
+
+    def _overfilled(self, labels: Ints) -> npt.NDArray[np.bool_]:
+        """Whether RAM for AIMs and for the ends of remote Channels exceeds that of a device."""
+        full = np.zeros(len(labels), dtype=bool)
+        for spot, resource in self.tight:
+            if resource != 0:
+                continue
+            taken = np.zeros(len(labels))
+            for n in range(len(self.order)):
+                choice = labels[:, n]
+                taken += np.where(self.spot[n][choice] == spot, self.demand[n][choice, 0], 0.0)
+            for transfer in self.transfers:
+                a, b = self._place[transfer.source], self._place[transfer.destination]
+                at_a, at_b = self.spot[a][labels[:, a]] == spot, self.spot[b][labels[:, b]] == spot
+                taken += transfer.wire_bytes * (at_a ^ at_b)
+            full |= taken > self.view.capacity[spot, 0]
+        return full
 
     def _waits(self, labels: Ints) -> dict[int, Floats]:
         """Longest other run of this workflow on the same device of one core, by AIM."""
@@ -495,6 +539,8 @@ def relaxed_view(star: Star, workflow: int) -> View:
     Elsewhere nothing is full and all groups lie side by side, so nothing costs more than in truth.
     """
     home = home_groups(star, workflow)
+    if len(star.devices) <= FEW_DEVICES:
+        home = np.arange(len(star.group_keys))
     inside = np.isin(star.group, home)
     rows = np.nonzero(inside)[0]
     samples = _sorts(star, workflow, np.nonzero(~inside)[0])

@@ -13,9 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from aif.model.aim import Runtime
 from partitioner.evaluate import Choice, path_latency_us
 from partitioner.parts import OBJECTIVE_SCALE, Candidate, Limit, price
 from partitioner.star import Floats, Star
+
+ROUNDING = 64
+"""Integer units that rounding single prices may add up to in one workflow."""
 
 Spots = tuple[tuple[int, int], ...]
 """Device row and layer of each AIM, in the order of ``star.items_of[workflow]``."""
@@ -40,7 +44,7 @@ class Bill:
     chosen: Choice
     delays_us: dict[int, int]
     demand: tuple[tuple[Limit, int], ...]
-    runtimes: tuple[tuple[str, str], ...]
+    runtimes: tuple[tuple[str, Runtime], ...]
     price: int
     shared: tuple[int, ...]
     fixed: bool = False
@@ -56,7 +60,7 @@ class Ledger:
         """What is left of each resource, float[devices, resources]; may be pessimistic by one runtime."""
         self.bills: dict[int, Bill] = {}
         self.cost: dict[int, int] = {}
-        self._runtimes: Counter[tuple[str, str]] = Counter()
+        self._runtimes: Counter[tuple[str, Runtime]] = Counter()
         self._tails: defaultdict[str, dict[int, int]] = defaultdict(dict)
         self._candidates: dict[tuple[int, int, int], Candidate] = {}
 
@@ -69,7 +73,7 @@ class Ledger:
         """Candidate by item."""
         return {item: c for bill in self.bills.values() for item, c in bill.chosen.items()}
 
-    def bill(self, workflow: int, spots: Spots) -> Bill | None:
+    def bill(self, workflow: int, spots: Spots) -> Bill | None:  # noqa: C901  one sum, part by part
         """Price and demand of an assignment; None when it breaks a rule on its own."""
         problem = self.problem
         chosen = {
@@ -78,7 +82,7 @@ class Ledger:
         }
         demand: Counter[Limit] = Counter()
         cost = 0
-        runtimes: list[tuple[str, str]] = []
+        runtimes: list[tuple[str, Runtime]] = []
         for candidate in chosen.values():
             cost += price(candidate.terms)
             for limit, amount in candidate.demand:
@@ -125,12 +129,12 @@ class Ledger:
         for limit, amount in extra.items():
             if self.used[limit] + amount > limits.get(limit, self.used[limit] + amount):
                 return False
-        self._book(workflow, bill, 1)
+        self._book(bill, 1)
         self.bills[workflow] = bill
         touched = self._beside(bill, workflow)
         costs = {w: self._cost(w) for w in (workflow, *touched)}
         if any(cost is None for cost in costs.values()):
-            self._book(workflow, bill, -1)
+            self._book(bill, -1)
             del self.bills[workflow]
             return False
         self.cost.update({w: cost for w, cost in costs.items() if cost is not None})
@@ -140,14 +144,14 @@ class Ledger:
         """Take a workflow out."""
         bill = self.bills.pop(workflow)
         del self.cost[workflow]
-        self._book(workflow, bill, -1)
+        self._book(bill, -1)
         for other in self._beside(bill, workflow):
             cost = self._cost(other)
             if cost is not None:
                 self.cost[other] = cost
         return bill
 
-    def _book(self, workflow: int, bill: Bill, sign: int) -> None:
+    def _book(self, bill: Bill, sign: int) -> None:
         for limit, amount in bill.demand:
             self.used[limit] += sign * amount
             cell = self.star.cell(limit)
@@ -213,7 +217,7 @@ class Ledger:
 
     def free(self) -> Floats:
         """Room of each device, float[devices, resources], none below zero."""
-        return np.maximum(self.room, 0.0)
+        return self.room.clip(min=0.0)
 
 
 def units(cost: float) -> int:

@@ -16,23 +16,40 @@ from partitioner.sentences import CAPACITIES, amount, device_of, refused, relati
 SAME_COST = 5e-4
 """Alternatives whose objective differs by less than this share are called equal."""
 
+UNTRIED = "cheapest known together with all others"
+"""Reason in plans so large that single alternatives are not tried."""
+
 MANIFOLD = 400.0
 """Increases from here (in %) are given as multiples."""
 
 
 def describe(
-    problem: PlacementProblem, choice: Choice, *, bound: float, method: str, seconds: float
+    problem: PlacementProblem,
+    choice: Choice,
+    *,
+    bound: float,
+    method: str,
+    seconds: float,
+    alternatives: bool = True,
 ) -> Placement:
-    """The finished plan with usage, latencies, objective by term, and a reason for every AIM."""
-    result = evaluate(problem, choice)
+    """The finished plan with usage, latencies, objective by term, and a reason for every AIM.
+
+    Without ``alternatives`` no other device is tried, and the reasons say only what the AIM itself asks for.
+    """
+    result, power_mw = evaluate(problem, choice), _powers(problem, choice)
     first = problem.workflows[0].metadata if problem.workflows else None
     return Placement(
         workflow="+".join(workflow.name for workflow in problem.workflows),
         workflow_version=first.version if first is not None else "",
         inventory=problem.inventory.name,
         inventory_version=problem.inventory.version,
-        assignments=tuple(_assignment(problem, choice, result, n) for n in range(len(problem.items))),
-        usage=tuple(_usage(problem, choice, result, device) for device in problem.inventory.devices),
+        assignments=tuple(
+            _assignment(problem, choice, result if alternatives else None, n)
+            for n in range(len(problem.items))
+        ),
+        usage=tuple(
+            _usage(problem, result, device, power_mw[device.id]) for device in problem.inventory.devices
+        ),
         paths=tuple(
             PathLatency(
                 problem.path_limit(path).subject,
@@ -49,11 +66,13 @@ def describe(
     )
 
 
-def _assignment(problem: PlacementProblem, choice: Choice, plan: Evaluation, number: int) -> Assignment:
+def _assignment(
+    problem: PlacementProblem, choice: Choice, plan: Evaluation | None, number: int
+) -> Assignment:
     item, chosen = problem.items[number], choice[number]
     rejected: dict[str, str] = {}
     cheapest: tuple[int, str] | None = None
-    for device in problem.inventory.devices:
+    for device in problem.inventory.devices if plan is not None else ():
         if device.id == chosen.device:
             continue
         candidates = item.on(device.id)
@@ -65,14 +84,14 @@ def _assignment(problem: PlacementProblem, choice: Choice, plan: Evaluation, num
         if result.broken:
             rejected[device.id] = _broken(problem, choice, number, moved, result)
             continue
-        rejected[device.id] = _increase(plan.objective, result.objective)
+        rejected[device.id] = _increase(plan.objective if plan is not None else 0, result.objective)
         entry = (result.objective, device.id)
         cheapest = entry if cheapest is None else min(cheapest, entry)
     return Assignment(
         aim=item.key,
         device=chosen.device,
         implementation=chosen.implementation,
-        reason=_reason(item, chosen, plan, cheapest),
+        reason=_reason(item, chosen, plan, cheapest) if plan is not None else UNTRIED,
         latency_us=float(chosen.latency_us),
         energy_uj=chosen.energy_uj,
         cost_rule=chosen.rule,
@@ -125,11 +144,19 @@ def _broken(
     return f"needs {text}" if device_of(limit) == moved.device else f"{device_of(limit)} would need {text}"
 
 
-def _usage(problem: PlacementProblem, choice: Choice, result: Evaluation, device: Device) -> Usage:
-    power_mw = device.energy.idle_mw + sum(c.power_mw for c in choice.values() if c.device == device.id)
+def _powers(problem: PlacementProblem, choice: Choice) -> dict[str, float]:
+    """Mean power of each device, mW."""
+    power_mw = {device.id: device.energy.idle_mw for device in problem.inventory.devices}
+    for candidate in choice.values():
+        power_mw[candidate.device] += candidate.power_mw
     for flow in problem.flows:
         crossed = flow.crossings[choice[flow.source].device, choice[flow.destination].device]
-        power_mw += sum(mw for there, mw in crossed.crossing.radio_mw if there == device.id)
+        for device, milliwatts in crossed.crossing.radio_mw:
+            power_mw[device] += milliwatts
+    return power_mw
+
+
+def _usage(problem: PlacementProblem, result: Evaluation, device: Device, power_mw: float) -> Usage:
     ram, flash, cpu = (Limit(kind, device.id) for kind in ("ram", "flash", "cpu"))
     return Usage(
         device=device.id,

@@ -84,7 +84,7 @@ class RouteTable:
         return None if first is None or second is None else (*first, *second)
 
     def between_hubs(self, first: str, last: str) -> Route | None:
-        """What lies between two hubs, and between two leaves of one hub: nothing, unless there is a broker."""
+        """What lies between two hubs; between two leaves of one hub nothing, unless there is a broker."""
         if first == last and self.policy.broker_device is None:
             return ()
         return self.between(first, last)
@@ -99,11 +99,9 @@ class RouteTable:
             return ()
         up, down = self.attached.get(source), self.attached.get(destination)
         first, last = self.hub(source), self.hub(destination)
-        middle: Route | None = ()
-        if first != last:
-            middle = self._from(first).get(last)
-            if middle is None:
-                return None
+        middle = () if first == last else self._from(first).get(last)
+        if middle is None:
+            return None
         start = () if up is None else (Hop(up, source, first),)
         end = () if down is None else (Hop(down, last, destination),)
         return (*start, *middle, *end)

@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from partitioner.blocks import Best, combine, spots_of
 from partitioner.branches import Branches, Found, View, copied_view, free_view, home_groups, relaxed_view
-from partitioner.ledger import Bill, Ledger, units
+from partitioner.ledger import ROUNDING, Bill, Ledger, Spots, units
+from partitioner.parts import OBJECTIVE_SCALE
 from partitioner.star import Star
 
 LISTED = 4_000
@@ -52,7 +53,6 @@ class Search:
         self.rng = random.Random(seed)  # noqa: S311  decides the order of attempts only
         self.ledger = Ledger(star)
         self.alone: dict[int, Alone] = {}
-        self.block_bound: dict[int, int] = {}
 
     @property
     def workflows(self) -> range:
@@ -70,7 +70,7 @@ class Search:
             branches.prepare()
             found = branches.all_within(branches.best)
             least = min(found.floor, float(found.cost[0])) if len(found.cost) else found.floor
-            bound = 0 if not np.isfinite(least) else units(max(least, branches.root)) - 1
+            bound = 0 if not np.isfinite(least) else max(0, units(max(least, branches.root)) - ROUNDING)
             self.alone[workflow] = Alone(branches, found, bound)
         return self.alone[workflow]
 
@@ -78,8 +78,29 @@ class Search:
 
     def insert_all(self) -> list[int]:
         """Enter every workflow, the costliest first; returns those that did not fit."""
-        order = sorted(self.workflows, key=lambda w: (-self.solve_alone(w).bound, w))
-        return [w for w in order if not self.insert(w)]
+        waiting = [w for w in self.workflows if w not in self.ledger.bills]
+        waiting.sort(key=lambda w: (-self.solve_alone(w).bound, w))
+        return [w for w in waiting if not self.insert(w) and not self._make_room(w)]
+
+    def enter_spots(self, spots: Mapping[int, Spots]) -> None:
+        """Enter workflows where they are known to have been, as far as that still fits."""
+        for workflow, given in spots.items():
+            bill = self.ledger.bill(workflow, given)
+            if bill is not None:
+                self.ledger.enter(workflow, bill)
+
+    def _make_room(self, workflow: int) -> bool:
+        """Enter a workflow that found no room by moving one other."""
+        for other in self._in_the_way(workflow) or list(self.ledger.bills):
+            old = self.ledger.leave(other)
+            if self.insert(workflow):
+                if self.insert(other):
+                    return True
+                self.ledger.leave(workflow)
+            self.ledger.enter(other, old)
+            if self.out_of_time():
+                return False
+        return False
 
     def insert(self, workflow: int) -> bool:
         """Enter one workflow where it costs least beside the others."""
@@ -117,13 +138,13 @@ class Search:
             changed = False
             excess = {w: self.ledger.cost[w] - self.solve_alone(w).bound for w in self.ledger.bills}
             for w in sorted(excess, key=lambda w: (-excess[w], w)):
-                if excess[w] <= 2 or done():
+                if excess[w] <= 2 * ROUNDING or done():
                     break
                 changed |= self.replace((w,))
                 for other in self._in_the_way(w):
                     if done():
                         return
-                    if self.ledger.cost[w] - self.solve_alone(w).bound <= 2:
+                    if self.ledger.cost[w] - self.solve_alone(w).bound <= 2 * ROUNDING:
                         break
                     changed |= self.replace((w, other))
 
@@ -163,7 +184,7 @@ class Search:
     ) -> list[Found] | None:
         """Assignments of each workflow that a combination below ``upper`` may use; None if there is none."""
         searches = [Branches(self.star, w, view(w)) for w in workflows]
-        return _within(searches, upper / 1e8, most)
+        return _within(searches, upper / OBJECTIVE_SCALE, most)
 
     def _bill(self, workflow: int, found: Found, number: int) -> Bill | None:
         return self.ledger.bill(workflow, spots_of(found, number, self.star.items_of[workflow]))
@@ -181,22 +202,37 @@ class Search:
             found += [tuple(members[n : n + size]) for n in range(0, len(members), size)]
         return found
 
+    def bound(self) -> int:
+        """Lower bound of any plan, in integer units; blocks with the largest excess are looked at first."""
+        bounds = {block: sum(self.solve_alone(w).bound for w in block) for block in self.blocks()}
+        costs = {block: sum(self.ledger.cost[w] for w in block) for block in bounds}
+        for block in sorted(bounds, key=lambda b: (bounds[b] - costs[b], b)):
+            if self.out_of_time():
+                break
+            bounds[block] = self.prove(block)
+        return sum(bounds.values())
+
     def prove(self, block: Sequence[int]) -> int:
         """Lower bound of what these workflows cost together in any plan, in integer units."""
         alone = sum(self.solve_alone(w).bound for w in block)
         upper = sum(self.ledger.cost.get(w, 0) for w in block)
-        if upper <= alone + len(block) or any(w not in self.ledger.cost for w in block):
+        if upper <= alone + 2 * ROUNDING * len(block) or any(w not in self.ledger.cost for w in block):
             return alone
-        coarse = _within([self.solve_alone(w).branches for w in block], upper / 1e8, PROVEN)
+        coarse = _within([self.solve_alone(w).branches for w in block], upper / OBJECTIVE_SCALE, PROVEN)
         if coarse is None:
             return upper
-        views = [copied_view(self.star, self.alone[w].branches.view, f) for w, f in zip(block, coarse, strict=True)]
+        views = [
+            copied_view(self.star, self.alone[w].branches.view, f) for w, f in zip(block, coarse, strict=True)
+        ]
         sharper = [Branches(self.star, w, view) for w, view in zip(block, views, strict=True)]
-        lists = _within(sharper, upper / 1e8, PROVEN)
+        lists = _within(sharper, upper / OBJECTIVE_SCALE, PROVEN)
         if lists is None:
             lists = []
         empty = Ledger(self.star)
-        real = {w: set(self.alone[w].branches.view.devices[: self.alone[w].branches.view.real].tolist()) for w in block}
+        real = {
+            w: set(self.alone[w].branches.view.devices[: self.alone[w].branches.view.real].tolist())
+            for w in block
+        }
 
         def bill(workflow: int, found: Found, number: int) -> Bill | None:
             spots = spots_of(found, number, self.star.items_of[workflow])
@@ -204,13 +240,11 @@ class Search:
                 return empty.bounding_bill(workflow, spots, real[workflow], float(found.cost[number]))
             return empty.bill(workflow, spots)
 
-        best = combine(empty, block, lists, upper, bill) if lists else Best(None, upper, complete=True)
-        if not best.complete:
-            return alone
+        best = combine(empty, block, lists, upper, bill) if lists else Best(None, upper, upper)
         # what was cut off by a full list costs at least that list's floor beside the others' optima
         floors = [min(f.floor for f in found) for found in zip(coarse, lists or coarse, strict=True)]
         cut = [units(floor) + alone - self.alone[w].bound for w, floor in zip(block, floors, strict=True)]
-        return max(alone, min(best.cost, *cut))
+        return max(alone, min(best.floor, *cut))
 
 
 def _within(searches: Iterable[Branches], upper: float, most: int) -> list[Found] | None:

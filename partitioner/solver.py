@@ -20,66 +20,49 @@ from dataclasses import dataclass, field
 
 from ortools.sat.python import cp_model
 
-from aif.errors import PlacementError, SolverTimeout
-from aif.model.placement import Placement
+from aif.errors import PlacementError
 from partitioner.evaluate import Choice, evaluate
-from partitioner.explain import explain
-from partitioner.greedy import first_plan
 from partitioner.parts import OBJECTIVE_SCALE, Flow, Item, Limit, PlacementProblem, price
 from partitioner.paths import Path
-from partitioner.reasons import describe
 
-DEFAULT_TIME_LIMIT_S = 10.0
-DEFAULT_WORKERS = 2
 EXPLAIN_STEP_S = 2.0
 EXPLAIN_BUDGET_S = 20.0
 MAX_TIME_US = 10**10
 """Bound of every finish time, about 2.8 hours."""
 
 
-def plan(
-    problem: PlacementProblem,
-    *,
-    time_limit_s: float = DEFAULT_TIME_LIMIT_S,
-    seed: int = 0,
-    workers: int = DEFAULT_WORKERS,
-) -> Placement:
-    """The best placement found within the limit, with its proven bound and the reasons for each AIM.
+@dataclass(frozen=True, slots=True)
+class Solved:
+    """What the exact solver knows: the best choice (None: none found), the bound in integer units."""
 
-    Args:
-        problem: what to place where.
-        time_limit_s: for the search; explanations of an impossible problem have a budget of their own.
-        seed: of the solver's random choices.
-        workers: search threads.
+    choice: Choice | None
+    bound: int
+    infeasible: bool
+
+
+def solve(
+    problem: PlacementProblem, *, hint: Choice | None, time_limit_s: float, seed: int, workers: int
+) -> Solved:
+    """Search for the optimum.
 
     Raises:
-        Infeasible: no placement exists; says which needs conflict and what would help.
-        SolverTimeout: nothing was found and nothing proven in time.
+        PlacementError: the solver contradicts the hint, or a figure is too large for it.
     """
-    started = time.perf_counter()
-    greedy = first_plan(problem)
     model = _Model(problem)
     model.minimise_cost()
-    if greedy is not None:
-        model.hint(greedy)
+    if hint is not None:
+        model.hint(hint)
     solver = _solver(time_limit_s, seed, workers)
     status = model.solve(solver)
     if status == cp_model.INFEASIBLE:
-        if greedy is not None:
+        if hint is not None:
             raise PlacementError("the solver denies a plan that exists", hint="please report this workflow")
-        raise explain(problem, CoreFinder(problem, seed=seed))
-    choice, method = greedy, "greedy"
-    if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
-        choice, method = model.choice(solver), "CP-SAT"
-    if choice is None:
-        raise SolverTimeout(
-            f"no placement found in {time_limit_s:g} s and none ruled out",
-            hint="give more time: --time-limit",
-        )
-    bound = max(0.0, solver.best_objective_bound) / OBJECTIVE_SCALE
-    if status == cp_model.OPTIMAL:
-        bound = evaluate(problem, choice).objective / OBJECTIVE_SCALE
-    return describe(problem, choice, bound=bound, method=method, seconds=time.perf_counter() - started)
+        return Solved(None, 0, infeasible=True)
+    choice = model.choice(solver) if status in (cp_model.OPTIMAL, cp_model.FEASIBLE) else None
+    bound = max(0, math.floor(solver.best_objective_bound))
+    if choice is not None and status == cp_model.OPTIMAL:
+        bound = evaluate(problem, choice).objective
+    return Solved(choice, bound, infeasible=False)
 
 
 class CoreFinder:
@@ -406,4 +389,4 @@ class _Model:
         self.cost.append(weight * highest)
 
 
-__all__ = ["DEFAULT_TIME_LIMIT_S", "DEFAULT_WORKERS", "CoreFinder", "plan"]
+__all__ = ["CoreFinder", "Solved", "solve"]

@@ -1,11 +1,11 @@
 """A placement problem as arrays: what a Channel costs as a sum over its two ends and their hubs.
 
 Messages of a leaf pass its hub, so a Channel from device a to device b costs ``out[a] + in[b] + middle[group
-of a, group of b]``, and nothing where a is b. A group is one hub with its leaves in one zone; a device that is
-nobody's leaf is a group by itself, so the form is exact for every inventory and small for those with hubs.
+of a, group of b]``, and nothing where a is b. A group is one hub with its leaves in one zone; a device that
+is nobody's leaf is a group by itself, so the form is exact for every inventory, and small with hubs.
 
-Decides nothing; all figures are those of ``PlacementProblem``. Prices are objective units (float), times whole
-us, amounts as in the limits. Rows are devices in the order of the inventory.
+Decides nothing; all figures are those of ``PlacementProblem``. Prices are objective units (float), times
+whole us, amounts as in the limits. Rows are devices in the order of the inventory.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ class Star:
                 self.access_hops[n] = 1.0
 
     def delays(self, frame_bytes: int) -> tuple[Floats, Floats]:
-        """us per record: float[devices] on the way to the hub, float[groups, groups] beyond, with handling."""
+        """Us per record: float[devices] to the hub, float[groups, groups] beyond it and with handling."""
         if frame_bytes not in self._delays:
             attached = self.problem.routes.attached
             by_link: dict[tuple[float, float, float], int] = {}
@@ -252,9 +252,7 @@ class Star:
                 for limit, amount in candidate.demand:
                     row = self.resources[limit.kind, limit.subject[len(sample.id) :]]
                     demand[kind, layer, row] += amount
-        return Options(
-            price, mean_us, tail_us, demand, self._kind_row(item), self._unpinned(item)
-        )
+        return Options(price, mean_us, tail_us, demand, self._kind_row(item), self._unpinned(item))
 
     def _kind_row(self, item: Item) -> Ints:
         rows = self._kind_rows
@@ -278,3 +276,14 @@ class Star:
         kind = whole_item.kinds.of[device]
         sample = whole_item.kinds.samples[kind].id
         return stamped(whole_item.offers[kind].candidates[layer], sample, self.devices[device].id)
+
+    def spot(self, item: int, candidate: Candidate | None) -> tuple[int, int] | None:
+        """Row and layer of a candidate of another plan, None where nothing like it is offered."""
+        row = self.position.get(candidate.device) if candidate is not None else None
+        if row is None or candidate is None or not self.options[item].allowed[row]:
+            return None
+        whole_item = self.problem.items[item]
+        for layer, other in enumerate(whole_item.offers[whole_item.kinds.of[row]].candidates):
+            if other.implementation == candidate.implementation:
+                return row, layer
+        return None

@@ -491,9 +491,9 @@ def plan_workflow(workflow: Workflow, inventory: Inventory) -> Placement:
     """Place a workflow with the partitioner."""
     from partitioner.policy import PlanPolicy
     from partitioner.problem import build_problem
-    from partitioner.solver import plan
+    from partitioner.planner import place
 
-    placement = plan(build_problem([workflow], inventory, PlanPolicy()))
+    placement = place(build_problem([workflow], inventory, PlanPolicy()))
     aims = {leaf.id for leaf in workflow.aims}
     # boundary ports that are bound to a device are placed too, but nothing runs for them
     return replace(placement, assignments=tuple(a for a in placement.assignments if a.aim in aims))

@@ -67,7 +67,7 @@ def plan(
     from partitioner.policy import PlanPolicy
     from partitioner.problem import build_problem
     from partitioner.report import mermaid, to_json
-    from partitioner.solver import plan as solve
+    from partitioner.planner import place
 
     file = workflow_file(workflow)
     loaded = load_workflow(file, load_catalogue(aims or _installed_aims()))
@@ -76,7 +76,7 @@ def plan(
     devices = load_inventory(inventory or file.parent / INVENTORY_NAME)
     policy = PlanPolicy(broker_device=broker)
     problem = build_problem([loaded.workflow], devices, policy, releases=_model_facts(releases))
-    placement = solve(problem, time_limit_s=time_limit, seed=seed)
+    placement = place(problem, time_limit_s=time_limit, seed=seed)
     match fmt:
         case Format.JSON:
             text = to_json(placement)

@@ -22,9 +22,9 @@ from aif.model.placement import Placement
 from aif.model.ports import PortRef
 from partitioner.checker import audit_placement, check
 from partitioner.generate import input_port, leaf, output_port, workflow
+from partitioner.planner import place
 from partitioner.policy import ModelFacts, PlanPolicy
 from partitioner.problem import build_problem
-from partitioner.solver import plan
 
 POLICY = PlanPolicy(model_slots=2)
 CODE = Implementation(
@@ -81,7 +81,7 @@ def pair() -> Workflow:
 
 
 def planned() -> Placement:
-    return plan(build_problem([pair()], INVENTORY, POLICY), workers=1)
+    return place(build_problem([pair()], INVENTORY, POLICY), workers=1)
 
 
 def moved(placement: Placement, which: str, **changes: str) -> Placement:
@@ -129,7 +129,7 @@ def test_damaged_plans_are_caught_by_name(damage: str) -> None:
 
 
 def used(inventory: Inventory) -> tuple[int, int]:
-    usage = plan(build_problem([pair()], inventory, POLICY), workers=1).usage
+    usage = place(build_problem([pair()], inventory, POLICY), workers=1).usage
     return max(u.ram_bytes for u in usage), max(u.flash_bytes for u in usage)
 
 

@@ -14,9 +14,10 @@ from aif.model.ports import PortRef
 from partitioner.explain import _shrunk, explain
 from partitioner.generate import input_port, leaf, output_port, tiny_instance, workflow
 from partitioner.parts import Limit, PlacementProblem
+from partitioner.planner import place
 from partitioner.policy import PlanPolicy
 from partitioner.problem import build_problem
-from partitioner.solver import CoreFinder, plan
+from partitioner.solver import CoreFinder
 
 POLICY = PlanPolicy(runtime_costs={}, channel_ram_bytes=0, frame_overhead_bytes=0)
 CODE = Implementation("c", Runtime.PYTHON, 1000, instructions=10_000)
@@ -44,7 +45,7 @@ def loose(*ram_bytes: int, **hints: PlacementHint) -> Workflow:
 
 def refused(flow: Workflow, inventory: Inventory = LAB) -> Infeasible:
     with pytest.raises(Infeasible) as caught:
-        plan(build_problem([flow], inventory, POLICY), workers=1)
+        place(build_problem([flow], inventory, POLICY), workers=1)
     return caught.value
 
 

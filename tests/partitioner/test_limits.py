@@ -23,9 +23,9 @@ from aif.model.placement import Placement
 from aif.model.ports import PortRef
 from partitioner.checker import check
 from partitioner.generate import input_port, leaf, output_port, workflow
+from partitioner.planner import place
 from partitioner.policy import ModelFacts, PlanPolicy
 from partitioner.problem import build_problem
-from partitioner.solver import plan
 
 POLICY = PlanPolicy(runtime_costs={}, model_slots=1)
 LATENCY_ONLY = Objectives(latency=1.0, energy=0.0)
@@ -92,7 +92,7 @@ def chain(
 
 
 def placed(flow: Workflow, inventory: Inventory = LAB, policy: PlanPolicy = POLICY) -> Placement:
-    placement = plan(build_problem([flow], inventory, policy), workers=1)
+    placement = place(build_problem([flow], inventory, policy), workers=1)
     check([flow], inventory, placement, policy)
     return placement
 
@@ -114,10 +114,10 @@ def test_ram_counts_queues_runtimes_and_both_ends_of_a_remote_channel() -> None:
     assert placed(chain(), with_node(ram_bytes=1462)).device_of("work") == "gw"
     problem = build_problem([chain()], with_node(ram_bytes=1461), POLICY)
     with pytest.raises(Infeasible, match="1 B missing"):  # 1,000 of the AIM, 256 + 100 + 106 of the channel
-        plan(problem, workers=1)
+        place(problem, workers=1)
     policy = replace(POLICY, runtime_costs=PlanPolicy().runtime_costs)
     with pytest.raises(Infeasible, match="fits nowhere even alone"):  # 16 MiB of interpreter
-        plan(build_problem([chain()], LAB, policy), workers=1)
+        place(build_problem([chain()], LAB, policy), workers=1)
 
 
 def test_ram_says_what_was_needed_and_left() -> None:
@@ -144,9 +144,9 @@ def test_a_release_with_a_larger_arena_and_model_moves_an_aim() -> None:
     flow = chain(code)
     for facts, device in ((ModelFacts(1000, 500), "node"), (ModelFacts(1000, 70_000), "gw")):
         problem = build_problem([flow], both, POLICY, releases={"kws": facts})
-        assert plan(problem, workers=1).device_of("work") == device
+        assert place(problem, workers=1).device_of("work") == device
     problem = build_problem([flow], both, POLICY, releases={"kws": ModelFacts(100_001, 500)})
-    rejected = plan(problem, workers=1).assignment("work").rejected["node"]
+    rejected = place(problem, workers=1).assignment("work").rejected["node"]
     assert rejected == "needs 100,001 B flash, 100,000 B left"
 
 
@@ -166,7 +166,7 @@ def test_storage_units_hold_slots_and_cost_staging_ram() -> None:
     with pytest.raises(
         Infeasible, match=r"needs 9,000 B on a storage unit \(spiffs\), the largest has 6,000 B"
     ):
-        plan(build_problem([pinned], node, three_slots), workers=1)
+        place(build_problem([pinned], node, three_slots), workers=1)
 
 
 def test_cpu_is_rate_times_latency_up_to_the_limit() -> None:
@@ -237,7 +237,7 @@ def test_static_needs_say_what_is_missing(
 ) -> None:
     flow = chain(code, placement=PlacementHint(device="node"))
     with pytest.raises(Infeasible) as caught:
-        plan(build_problem([flow], with_node(**changes), POLICY), workers=1)
+        place(build_problem([flow], with_node(**changes), POLICY), workers=1)
     assert f"node: {text}" in caught.value.core[0]
 
 
@@ -335,7 +335,7 @@ def test_a_bound_boundary_port_is_placed_at_its_sensor() -> None:
 def test_several_workflows_share_the_devices() -> None:
     first, second = chain(), replace(chain(), metadata=replace(chain().metadata, name="Other"))
     shared = with_node(sensors=(Sensor("imu", 100.0, 2),), ram_bytes=4000)
-    placement = plan(build_problem([first, second], shared, POLICY), workers=1)
+    placement = place(build_problem([first, second], shared, POLICY), workers=1)
     check([first, second], shared, placement, POLICY)
     assert {a.aim for a in placement.assignments} == {
         "Chain/source", "Chain/work", "Other/source", "Other/work",
@@ -358,13 +358,12 @@ def test_contradictions_are_named() -> None:
 
 def test_no_time_still_gives_the_first_plan_with_a_bound() -> None:
     flow = chain()
-    placement = plan(build_problem([flow], LAB, POLICY), time_limit_s=1e-9, workers=1)
+    placement = place(build_problem([flow], LAB, POLICY), time_limit_s=1e-9, workers=1)
     assert placement.device_of("work") in ("gw", "node")
     assert 0.0 <= placement.bound <= placement.objective
 
 
-def test_no_time_and_no_first_plan_is_a_timeout() -> None:
-    # the first AIM in line takes the only seat that the second needs: the quick way leads nowhere
+def test_what_no_search_can_place_without_time_is_a_timeout() -> None:
     device = replace(GATEWAY, cores=1, ram_bytes=1500, instructions_per_s=1e6)
     other = replace(device, id="other", ram_bytes=2500)
     big = replace(WORK_CODE, ram_bytes=2000, instructions=10)
@@ -375,10 +374,14 @@ def test_no_time_and_no_first_plan_is_a_timeout() -> None:
     ]
     inventory = Inventory("i", 1, (other, device), ())
     problem = build_problem([workflow("Tight", aims, [])], inventory, POLICY)
-    with pytest.raises(SolverTimeout, match="none ruled out"):
-        plan(problem, time_limit_s=1e-9, workers=1)
-    placement = plan(problem, workers=1)
+    placement = place(problem, time_limit_s=1e-9, workers=1)
     assert (placement.device_of("small"), placement.device_of("big")) == ("gw", "other")
+    twice = [*aims, leaf("bigger", [big], outputs=[output_port(rate_hz=1.0)])]
+    problem = build_problem([workflow("Full", twice, [])], inventory, POLICY)
+    with pytest.raises(SolverTimeout, match="none ruled out"):
+        place(problem, time_limit_s=1e-9, workers=1)
+    with pytest.raises(Infeasible):
+        place(problem, workers=1)
 
 
 def test_nothing_to_place_is_a_plan() -> None:

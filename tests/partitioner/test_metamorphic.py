@@ -14,8 +14,8 @@ from aif.model.aiw import LeafAIM, PathLimit, Workflow
 from aif.model.inventory import Device, DeviceClass, Link
 from aif.model.ports import PortRef
 from partitioner.generate import Instance, tiny_instance
+from partitioner.planner import place
 from partitioner.problem import build_problem
-from partitioner.solver import plan
 
 SEEDS = range(120)
 ROUNDING = 1e-6
@@ -27,7 +27,7 @@ def optimum(instance: Instance) -> float:
         instance.workflows, instance.inventory, instance.policy, releases=instance.releases
     )
     try:
-        return plan(problem, workers=1).objective
+        return place(problem, workers=1).objective
     except Infeasible:
         return math.inf
 

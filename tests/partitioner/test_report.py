@@ -13,9 +13,9 @@ from aif.errors import PlacementError
 from aif.model.placement import Assignment, PathLatency, Placement, Usage
 from partitioner.exhaustive import best_placement
 from partitioner.generate import tiny_instance
+from partitioner.planner import place
 from partitioner.problem import build_problem
 from partitioner.report import MAX_DOCUMENT_BYTES, aim_rows, from_json, mermaid, shares, to_json
-from partitioner.solver import plan
 
 TEXT = st.text(max_size=20)
 NUMBER = st.floats(allow_nan=False, allow_infinity=False)
@@ -107,7 +107,7 @@ def test_real_plans_survive_json_and_are_drawn_whole() -> None:
         problem = build_problem(
             instance.workflows, instance.inventory, instance.policy, releases=instance.releases
         )
-        placement = plan(problem, workers=1)
+        placement = place(problem, workers=1)
         assert from_json(to_json(placement)) == placement
         picture = mermaid(instance.workflows, placement)
         assert all(f'["{a.aim}' in picture for a in placement.assignments)

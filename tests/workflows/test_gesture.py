@@ -26,7 +26,7 @@ from aif.runtime.clock import SystemClock
 from partitioner.checker import check
 from partitioner.policy import ModelFacts, PlanPolicy
 from partitioner.problem import build_problem
-from partitioner.solver import plan
+from partitioner.planner import place
 
 ROOT = Path(__file__).parents[2]
 GESTURE = ROOT / "workflows" / "gesture"
@@ -57,7 +57,7 @@ def placed(
     models: Mapping[str, ModelFacts] = MODELS,
 ) -> Placement:
     policy = policy or PlanPolicy()
-    placement = plan(build_problem([workflow], inventory, policy, releases=models), workers=1)
+    placement = place(build_problem([workflow], inventory, policy, releases=models), workers=1)
     check([workflow], inventory, placement, policy, models)
     return placement
 

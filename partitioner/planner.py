@@ -1,0 +1,217 @@
+"""The planner: a plan within a time limit, with a proven bound of how much better any other could be.
+
+Decides which methods run and for how long. Workflows are placed one by one and improved together
+(``search``); that alone proves most problems of any size. Small ones with a gap left go to the exact solver
+with the plan as a hint. Times are wall-clock seconds of ``now``; nothing else here knows the time.
+
+``plan`` gives the numbers, ``Plan.placement`` the reasons; ``place`` both at once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from aif.errors import SolverTimeout
+from aif.model.placement import Placement
+from partitioner.evaluate import Choice, evaluate
+from partitioner.explain import explain
+from partitioner.ledger import ROUNDING, Spots
+from partitioner.parts import OBJECTIVE_SCALE, Candidate, PlacementProblem
+from partitioner.reasons import describe
+from partitioner.search import Search
+from partitioner.star import Star
+
+DEFAULT_TIME_LIMIT_S = 10.0
+DEFAULT_WORKERS = 2
+
+EXACT_LITERALS = 60_000
+"""Pairs of devices over all Channels up to which the exact solver is worth its time."""
+
+EXPLAINED = 4_000
+"""AIMs times devices up to which every other device of every AIM is tried for the reasons."""
+
+SEARCH_SHARE = 0.8
+"""Share of the time limit for finding a plan; the rest is for its proof."""
+
+Status = Literal["optimal", "feasible"]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A feasible choice and what is proven about it.
+
+    Attributes:
+        problem: what was planned.
+        choice: candidate by position in ``problem.items``.
+        objective: its cost, in objective units.
+        bound: no plan costs less.
+        status: ``optimal`` when the bound meets the objective.
+        method: what found it and what proved it.
+        seconds: wall-clock time of planning.
+        seed: of the search.
+    """
+
+    problem: PlacementProblem
+    choice: Choice
+    objective: float
+    bound: float
+    status: Status
+    method: str
+    seconds: float
+    seed: int
+
+    @property
+    def gap(self) -> float:
+        """Share (0..1) of the objective that is not proven necessary."""
+        return 0.0 if self.objective <= self.bound else (self.objective - self.bound) / self.objective
+
+    @property
+    def where(self) -> Mapping[str, str]:
+        """Device by AIM key."""
+        return {self.problem.items[n].key: c.device for n, c in self.choice.items()}
+
+    def placement(self) -> Placement:
+        """The plan as a value for the Controller, with usage and reasons (of small problems)."""
+        size = len(self.problem.items) * len(self.problem.inventory.devices)
+        return describe(
+            self.problem,
+            self.choice,
+            bound=self.bound,
+            method=self.method,
+            seconds=self.seconds,
+            alternatives=size <= EXPLAINED,
+        )
+
+
+def place(
+    problem: PlacementProblem,
+    *,
+    time_limit_s: float = DEFAULT_TIME_LIMIT_S,
+    seed: int = 0,
+    workers: int = DEFAULT_WORKERS,
+) -> Placement:
+    """``plan`` with its reasons."""
+    return plan(problem, time_limit_s=time_limit_s, seed=seed, workers=workers).placement()
+
+
+def plan(
+    problem: PlacementProblem,
+    *,
+    time_limit_s: float = DEFAULT_TIME_LIMIT_S,
+    seed: int = 0,
+    workers: int = DEFAULT_WORKERS,
+    warm_start: Plan | None = None,
+    now: Callable[[], float] = time.perf_counter,
+) -> Plan:
+    """The best plan found within the limit, with its proven bound.
+
+    Args:
+        problem: what to place where.
+        time_limit_s: for search and proof; explanations of an impossible problem have a budget of their own.
+        seed: of random choices.
+        workers: threads of the exact solver.
+        warm_start: an earlier plan; workflows start where it had them, as far as that still fits.
+        now: the clock, in seconds.
+
+    Raises:
+        Infeasible: no placement exists; says which needs conflict and what would help.
+        SolverTimeout: nothing was found and nothing proven in time.
+    """
+    return _Planning(problem, time_limit_s, seed, workers, now).run(warm_start)
+
+
+class _Planning:
+    def __init__(
+        self,
+        problem: PlacementProblem,
+        time_limit_s: float,
+        seed: int,
+        workers: int,
+        now: Callable[[], float],
+    ) -> None:
+        self.problem, self.seed, self.workers, self.now = problem, seed, workers, now
+        self.started_s = now()
+        self.end_s = self.started_s + time_limit_s
+        self.time_limit_s = time_limit_s
+
+    def run(self, warm_start: Plan | None) -> Plan:
+        if any(not any(offer.candidates for offer in item.offers) for item in self.problem.items):
+            self._explain()
+        search = Search(Star(self.problem), seed=self.seed, now=self.now, end_s=self.end_s)
+        if warm_start is not None:
+            search.enter_spots(spots_of_choice(search.star, warm_start))
+        missing = search.insert_all()
+        small = self._pairs() <= EXACT_LITERALS
+        if missing and not small:
+            names = ", ".join(self.problem.workflows[w].name for w in missing[:5])
+            raise SolverTimeout(
+                f"no room was found for {len(missing)} of {len(self.problem.workflows)} workflows ({names}), "
+                "and that there is none is not proven",
+                hint="give more time: --time-limit; or plan fewer workflows together",
+            )
+        if missing:
+            return self._exact(None, 0)
+        search.improve(lambda: self.now() >= self.started_s + SEARCH_SHARE * self.time_limit_s)
+        bound = search.bound()
+        choice = search.ledger.choice()
+        objective = evaluate(self.problem, choice).objective
+        if objective - bound > ROUNDING * max(1, len(self.problem.workflows)) and small:
+            return self._exact(choice, bound)
+        return self._plan(choice, objective, bound, "search by workflow")
+
+    def _pairs(self) -> int:
+        """Pair literals of the exact model, at most."""
+        devices = len(self.problem.inventory.devices)
+        return len(self.problem.flows) * devices * devices
+
+    def _exact(self, choice: Choice | None, bound: int) -> Plan:
+        from partitioner.solver import solve
+
+        left_s = max(0.0, self.end_s - self.now())
+        found = solve(self.problem, hint=choice, time_limit_s=left_s, seed=self.seed, workers=self.workers)
+        if found.infeasible:
+            self._explain()
+        better = found.choice if found.choice is not None else choice
+        if better is None:
+            raise SolverTimeout(
+                f"no placement found in {self.time_limit_s:g} s and none ruled out",
+                hint="give more time: --time-limit",
+            )
+        objective = evaluate(self.problem, better).objective
+        return self._plan(better, objective, max(bound, found.bound), "CP-SAT")
+
+    def _plan(self, choice: Choice, objective: int, bound: int, method: str) -> Plan:
+        near = objective - bound <= ROUNDING * max(1, len(self.problem.workflows))
+        bound = objective if near else bound
+        return Plan(
+            problem=self.problem,
+            choice=choice,
+            objective=objective / OBJECTIVE_SCALE,
+            bound=max(0, bound) / OBJECTIVE_SCALE,
+            status="optimal" if near else "feasible",
+            method=method,
+            seconds=self.now() - self.started_s,
+            seed=self.seed,
+        )
+
+    def _explain(self) -> None:
+        from partitioner.solver import CoreFinder
+
+        raise explain(self.problem, CoreFinder(self.problem, seed=self.seed))
+
+
+def spots_of_choice(star: Star, earlier: Plan) -> Mapping[int, Spots]:
+    """Where an earlier plan had the workflows of ``star``, as far as those devices still offer it."""
+    before = {earlier.problem.items[n].key: c for n, c in earlier.choice.items()}
+    found: dict[int, Spots] = {}
+    for workflow, items in enumerate(star.items_of):
+        spots = [star.spot(item, before.get(star.problem.items[item].key)) for item in items]
+        if all(spot is not None for spot in spots):
+            found[workflow] = tuple(spot for spot in spots if spot is not None)
+    return found
+
+
+__all__ = ["DEFAULT_TIME_LIMIT_S", "Candidate", "Plan", "place", "plan"]
