@@ -1,4 +1,4 @@
-"""``python -m benchmarks p1 p2 micro [--rounds N] [--json FILE] [--quick] [--noisy]``.
+"""``python -m benchmarks p1 p2 p3 p4 micro [--rounds N] [--json FILE] [--quick] [--noisy]``.
 
 Exit status: 0 measured (whether goals were met is in the output), 1 a run lost or did not check a message
 (its row is void and in no figure), 2 it could not start.
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import environment, micro, p1_throughput, p2_round_trip
+from benchmarks import environment, micro, p1_throughput, p2_round_trip, p3_placement, p4_remapping
 from benchmarks.broker import BrokerMissing
 from benchmarks.cell import Durations
 from benchmarks.harness import Settings
@@ -24,16 +24,21 @@ QUICK = Durations(warm_up_s=0.3, run_s=0.5, round_trips=200, longest_s=1.0)
 
 def arguments(words: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("benchmarks", nargs="+", choices=("p1", "p2", "micro"))
+    parser.add_argument("benchmarks", nargs="+", choices=("p1", "p2", "p3", "p4", "micro"))
     parser.add_argument("--rounds", type=int, default=None, help="5 unless told otherwise; 7 for publication")
     parser.add_argument("--json", type=Path, help="write metrics, environment and tables into this file")
     parser.add_argument("--quick", action="store_true", help="one short round, to see that everything runs")
     parser.add_argument("--noisy", action="store_true", help="start although other programs load the machine")
     parser.add_argument("--full", action="store_true", help="p1: all peers and bundles at every size")
     parser.add_argument("--sizes", default="100,1024,16384", help="p1: message sizes in bytes")
+    parser.add_argument("--planned", default="", help="p3: numbers of AIMs and devices, such as 50,200")
+    parser.add_argument(
+        "--seeds", type=int, default=None, help="p3, p4: instances of each size; 10 unless told"
+    )
     parser.add_argument("--cpus", default="", help="pin everything to these CPUs, such as 0 for one core")
     parser.add_argument("--seed", type=int, default=1, help="of message contents and order")
     chosen = parser.parse_args(words)
+    chosen.planned = [int(size) for size in chosen.planned.split(",") if size]
     chosen.sizes = [int(size) for size in chosen.sizes.split(",")]
     if unknown := set(chosen.sizes) - set(p1_throughput.BUNDLES):
         parser.error(f"--sizes: {unknown} is none of {', '.join(map(str, p1_throughput.BUNDLES))}")
@@ -61,14 +66,20 @@ def main(words: list[str] | None = None) -> int:
     tables: dict[str, Any] = {}
     void: dict[str, str] = {}
     try:
-        record = environment.describe(seed=chosen.seed, cpus=sorted(os.sched_getaffinity(0)))
+        broker = bool({"p1", "p2"} & set(chosen.benchmarks))
+        record = environment.describe(seed=chosen.seed, cpus=sorted(os.sched_getaffinity(0)), broker=broker)
         for name in dict.fromkeys(chosen.benchmarks):
             if name == "p1":
                 found, more = p1_throughput.measure(settings, full=chosen.full, sizes=chosen.sizes)
             elif name == "p2":
                 found, more = p2_round_trip.measure(settings)
-            else:
+            elif name == "micro":
                 found, more = micro.measure(micro.QUICK if chosen.quick else micro.Timing())
+            else:
+                seeds = chosen.seeds or (1 if chosen.quick else 10)
+                found, more = (p3_placement if name == "p3" else p4_remapping).measure(
+                    seeds, sizes=chosen.planned, quick=chosen.quick
+                )
             metrics += found
             tables[name] = more
             for line in more["left_out"]:

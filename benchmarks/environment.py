@@ -21,6 +21,7 @@ CALM_LOAD = 0.5
 
 PACKAGES = (
     "tinyaif", "paho-mqtt", "cryptography", "PyNaCl", "msgspec", "eclipse-zenoh", "dora-rs", "gmqtt",
+    "numpy", "ortools",
 )  # fmt: skip
 
 
@@ -29,8 +30,8 @@ def load() -> float:
     return os.getloadavg()[0]
 
 
-def describe(*, seed: int, cpus: list[int]) -> dict[str, Any]:
-    """Versions, machine, broker settings, seed and load, as they are now."""
+def describe(*, seed: int, cpus: list[int], broker: bool = True) -> dict[str, Any]:
+    """Versions, machine, broker settings (where one is used), seed and load, as they are now."""
     cpu = Path("/proc/cpuinfo").read_text()
     flags = set(_field(cpu, "flags").split())
     governor = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
@@ -45,8 +46,8 @@ def describe(*, seed: int, cpus: list[int]) -> dict[str, Any]:
         "sha_instructions": "sha_ni" in flags,
         "openssl": ssl.OPENSSL_VERSION,
         "packages": {name: version for name in PACKAGES if (version := _version(name)) is not None},
-        "mosquitto": _first_line([program(), "-h"]),
-        "mosquitto_settings": SETTINGS.read_text().splitlines(),
+        "mosquitto": _first_line([program(), "-h"]) if broker else "not used",
+        "mosquitto_settings": SETTINGS.read_text().splitlines() if broker else [],
         "git": _first_line(["git", "describe", "--always", "--dirty", "--abbrev=12"]),
         "seed": seed,
         "load_before": os.getloadavg(),

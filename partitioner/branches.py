@@ -19,6 +19,7 @@ the set partitioning formulation with additional cuts" (2008), for enumerating a
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -107,14 +108,23 @@ class _Way:
 class Branches:
     """One workflow on one view."""
 
-    def __init__(self, star: Star, workflow: int, view: View, extra: Floats | None = None) -> None:
+    def __init__(
+        self,
+        star: Star,
+        workflow: int,
+        view: View,
+        *,
+        at: Mapping[int, tuple[int, int]] | None = None,
+        move_price: float = 0.0,
+    ) -> None:
         """Prepare the matrices.
 
         Args:
             star: the problem.
             workflow: whose AIMs.
             view: the devices.
-            extra: price per unit of a resource, float[devices of the view, resources].
+            at: where items are now (row and layer).
+            move_price: objective units for each of these that ends up elsewhere; infinite forbids it.
         """
         self.star, self.view = star, view
         self.order = _in_order(star, workflow)
@@ -126,7 +136,7 @@ class Branches:
         self.means: list[Floats] = []
         self.tails: list[Floats] = []
         for item in self.order:
-            self._add_item(item, extra)
+            self._add_item(item, None if at is None else at.get(item), move_price)
         self.edges = self._edges(workflow, place)
         self.into: list[list[_Edge]] = [[] for _ in self.order]
         for edge in self.edges:
@@ -141,7 +151,7 @@ class Branches:
 
     # --- matrices ---
 
-    def _add_item(self, item: int, extra: Floats | None) -> None:
+    def _add_item(self, item: int, at: tuple[int, int] | None, move_price: float) -> None:
         options, view = self.star.options[item], self.view
         kinds = options.kind_of[view.devices]
         price = options.price[kinds]
@@ -152,8 +162,13 @@ class Branches:
         kind = kinds[spot]
         demand = options.demand[kind, layer]
         own = price[spot, layer]
-        if extra is not None:
-            own = own + (extra[spot] * demand).sum(axis=1)
+        if at is not None:
+            moved = (view.devices[spot] != at[0]) | (layer != at[1])
+            if np.isinf(move_price):
+                stay = ~moved
+                spot, layer, demand, own, kind = (x[stay] for x in (spot, layer, demand, own, kind))
+            else:
+                own = own + move_price * moved
         self.spot.append(spot)
         self.layer.append(layer)
         self.own.append(own)
@@ -264,7 +279,7 @@ class Branches:
         count = len(self.order)
         self.linear_own = [own.copy() for own in self.own]
         for way, (on_run, _) in zip(self.ways, weights, strict=True):
-            for n in np.nonzero(on_run)[0]:
+            for n in np.nonzero(on_run)[0].tolist():
                 self.linear_own[n] += on_run[n] * way.run_us[n]
         by_pair: defaultdict[tuple[int, int], list[Floats]] = defaultdict(list)
         flows = self.star.transfers
@@ -280,7 +295,7 @@ class Branches:
         for edge in self.edges:
             more = by_pair.get((edge.first, edge.second))
             edge.linear = edge.price if more is None else edge.price + np.sum(more, axis=0)
-        for n in range(count - 1, -1, -1):
+        for n in reversed(range(count)):
             whole: Floats = self.linear_own[n] + inbox[n]
             parents = self.into[n]
             if not parents:
@@ -325,13 +340,13 @@ class Branches:
         if not way.weight:
             return on_run, on_flow
         time, before = self._finish(way, label)
-        ends: list[tuple[float, int, int]] = [(time.get(n, 0.0), -1, n) for n in way.finals]
+        ends = [(time.get(n, 0.0), -1, n) for n in way.finals]
         for flow, a in way.deliveries:
             b = self._place[self.star.transfers[flow].destination]
             ends.append((time.get(a, 0.0) + self._delay(flow, a, b, label), flow, a))
         if not ends:
             return on_run, on_flow
-        flow, at = max(ends)[1:]
+        _, flow, at = max(ends)
         if flow >= 0:
             on_flow[flow] = way.weight
         while True:
@@ -573,10 +588,11 @@ def copied_view(star: Star, view: View, found: Found, most: int = MAX_COPIES) ->
     return View(devices, group, view.merged, capacity, view.real)
 
 
-def free_view(star: Star, workflow: int, room: Floats) -> View:
-    """Home devices and, of each sort elsewhere, the device with the most room, as they are."""
+def free_view(star: Star, workflow: int, room: Floats, keep: Iterable[int] = ()) -> View:
+    """Home devices, ``keep``, and of each sort elsewhere the device with the most room, as they are."""
     home = home_groups(star, workflow)
     inside = np.isin(star.group, home)
+    inside[list(keep)] = True
     rows, others = np.nonzero(inside)[0], np.nonzero(~inside)[0]
     others = others[np.argsort(-room[others, 0], kind="stable")]
     devices = np.concatenate([rows, _sorts(star, workflow, others)])

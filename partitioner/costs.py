@@ -91,6 +91,14 @@ def whole(value: float) -> int:
     return ceil(value - 1e-6)
 
 
+def battery_limit_uw(device: Device, life_h: float | None) -> int | None:
+    """Power that AIMs and their Channels may draw for the battery to last; None where there is no limit."""
+    energy = device.energy
+    if life_h is None or energy.source != "battery" or energy.battery_mwh is None:
+        return None
+    return max(0, int(1000.0 * (energy.battery_mwh / life_h - energy.idle_mw) + 1e-6))
+
+
 def model_facts(implementation: Implementation, releases: Mapping[str, ModelFacts]) -> ModelFacts:
     """Size and arena of the model: of the release where there is one, else as the contract declares."""
     model = implementation.model

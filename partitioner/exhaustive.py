@@ -32,13 +32,14 @@ def best_placement(
     inventory: Inventory,
     policy: PlanPolicy,
     releases: Mapping[str, ModelFacts] | None = None,
+    current: Mapping[str, str] | None = None,
 ) -> Best | None:
     """The cheapest placement that the checker allows, or None when it allows none.
 
     Raises:
         PlacementError: the problem is too large to try everything.
     """
-    auditor = Auditor(workflows, inventory, policy, releases)
+    auditor = Auditor(workflows, inventory, policy, releases, current)
     devices = [device.id for device in inventory.devices]
     options: dict[str, list[tuple[str, str]]] = {}
     for number, workflow in enumerate(workflows):

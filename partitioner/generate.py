@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from aif.model.aim import (
     AIMMetadata,
@@ -35,9 +35,11 @@ from aif.model.aiw import (
 from aif.model.inventory import Device, DeviceClass, Energy, Inventory, Link, Sensor, StorageUnit
 from aif.model.ports import ChannelSpec, Direction, Port, PortRef
 from aif.model.records import PortType, RecordType
+from partitioner.parts import PlacementProblem
 from partitioner.policy import ModelFacts, PlanPolicy, RuntimeCost
+from partitioner.problem import build_problem
 
-VERSION = 1
+VERSION = 2
 """Changes whenever a seed would give another instance."""
 
 BYTES = PortType(RecordType.parse("uint8[]"))
@@ -51,6 +53,20 @@ class Instance:
     inventory: Inventory
     policy: PlanPolicy
     releases: Mapping[str, ModelFacts]
+    current: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def arguments(
+        self,
+    ) -> tuple[tuple[Workflow, ...], Inventory, PlanPolicy, Mapping[str, ModelFacts], Mapping[str, str]]:
+        """In the order in which the checker and the oracle take them."""
+        return self.workflows, self.inventory, self.policy, self.releases, self.current
+
+    def problem(self) -> PlacementProblem:
+        """The placement problem."""
+        return build_problem(
+            self.workflows, self.inventory, self.policy, releases=self.releases, current=self.current
+        )
 
 
 def input_port(name: str = "x", *, payload_bytes: int = 64, queue_depth: int = 1) -> Port:
@@ -130,7 +146,33 @@ def tiny_instance(seed: int, *, max_aims: int = 4, max_devices: int = 3) -> Inst
     counts = [1, rng.randint(1, max_aims - 1)] if split else [rng.randint(1, max_aims)]
     workflows = tuple(_workflow(rng, f"W{n}", count, devices) for n, count in enumerate(counts))
     releases = {"model": ModelFacts(rng.randint(100, 5000), rng.choice((None, 900)))} if _often(rng) else {}
-    return Instance(workflows, inventory, policy, releases)
+    return _with_extras(seed, Instance(workflows, inventory, policy, releases))
+
+
+def _with_extras(seed: int, instance: Instance) -> Instance:
+    """Batteries that have to last, and AIMs that run somewhere already."""
+    rng = random.Random(f"extras {VERSION} {seed}")  # noqa: S311  seeded instances, nothing secret
+    devices = instance.inventory.devices
+    if _often(rng, 0.25):
+        sizes = [rng.choice((None, 20.0, 40.0, 200.0)) for _ in devices]
+        devices = tuple(
+            replace(device, energy=replace(device.energy, battery_mwh=size))
+            for device, size in zip(devices, sizes, strict=True)
+        )
+        policy = replace(instance.policy, battery_life_h=rng.choice((5.0, 10.0)))
+        inventory = replace(instance.inventory, devices=devices)
+        instance = replace(instance, policy=policy, inventory=inventory)
+    if not _often(rng, 0.25):
+        return instance
+    weight = rng.choice((0.5, 20.0))
+    moving = tuple(
+        replace(w, metadata=replace(w.metadata, objectives=replace(w.metadata.objectives, migration=weight)))
+        for w in instance.workflows
+    )
+    prefix = "{}/" if len(moving) > 1 else ""
+    keys = [prefix.format(w.name) + a.id for w in moving for a in w.aims]
+    current = {key: rng.choice(devices).id for key in keys if _often(rng, 0.8)}
+    return replace(instance, workflows=moving, current=current)
 
 
 def _often(rng: random.Random, share: float = 0.5) -> bool:

@@ -3,8 +3,9 @@
 Values only: what may be chosen and what each choice takes. All amounts are integers (bytes, us, bit/s, us
 of processor per s) and every price is non-negative, on which the solver's formulation relies.
 
-Limits: ``ram``, ``flash``, ``cpu`` per device; ``storage`` per unit; ``sensor`` and ``actuator`` per kind and
-device; ``link`` per link; ``deadline`` per path; ``colocate``, ``separate`` per pair; ``reach`` per Channel.
+Limits: ``ram``, ``flash``, ``cpu``, ``battery`` (uW) per device; ``storage`` per unit; ``sensor`` and
+``actuator`` per kind and device; ``link`` per link; ``deadline`` per path; ``colocate``, ``separate`` per
+pair; ``reach`` per Channel.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ class Candidate:
     power_mw: float = 0.0
     rule: str = ""
     terms: Terms = ()
+    storage: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,6 +136,7 @@ class _Planning:
         self.started_s = now()
         self.end_s = self.started_s + time_limit_s
         self.time_limit_s = time_limit_s
+        self.rounding = 2 * ROUNDING * max(1, len(problem.workflows))
 
     def run(self, warm_start: Plan | None) -> Plan:
         if any(not any(offer.candidates for offer in item.offers) for item in self.problem.items):
@@ -158,7 +159,7 @@ class _Planning:
         bound = search.bound()
         choice = search.ledger.choice()
         objective = evaluate(self.problem, choice).objective
-        if objective - bound > ROUNDING * max(1, len(self.problem.workflows)) and small:
+        if objective - bound > self.rounding and small:
             return self._exact(choice, bound)
         return self._plan(choice, objective, bound, "search by workflow")
 
@@ -184,7 +185,7 @@ class _Planning:
         return self._plan(better, objective, max(bound, found.bound), "CP-SAT")
 
     def _plan(self, choice: Choice, objective: int, bound: int, method: str) -> Plan:
-        near = objective - bound <= ROUNDING * max(1, len(self.problem.workflows))
+        near = objective - bound <= self.rounding
         bound = objective if near else bound
         return Plan(
             problem=self.problem,

@@ -20,6 +20,10 @@ TRAFFIC_SCALE_BYTES_PER_S = 1000.0
 """Objective: bytes per second, counted once on every link they cross, / 1000."""
 
 
+MIGRATION_SCALE_BYTES = 1e6
+"""Objective: bytes of models and state that have to move / 10^6."""
+
+
 @dataclass(frozen=True, slots=True)
 class RuntimeCost:
     """What a runtime takes of a device once, however many AIMs use it."""
@@ -65,6 +69,7 @@ class PlanPolicy:
         route_frame_bytes: frame size for which routes are the fastest.
         trusted_roots: kinds of ``attestation`` whose Evidence is accepted for ``attested`` and ``secure``.
         affinity_penalty: objective units per soft affinity that is not met.
+        battery_life_h: hours that every battery of known size has to last; None: no limit.
     """
 
     broker_device: str | None = None
@@ -78,6 +83,7 @@ class PlanPolicy:
     route_frame_bytes: int = 256
     trusted_roots: frozenset[str] = frozenset({"software", "dice", "tpm", "tee"})
     affinity_penalty: float = 0.1
+    battery_life_h: float | None = None
 
     def runtime_cost(self, runtime: Runtime | None) -> RuntimeCost:
         return RuntimeCost() if runtime is None else self.runtime_costs.get(runtime, RuntimeCost())

@@ -7,6 +7,7 @@ alone makes impossible is refused here with a sentence; whatever AIMs share beco
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from graphlib import CycleError
 
@@ -19,6 +20,7 @@ from aif.model.rates import derive_rates, invocation_rates
 from partitioner.costs import (
     IN_FLASH,
     ModelHome,
+    battery_limit_uw,
     flash_is_limited,
     invocation_cost,
     model_facts,
@@ -48,6 +50,7 @@ from partitioner.parts import (
 from partitioner.paths import Graph, Path, workflow_paths
 from partitioner.policy import (
     LATENCY_SCALE_US,
+    MIGRATION_SCALE_BYTES,
     POWER_SCALE_MW,
     TRAFFIC_SCALE_BYTES_PER_S,
     ModelFacts,
@@ -64,6 +67,7 @@ def build_problem(
     policy: PlanPolicy,
     *,
     releases: Mapping[str, ModelFacts] | None = None,
+    current: Mapping[str, str] | None = None,
 ) -> PlacementProblem:
     """State the problem of placing ``workflows`` on ``inventory``.
 
@@ -75,12 +79,13 @@ def build_problem(
         inventory: devices and links.
         policy: overheads, shares and trust.
         releases: size and arena of the models that would be installed, by Store component.
+        current: device of AIMs that run already, by AIM key; elsewhere they cost ``migration``.
 
     Raises:
         ModelError: the values contradict each other (unknown broker, rates, negative weights, paths).
     """
     _check(workflows, inventory, policy)
-    return _Builder(tuple(workflows), inventory, policy, dict(releases or {})).build()
+    return _Builder(tuple(workflows), inventory, policy, dict(releases or {}), dict(current or {})).build()
 
 
 def _check(workflows: Sequence[Workflow], inventory: Inventory, policy: PlanPolicy) -> None:
@@ -93,7 +98,7 @@ def _check(workflows: Sequence[Workflow], inventory: Inventory, policy: PlanPoli
     if len({link.id for link in inventory.links}) != len(inventory.links):
         raise ModelError(f"inventory {inventory.name} holds a link id twice")
     for workflow in workflows:
-        for name in ("latency", "energy", "traffic", "balance", "exposure"):
+        for name in ("latency", "energy", "traffic", "balance", "exposure", "migration"):
             weight = getattr(workflow.metadata.objectives, name)
             if not 0 <= weight <= MAX_OBJECTIVE_WEIGHT:
                 raise ModelError(
@@ -111,12 +116,15 @@ class _Builder:
         inventory: Inventory,
         policy: PlanPolicy,
         releases: Mapping[str, ModelFacts],
+        current: Mapping[str, str],
     ) -> None:
         self.workflows, self.inventory, self.policy, self.releases = workflows, inventory, policy, releases
+        self.current = current
+        self.battery_uw = {d.id: battery_limit_uw(d, policy.battery_life_h) for d in inventory.devices}
         self.routes = RouteTable(inventory, policy)
         self.devices = {device.id: device for device in inventory.devices}
         self.base = [_base_kind(device) for device in inventory.devices]
-        self.kinds: dict[tuple[frozenset[str], frozenset[str]], Kinds] = {}
+        self.kinds: dict[tuple[frozenset[str], frozenset[str], str], Kinds] = {}
         self.items: list[Item] = []
         self.flows: list[Flow] = []
         self.paths: list[Path] = []
@@ -162,9 +170,9 @@ class _Builder:
         self.paths += workflow_paths(graph, workflow.metadata.objectives.latency / LATENCY_SCALE_US)
         self._affinities_of(workflow, positions)
 
-    def _kinds(self, sensors: Iterable[str], actuators: Iterable[str]) -> Kinds:
-        """Kinds of devices for an AIM that may use these parts; other parts make no difference to it."""
-        needs = frozenset(sensors), frozenset(actuators)
+    def _kinds(self, sensors: Iterable[str], actuators: Iterable[str], present: str = "") -> Kinds:
+        """Kinds of devices for an AIM that may use these parts; the device where it is, is one by itself."""
+        needs = frozenset(sensors), frozenset(actuators), present
         if needs not in self.kinds:
             numbers: dict[object, int] = {}
             samples: list[Device] = []
@@ -174,7 +182,7 @@ class _Builder:
                     tuple(p for p in device.sensors if p.kind in needs[0]),
                     tuple(p for p in device.actuators if p.kind in needs[1]),
                 )
-                number = numbers.setdefault((base, parts), len(samples))
+                number = numbers.setdefault((base, parts, device.id == present), len(samples))
                 if number == len(samples):
                     samples.append(device)
                 of.append(number)
@@ -198,13 +206,18 @@ class _Builder:
 
     def _aim_item(self, number: int, prefix: str, leaf: LeafAIM, rate_hz: float) -> Item:
         codes = leaf.metadata.implementations
+        weights = self.workflows[number].metadata.objectives
+        present = self.current.get(prefix + leaf.id, "") if weights.migration else ""
         kinds = self._kinds(
             {name for code in codes for name in code.requires.sensors},
             {name for code in codes for name in code.requires.actuators},
+            present,
         )
-        weights = self.workflows[number].metadata.objectives
-        offers = tuple(self._offer(leaf, device, rate_hz, weights) for device in kinds.samples)
-        return Item(prefix + leaf.id, number, leaf, kinds, offers, self.inventory)
+        offers = []
+        for device in kinds.samples:
+            migrates = weights.migration if present not in ("", device.id) else 0.0
+            offers.append(self._offer(leaf, device, rate_hz, replace(weights, migration=migrates)))
+        return Item(prefix + leaf.id, number, leaf, kinds, tuple(offers), self.inventory)
 
     def _offer(self, leaf: LeafAIM, device: Device, rate_hz: float, weights: Objectives) -> Offer:
         candidates: list[Candidate] = []
@@ -245,17 +258,25 @@ class _Builder:
         cpu_us_per_s = whole(rate_hz * cost.latency_us)
         power_mw = rate_hz * cost.energy_uj / 1000.0
         on_battery = power_mw if device.energy.source == "battery" else 0.0
+        demand = self._demand(code, device, home, ram_bytes=ram_bytes, cpu_us_per_s=cpu_us_per_s)
+        if self.battery_uw[device.id] is not None:
+            demand = (*demand, (Limit("battery", device.id), whole(1000.0 * power_mw)))
+        terms = [("energy", weights.energy * on_battery / POWER_SCALE_MW)]
+        if weights.migration:
+            moved_bytes = facts.bytes_ + code.state_bytes
+            terms.append(("migration", weights.migration * moved_bytes / MIGRATION_SCALE_BYTES))
         return Candidate(
             device=device.id,
             implementation=code.id,
             runtime=code.runtime,
-            demand=self._demand(code, device, home, ram_bytes=ram_bytes, cpu_us_per_s=cpu_us_per_s),
+            demand=demand,
             latency_us=cost.latency_us,
             tail_us=cost.tail_us,
             energy_uj=cost.energy_uj,
             power_mw=power_mw,
             rule=cost.rule,
-            terms=(("energy", weights.energy * on_battery / POWER_SCALE_MW),),
+            terms=tuple(terms),
+            storage=_resting_place(device, home.unit),
         )
 
     @staticmethod
@@ -309,6 +330,9 @@ class _Builder:
         wire_bytes = self.policy.channel_ram_bytes + payload_bytes + self.policy.frame_overhead_bytes
         demand = [(Limit("ram", a), wire_bytes), (Limit("ram", b), wire_bytes)]
         demand += [(Limit("link", link), bps) for link, bps in cost.link_bps]
+        for device, milliwatts in cost.radio_mw:
+            if self.battery_uw[device] is not None:
+                demand.append((Limit("battery", device), whole(1000.0 * milliwatts)))
         battery_mw = sum(mw for d, mw in cost.radio_mw if self.devices[d].energy.source == "battery")
         leaving = rate_hz if self.devices[a].zone != self.devices[b].zone else 0.0
         terms = (
@@ -334,15 +358,7 @@ class _Builder:
 
     def _limits(self) -> Iterator[tuple[Limit, int]]:
         for device in self.inventory.devices:
-            yield Limit("ram", device.id), max(0, device.ram_bytes - self.policy.reserve_ram_bytes)
-            yield Limit("cpu", device.id), int(device.cpu_limit * device.cores * 1e6 + 1e-6)
-            if flash_is_limited(device):
-                yield Limit("flash", device.id), device.flash_bytes
-            for position, unit in enumerate(device.storage):
-                yield _storage_limit(device, position), unit.bytes_
-            for kind, parts in (("sensor", device.sensors), ("actuator", device.actuators)):
-                for name in sorted({part.kind for part in parts}):
-                    yield Limit(kind, f"{device.id} {name}"), parts_of(parts, name)
+            yield from self._device_limits(device)
         for link in self.inventory.links:
             yield Limit("link", link.id), int(self.policy.link_share * link.bandwidth_bps + 1e-6)
         for number, workflow in enumerate(self.workflows):
@@ -350,6 +366,20 @@ class _Builder:
             for path in self.paths:
                 if path.workflow == number and path.deadline_us is not None:
                     yield Limit("deadline", prefix + path.id), path.deadline_us
+
+    def _device_limits(self, device: Device) -> Iterator[tuple[Limit, int]]:
+        yield Limit("ram", device.id), max(0, device.ram_bytes - self.policy.reserve_ram_bytes)
+        yield Limit("cpu", device.id), int(device.cpu_limit * device.cores * 1e6 + 1e-6)
+        if flash_is_limited(device):
+            yield Limit("flash", device.id), device.flash_bytes
+        battery_uw = self.battery_uw[device.id]
+        if battery_uw is not None:
+            yield Limit("battery", device.id), battery_uw
+        for position, unit in enumerate(device.storage):
+            yield _storage_limit(device, position), unit.bytes_
+        for kind, parts in (("sensor", device.sensors), ("actuator", device.actuators)):
+            for name in sorted({part.kind for part in parts}):
+                yield Limit(kind, f"{device.id} {name}"), parts_of(parts, name)
 
     def _runtime_demands(self) -> Iterator[tuple[tuple[str, Runtime], Demand]]:
         for device in self.inventory.devices:
@@ -372,6 +402,13 @@ def _base_kind(device: Device) -> tuple[object, ...]:
 
 def _storage_limit(device: Device, position: int) -> Limit:
     return Limit("storage", f"{device.id} {device.storage[position].kind}#{position}")
+
+
+def _resting_place(device: Device, unit: int | None) -> str:
+    """Name of the place of a model, as in ``Assignment.storage``."""
+    if unit is None:
+        return ""
+    return "flash" if unit == IN_FLASH else f"{device.storage[unit].kind}#{unit}"
 
 
 def _payload_bytes(workflow: Workflow, channel: ChannelSpec) -> int:

@@ -96,6 +96,7 @@ def _assignment(
         energy_uj=chosen.energy_uj,
         cost_rule=chosen.rule,
         rejected=rejected,
+        storage=chosen.storage,
     )
 
 

@@ -7,7 +7,9 @@ each rounded up once per invocation, per hop and per Channel.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from math import ceil
 
 from aif.model.aim import Implementation
@@ -24,31 +26,40 @@ def rounded_up(value: float) -> int:
     return ceil(value - 1e-6)
 
 
-def fastest_way(inventory: Inventory, frame_bytes: int, source: str, destination: str) -> Way | None:
-    """Relax every link until nothing improves; equal times: fewer hops, then the names in order."""
-    best: dict[str, tuple[int, int, list[tuple[str, str]], Way]] = {source: (0, 0, [], [])}
-    forwarding = {d.id for d in inventory.devices if d.device_class is not DeviceClass.MCU} | {source}
-    changed = True
-    while changed:
-        changed = False
-        for link, nanoseconds, a, b in _hops(inventory, frame_bytes):
-            if a not in best or a not in forwarding:
-                continue
-            time, length, names, way = best[a]
-            new = (time + nanoseconds, length + 1, [*names, (link, b)], [*way, (link, a, b)])
-            if b not in best or new[:3] < best[b][:3]:
-                best[b] = new
-                changed = True
-    return best[destination][3] if destination in best else None
+Hops = dict[str, list[tuple[str, int, str]]]
+"""By sender: link id, ns, receiver."""
 
 
-def _hops(inventory: Inventory, frame_bytes: int) -> Iterator[tuple[str, int, str, str]]:
+def hops_from(inventory: Inventory, frame_bytes: int) -> Hops:
+    """Every single step that a message can take."""
+    hops: Hops = {device.id: [] for device in inventory.devices}
     for link in inventory.links:
         milliseconds = (link.latency_ms + 8000.0 * frame_bytes / link.bandwidth_bps) / (1.0 - link.loss)
         for a in link.members:
             for b in link.members:
                 if a != b and (not link.directed or (a, b) == link.members[:2]):
-                    yield link.id, round(milliseconds * 1e6), a, b
+                    hops[a].append((link.id, round(milliseconds * 1e6), b))
+    return hops
+
+
+def fastest_ways(hops: Hops, forwarding: AbstractSet[str], source: str) -> dict[str, Way]:
+    """Relax every step from whatever got nearer; equal times: fewer hops, then the names in order."""
+    best: dict[str, tuple[int, int, list[tuple[str, str]], Way]] = {source: (0, 0, [], [])}
+    changed = deque([source])
+    while changed:
+        a = changed.popleft()
+        if a not in forwarding and a != source:
+            continue
+        time, length, names, way = best[a]
+        for link, nanoseconds, b in hops[a]:
+            old = best.get(b)
+            if old is not None and (time + nanoseconds, length + 1) > old[:2]:
+                continue
+            new = (time + nanoseconds, length + 1, [*names, (link, b)], [*way, (link, a, b)])
+            if old is None or new[:3] < old[:3]:
+                best[b] = new
+                changed.append(b)
+    return {device: entry[3] for device, entry in best.items()}
 
 
 def invocation(

@@ -19,7 +19,7 @@ from aif.model.aiw import Workflow
 from aif.model.placement import Assignment, Placement, Usage
 from aif.model.ports import PortRef
 
-SCHEMA = 1
+SCHEMA = 2
 MAX_DOCUMENT_BYTES = 16 * 2**20
 FULL = 0.8
 """Share of a limit above which a device is drawn as full."""

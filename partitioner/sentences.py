@@ -13,6 +13,7 @@ WORDS = {
     "storage": "storage",
     "sensor": "sensor",
     "actuator": "actuator",
+    "battery": "battery power",
     "link": "bandwidth",
     "deadline": "latency",
 }
@@ -27,6 +28,8 @@ def amount(limit: Limit, value: int, device: Device | None = None) -> str:
             return f"{value:,} B"
         case "cpu":
             return f"{value / 1e4 / (device.cores if device else 1):.3g} %"
+        case "battery":
+            return f"{value / 1000:,.3g} mW"
         case "link":
             return f"{value / 1000:,.1f} kbit/s"
         case "deadline":

@@ -174,6 +174,11 @@ class Star:
         """What lies between groups for frames of one size."""
         return Matrices(self._energy, self._hops, self._leaving, self.delays(frame_bytes)[1])
 
+    def passes(self, device: str) -> bool:
+        """Whether messages between others go through a device that is not their hub."""
+        inner = (hop for route in self._profiles for hop in route[1:])
+        return any(hop.sender == device for hop in inner)
+
     def _transfer(self, number: int) -> Transfer:
         problem = self.problem
         flow, policy = problem.flows[number], problem.policy

@@ -489,9 +489,9 @@ class ReferenceBook:
 
 def plan_workflow(workflow: Workflow, inventory: Inventory) -> Placement:
     """Place a workflow with the partitioner."""
+    from partitioner.planner import place
     from partitioner.policy import PlanPolicy
     from partitioner.problem import build_problem
-    from partitioner.planner import place
 
     placement = place(build_problem([workflow], inventory, PlanPolicy()))
     aims = {leaf.id for leaf in workflow.aims}

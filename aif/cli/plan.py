@@ -64,10 +64,10 @@ def plan(
     """Load, plan, print."""
     from aif.config import load_catalogue, load_inventory, load_workflow
     from aif.config.workflow import workflow_file
+    from partitioner.planner import place
     from partitioner.policy import PlanPolicy
     from partitioner.problem import build_problem
     from partitioner.report import mermaid, to_json
-    from partitioner.planner import place
 
     file = workflow_file(workflow)
     loaded = load_workflow(file, load_catalogue(aims or _installed_aims()))

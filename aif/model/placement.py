@@ -14,7 +14,11 @@ from aif.errors import PlacementError
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """One AIM on one device. ``reason`` and ``rejected`` (device -> why it would not fit) explain it."""
+    """One AIM on one device.
+
+    ``storage`` names where its model rests: ``flash``, or a storage unit with its position (``spiffs#1``);
+    empty where it has none. ``reason`` and ``rejected`` (device -> why it would not fit) explain the choice.
+    """
 
     aim: str
     device: str
@@ -24,6 +28,7 @@ class Assignment:
     energy_uj: float = 0.0
     cost_rule: str = ""
     rejected: Mapping[str, str] = field(default_factory=dict)
+    storage: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,9 +141,7 @@ def impossible(count: int) -> list[PlacementProblem]:
     found = []
     for seed in range(4000):
         instance = tiny_instance(seed)
-        problem = build_problem(
-            instance.workflows, instance.inventory, instance.policy, releases=instance.releases
-        )
+        problem = instance.problem()
         if all(item.candidates for item in problem.items) and CoreFinder(problem).core() is not None:
             found.append(problem)
             if len(found) == count:

@@ -11,11 +11,10 @@ from aif.errors import Infeasible, PlacementError
 from aif.model.placement import Placement
 from partitioner.checker import check
 from partitioner.evaluate import evaluate
-from partitioner.exhaustive import best_placement
+from partitioner.exhaustive import Best, best_placement
 from partitioner.generate import Instance, tiny_instance
 from partitioner.parts import OBJECTIVE_SCALE
 from partitioner.planner import place
-from partitioner.problem import build_problem
 from partitioner.search import Search
 from partitioner.star import Star
 
@@ -23,23 +22,27 @@ ROUNDING = 1e-6
 
 
 def solved(instance: Instance) -> Placement | None:
-    problem = build_problem(
-        instance.workflows, instance.inventory, instance.policy, releases=instance.releases
-    )
+    problem = instance.problem()
     try:
         return place(problem, workers=1)
     except Infeasible:
         return None
 
 
+def oracle(instance: Instance) -> Best | None:
+    return best_placement(*instance.arguments)
+
+
 def agree(seed: int) -> str:
     instance = tiny_instance(seed)
-    best = best_placement(instance.workflows, instance.inventory, instance.policy, instance.releases)
+    best = oracle(instance)
     found = solved(instance)
     assert (found is None) == (best is None), f"seed {seed}: solver {found}, oracle {best}"
     if found is None or best is None:
         return "impossible"
-    audit = check(instance.workflows, instance.inventory, found, instance.policy, instance.releases)
+    audit = check(
+        instance.workflows, instance.inventory, found, instance.policy, instance.releases, instance.current
+    )
     assert audit.objective == pytest.approx(best.objective, rel=ROUNDING, abs=ROUNDING), f"seed {seed}"
     assert found.objective == pytest.approx(best.objective, rel=ROUNDING, abs=ROUNDING), f"seed {seed}"
     assert found.gap == 0.0
@@ -64,9 +67,7 @@ def test_the_search_alone_is_allowed_and_its_bound_holds() -> None:
     optimal = 0
     for seed in range(600):
         instance = tiny_instance(seed)
-        problem = build_problem(
-            instance.workflows, instance.inventory, instance.policy, releases=instance.releases
-        )
+        problem = instance.problem()
         if any(not item.candidates for item in problem.items):
             continue
         search = Search(Star(problem), seed=0, now=lambda: 0.0, end_s=1.0)
@@ -75,7 +76,7 @@ def test_the_search_alone_is_allowed_and_its_bound_holds() -> None:
         search.improve(lambda: False)
         result = evaluate(problem, search.ledger.choice())
         assert not result.broken, f"seed {seed}"
-        best = best_placement(instance.workflows, instance.inventory, instance.policy, instance.releases)
+        best = oracle(instance)
         assert best is not None, f"seed {seed}"
         assert search.bound() / OBJECTIVE_SCALE <= best.objective + ROUNDING, f"seed {seed}"
         if not problem.balance_weight:  # the only term that the search leaves to the exact solver

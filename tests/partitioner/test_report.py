@@ -14,7 +14,6 @@ from aif.model.placement import Assignment, PathLatency, Placement, Usage
 from partitioner.exhaustive import best_placement
 from partitioner.generate import tiny_instance
 from partitioner.planner import place
-from partitioner.problem import build_problem
 from partitioner.report import MAX_DOCUMENT_BYTES, aim_rows, from_json, mermaid, shares, to_json
 
 TEXT = st.text(max_size=20)
@@ -58,7 +57,7 @@ def test_json_reads_back_unchanged(placement: Placement) -> None:
 @settings(max_examples=200)
 def test_any_other_json_is_refused_cleanly(value: object) -> None:
     with pytest.raises(PlacementError):
-        from_json(json.dumps({"schema": 1, "placement": value}))
+        from_json(json.dumps({"schema": 2, "placement": value}))
 
 
 @given(st.text(max_size=200))
@@ -70,7 +69,7 @@ def test_any_other_text_is_refused_cleanly(text: str) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"schema": 1', '"schema": 2', "schema 2, schema 1 is read"),
+        ('"schema": 2', '"schema": 1', "schema 1, schema 2 is read"),
         ('"objective": 0.0', '"objective": NaN', "holds NaN, which is no number"),
         ('"objective": 0.0', '"objective": 1e999', "placement.objective must be a finite number"),
         ('"objective": 0.0', f'"objective": 1{"0" * 400}', "placement.objective must be a finite number"),
@@ -102,11 +101,9 @@ def test_real_plans_survive_json_and_are_drawn_whole() -> None:
     drawn = 0
     for seed in range(80):
         instance = tiny_instance(seed)
-        if best_placement(instance.workflows, instance.inventory, instance.policy, instance.releases) is None:
+        if best_placement(*instance.arguments) is None:
             continue
-        problem = build_problem(
-            instance.workflows, instance.inventory, instance.policy, releases=instance.releases
-        )
+        problem = instance.problem()
         placement = place(problem, workers=1)
         assert from_json(to_json(placement)) == placement
         picture = mermaid(instance.workflows, placement)

@@ -1,0 +1,140 @@
+"""P3: how good a placement is, how much of that is proven, and how long it takes.
+
+Every contender gets the same seeded instance and the same wall-clock time, from metadata to plan, model
+building included. The independent checker judges every plan and counts its objective; one that breaks a rule
+voids the contender's row. A gap is (objective - bound) / objective with the contender's own proven bound.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.harness import Spread
+from benchmarks.placement_rivals import RIVALS, Answer
+from benchmarks.report import Metric, judged
+from partitioner.checker import Auditor
+from partitioner.families import instance
+from partitioner.generate import Instance
+from partitioner.planner import plan
+from partitioner.problem import PlacementProblem, build_problem
+
+OURS = "aif"
+LIMITS_S = {10: 2.0, 50: 1.0, 100: 5.0, 200: 10.0, 500: 10.0, 2000: 60.0}
+"""Wall-clock seconds by size; sizes between take the limit of the next larger one."""
+
+SIZES = (10, 50, 100, 200, 500, 2000)
+QUICK_SIZES = (10, 50)
+GAP_GOALS_PERCENT = {200: 1.0, 500: 1.0, 2000: 5.0}
+OPTIMAL_WITHIN_S = {50: 1.0}
+FAMILY = "base"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One contender on one instance; None where nothing was found or proven."""
+
+    contender: str
+    size: int
+    seed: int
+    objective: float | None
+    bound: float | None
+    seconds: float
+    broken: str = ""
+
+    @property
+    def gap_percent(self) -> float | None:
+        if self.objective is None or self.bound is None:
+            return None
+        return 100.0 * max(0.0, self.objective - self.bound) / self.objective
+
+
+def measure(seeds: int, *, sizes: Sequence[int], quick: bool) -> tuple[list[Metric], dict[str, Any]]:
+    """Metrics, and a table with one row per contender and instance."""
+    run(OURS, instance(FAMILY, 10, 10, 0), 10, 0, 1.0)  # imports are nobody's planning time
+    run("cp-sat", instance(FAMILY, 10, 10, 0), 10, 0, 1.0)
+    rows: list[Row] = []
+    for size in sizes or (QUICK_SIZES if quick else SIZES):
+        limit_s = LIMITS_S[min(s for s in LIMITS_S if s >= min(size, max(LIMITS_S)))]
+        for seed in range(seeds):
+            drawn = instance(FAMILY, size, size, seed)
+            for name in (OURS, *RIVALS):
+                row = run(name, drawn, size, seed, limit_s)
+                rows.append(row)
+                print(_line(row), file=sys.stderr, flush=True)
+    metrics = [metric for size in dict.fromkeys(r.size for r in rows) for metric in _metrics(rows, size)]
+    void = {f"{r.contender} {r.size} seed {r.seed}": r.broken for r in rows if r.broken}
+    table = [
+        {
+            "contender": r.contender, "size": r.size, "seed": r.seed, "objective": r.objective,
+            "bound": r.bound, "gap_percent": r.gap_percent, "seconds": r.seconds,
+        }
+        for r in rows
+    ]  # fmt: skip
+    return metrics, {"rows": table, "left_out": [], "void": void, "family": FAMILY}
+
+
+def run(name: str, drawn: Instance, size: int, seed: int, limit_s: float) -> Row:
+    """One contender on one instance, judged."""
+    began_s = time.perf_counter()
+    problem = build_problem(drawn.workflows, drawn.inventory, drawn.policy, releases=drawn.releases)
+    left_s = limit_s - (time.perf_counter() - began_s)
+    if name == OURS:
+        found = plan(problem, time_limit_s=left_s, seed=seed)
+        answer = Answer(found.choice, found.bound)
+    else:
+        answer = RIVALS[name](problem, left_s, seed)
+    seconds = time.perf_counter() - began_s
+    if answer.choice is None:
+        return Row(name, size, seed, None, answer.bound, seconds)
+    objective, broken = judge(problem, drawn, answer)
+    return Row(name, size, seed, None if broken else objective, answer.bound, seconds, broken)
+
+
+def judge(problem: PlacementProblem, drawn: Instance, answer: Answer) -> tuple[float, str]:
+    """Objective and the first broken rule, as the independent checker counts them."""
+    chosen = answer.choice or {}
+    where = {problem.items[n].key: (c.device, c.implementation) for n, c in chosen.items()}
+    audit = Auditor(drawn.workflows, drawn.inventory, drawn.policy, drawn.releases).audit(where)
+    broken = "; ".join(f"{v.name} {v.subject}: {v.text}" for v in audit.violations[:1])
+    if not broken and answer.bound is not None and answer.bound > audit.objective * (1 + 1e-6) + 1e-6:
+        broken = f"a bound of {answer.bound:g} above the cost {audit.objective:g}"
+    return audit.objective, broken
+
+
+def _metrics(rows: Sequence[Row], size: int) -> list[Metric]:
+    of: defaultdict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        if row.size == size:
+            of[row.contender].append(row)
+    ours = of[OURS]
+    metrics: list[Metric] = []
+    gaps = [row.gap_percent for row in ours if row.gap_percent is not None]
+    if gaps:
+        metrics.append(judged(f"p3.gap_{size}", Spread.of(gaps), "%", GAP_GOALS_PERCENT.get(size), "lower"))
+    limit_s = OPTIMAL_WITHIN_S.get(size)
+    proven = [float(row.gap_percent == 0.0 and row.seconds <= (limit_s or row.seconds)) for row in ours]
+    goal = None if limit_s is None else 1.0
+    share = sum(proven) / len(proven)
+    metrics.append(judged(f"p3.proven_optimal_{size}", Spread(share, share, share), "share", goal, "higher"))
+    metrics.append(judged(f"p3.seconds_{size}", Spread.of([r.seconds for r in ours]), "s", limit_s, "lower"))
+    ratios = []
+    for row in ours:
+        rivals = [
+            r.objective for name in RIVALS for r in of[name] if r.seed == row.seed and r.objective is not None
+        ]
+        if row.objective is not None and rivals:
+            ratios.append(row.objective / min(rivals))
+    if ratios:
+        metrics.append(judged(f"p3.cost_vs_best_rival_{size}", Spread.of(ratios), "ratio", 1.0, "lower"))
+    return metrics
+
+
+def _line(row: Row) -> str:
+    cost = "nothing found" if row.objective is None else f"{row.objective:.5g}"
+    gap = "no bound" if row.gap_percent is None else f"gap {row.gap_percent:.2f} %"
+    return f"p3 {row.size} seed {row.seed} {row.contender}: {cost}, {gap}, {row.seconds:.2f} s {row.broken}"
