@@ -2,9 +2,8 @@
 
 Decides which assignments of one workflow's AIMs cost at most a threshold, and proves that no other does.
 Counts prices, hard and soft affinity, path latencies with deadlines and the workflow's own waits, and the
-capacities that the workflow alone could exceed; it leaves out waits for others, RAM of remote Channels and
-links, all of which only add to the cost or forbid. So its cheapest assignment bounds the workflow's cost
-from below.
+capacities and links of leaves that the workflow alone could exceed; it leaves out what others take, which
+only adds to the cost or forbids. So its cheapest assignment bounds the workflow's cost from below.
 
 The bound of a partial assignment: latency is replaced by a weighted mean of ways through the workflow
 (each at most the longest, so it never overestimates), which makes the rest a sum over AIMs and Channels,
@@ -31,6 +30,7 @@ MAX_LABELS = 60_000
 """Partial assignments kept at once; the bound of dropped ones is remembered, so a proof stays a proof."""
 
 BEAM = 48
+WIDE_BEAM = 6_000
 MEANS = 4
 """Rounds in which the weights of the ways are adapted."""
 
@@ -142,6 +142,10 @@ class Branches:
         for edge in self.edges:
             self.into[edge.second].append(edge)
         self.transfers = [star.transfers[number] for number in star.flows_of[workflow]]
+        bits_per_s = sum(transfer.bits_per_s for transfer in self.transfers)
+        thin = star.access_bps[view.devices[: view.real]] < bits_per_s
+        self.thin = np.nonzero(thin)[0].tolist()
+        self.thin_bps = star.access_bps[view.devices[self.thin]]
         self.ways = self._ways(workflow, place)
         self.alone_on_core = star.single_core[view.devices] & (np.arange(len(view.devices)) < view.real)
         self.waiting = [n for n, item in enumerate(self.order) if star.problem.items[item].leaf is not None]
@@ -323,6 +327,8 @@ class Branches:
                 break
             labels, cost, _ = self._grow(FORBIDDEN / 2, BEAM)
             if not len(cost):
+                labels, cost, _ = self._grow(FORBIDDEN / 2, WIDE_BEAM)
+            if not len(cost):
                 break
             first = int(cost.argmin())
             self.best = min(self.best, float(cost[first]))
@@ -400,11 +406,19 @@ class Branches:
         unlimited = self.view.devices[self.view.real :]
         return Found(tuple(self.order), device, layer, cost, min(floor, threshold), unlimited)
 
+    def exhausted(self) -> bool:
+        """Whether no assignment exists at all, proven by trying every one that a bound does not exclude."""
+        if not self.possible or self.root >= FORBIDDEN:
+            return True
+        _, cost, floor = self._grow(FORBIDDEN / 2, MAX_LABELS)
+        return not len(cost) and not np.isfinite(floor)
+
     def _grow(self, threshold: float, max_labels: int) -> tuple[Ints, Floats, float]:
         count = len(self.order)
         labels = np.zeros((1, 0), dtype=np.int64)
         bound = np.array([self.constant])
         slack = np.array([[self.view.capacity[spot, r] for spot, r in self.tight]], dtype=float)
+        sent = np.zeros((1, len(self.thin)))
         floor = np.inf
         for n in range(count):
             if self.into[n]:
@@ -437,11 +451,26 @@ class Branches:
             slack = slack[parent]
             for k, column, need in touching:
                 slack[:, k] -= need * (choice == column)
+            if self.thin:
+                sent = sent[parent] + self._sent(n, labels)
+                fits = (sent <= self.thin_bps).all(axis=1)
+                labels, bound, slack, sent = labels[fits], bound[fits], slack[fits], sent[fits]
             if not len(bound):
                 return np.zeros((0, count), dtype=np.int64), np.zeros(0), floor
         cost = self._cost(labels)
         good = (cost <= threshold) & (cost < FORBIDDEN)
         return labels[good], cost[good], floor
+
+    def _sent(self, n: int, labels: Ints) -> Floats:
+        """What Channels between an AIM and those before it put on the thin links, bit/s."""
+        added = np.zeros((len(labels), len(self.thin)))
+        for transfer in self.transfers:
+            a, b = self._place[transfer.source], self._place[transfer.destination]
+            if max(a, b) == n != min(a, b):
+                ends = [self.spot[end][labels[:, end]] for end in (a, b)]
+                for k, spot in enumerate(self.thin):
+                    added[:, k] += transfer.bits_per_s * ((ends[0] == spot) ^ (ends[1] == spot))
+        return added
 
     def _cost(self, labels: Ints) -> Floats:
         """Exact prices and path latencies; infinite where a deadline is missed."""

@@ -5,7 +5,7 @@ A site has one gateway and nine other devices on links of their own; gateways sh
 6 to 12 AIMs is at home on one site: its sources need a sensor there, its sink an actuator.
 
 ``base`` is loose: the gateways are what workflows compete for. ``tight`` has half of the RAM on
-gateways and two thirds on large devices. ``slow`` has links of a tenth of the bandwidth.
+gateways and two thirds on large devices. ``slow`` has links of a quarter of the bandwidth.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _inventory(rng: random.Random, family: str, count: int, sites: int) -> Inven
     for name, made, site in drawn:
         devices.append(_device(rng, family, name, made, f"s{site}", parts[name]))
         if made is not GATEWAY:
-            slower = 10.0 if family == "slow" else 1.0
+            slower = 4.0 if family == "slow" else 1.0
             bandwidth_bps = made.bandwidth_bps / slower
             links.append(Link(f"l-{name}", (name, f"gw{site}"), bandwidth_bps, rng.choice(made.access_ms)))
     if sites > 1:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from aif.errors import SolverTimeout
+from aif.errors import Infeasible, SolverTimeout
 from aif.model.placement import Placement
 from partitioner.evaluate import Choice, evaluate
 from partitioner.explain import explain
@@ -146,6 +146,13 @@ class _Planning:
             search.enter_spots(spots_of_choice(search.star, warm_start))
         missing = search.insert_all()
         small = self._pairs() <= EXACT_LITERALS
+        hopeless = [w for w in missing if search.impossible_alone(w)]
+        if hopeless and not small:
+            stuck = [self.problem.workflows[w].name for w in hopeless]
+            raise Infeasible(
+                [f"{name} fits nowhere, not even alone on an empty inventory" for name in stuck],
+                hint=f"plan {stuck[0]} by itself to see what it lacks",
+            )
         if missing and not small:
             names = ", ".join(self.problem.workflows[w].name for w in missing[:5])
             raise SolverTimeout(
@@ -155,8 +162,13 @@ class _Planning:
             )
         if missing:
             return self._exact(None, 0)
-        search.improve(lambda: self.now() >= self.started_s + SEARCH_SHARE * self.time_limit_s)
+        late_s = self.started_s + SEARCH_SHARE * self.time_limit_s
+        search.improve(lambda: self.now() >= late_s)
         bound = search.bound()
+        if search.ledger.total - bound > self.rounding and self.now() < late_s:
+            search.shake(lambda: self.now() >= late_s)
+            search.improve(lambda: self.now() >= late_s)
+            bound = search.bound()
         choice = search.ledger.choice()
         objective = evaluate(self.problem, choice).objective
         if objective - bound > self.rounding and small:

@@ -32,6 +32,10 @@ TRIED = 12
 PROVEN = 20_000
 
 FURTHER = 24
+"""Workflows elsewhere that are asked to make room, at most."""
+
+SHAKES = 40
+"""Random changes in a row without success after which nothing more is tried."""
 
 MAX_BLOCK = 4
 
@@ -53,6 +57,11 @@ class Search:
         self.rng = random.Random(seed)  # noqa: S311  decides the order of attempts only
         self.ledger = Ledger(star)
         self.alone: dict[int, Alone] = {}
+        self.bounds: dict[tuple[int, ...], int] = {}
+        self.proven_at: dict[tuple[int, ...], int] = {}
+        """Cost of each block when its bound was last looked for."""
+        self.listed = 0
+        """Assignments that the last ``replace`` compared."""
 
     @property
     def workflows(self) -> range:
@@ -74,13 +83,20 @@ class Search:
             self.alone[workflow] = Alone(branches, found, bound)
         return self.alone[workflow]
 
+    def impossible_alone(self, workflow: int) -> bool:
+        """Whether it is proven that one workflow fits nowhere on an empty inventory."""
+        alone = self.solve_alone(workflow)
+        if len(alone.found.cost) or not alone.branches.possible:
+            return not alone.branches.possible
+        return alone.branches.exhausted()
+
     # --- a first plan ---
 
     def insert_all(self) -> list[int]:
         """Enter every workflow, the costliest first; returns those that did not fit."""
         waiting = [w for w in self.workflows if w not in self.ledger.bills]
         waiting.sort(key=lambda w: (-self.solve_alone(w).bound, w))
-        return [w for w in waiting if not self.insert(w) and not self._make_room(w)]
+        return [w for w in waiting if not self.insert(w) and not self.make_room(w)]
 
     def enter_spots(self, spots: Mapping[int, Spots]) -> None:
         """Enter workflows where they are known to have been, as far as that still fits."""
@@ -89,9 +105,9 @@ class Search:
             if bill is not None:
                 self.ledger.enter(workflow, bill)
 
-    def _make_room(self, workflow: int) -> bool:
+    def make_room(self, workflow: int) -> bool:
         """Enter a workflow that found no room by moving one other."""
-        for other in self._in_the_way(workflow) or list(self.ledger.bills):
+        for other in self.in_the_way(workflow) or list(self.ledger.bills):
             old = self.ledger.leave(other)
             if self.insert(workflow):
                 if self.insert(other):
@@ -141,14 +157,27 @@ class Search:
                 if excess[w] <= 2 * ROUNDING or done():
                     break
                 changed |= self.replace((w,))
-                for other in self._in_the_way(w):
+                for other in self.in_the_way(w):
                     if done():
                         return
                     if self.ledger.cost[w] - self.solve_alone(w).bound <= 2 * ROUNDING:
                         break
                     changed |= self.replace((w, other))
 
-    def _in_the_way(self, workflow: int) -> list[int]:
+    def shake(self, done: Callable[[], bool]) -> None:
+        """Re-place random workflows with excess together with two others, until that helps no more."""
+        failures = 0
+        while failures < SHAKES and not done():
+            excess = {w: self.ledger.cost[w] - self.solve_alone(w).bound for w in self.ledger.bills}
+            loose = [w for w, units_over in excess.items() if units_over > 2 * ROUNDING]
+            if not loose:
+                return
+            first = self.rng.choices(loose, [excess[w] for w in loose])[0]
+            others = self.in_the_way(first)
+            chosen = self.rng.sample(others, min(2, len(others)))
+            failures = 0 if self.replace((first, *chosen)) else failures + 1
+
+    def in_the_way(self, workflow: int) -> list[int]:
         """Workflows on the devices that this one would like to use, then on others of their sort."""
         alone = self.solve_alone(workflow)
         if not len(alone.found.cost):
@@ -169,6 +198,7 @@ class Search:
         upper = before - self.ledger.total
         room = self.ledger.free()
         lists = self._lists(workflows, upper, lambda w: free_view(self.star, w, room))
+        self.listed = sum(len(found.cost) for found in lists or ())
         if lists is not None:
             best = combine(self.ledger, workflows, lists, upper, self._bill)
             if best.bills is not None:
@@ -204,13 +234,16 @@ class Search:
 
     def bound(self) -> int:
         """Lower bound of any plan, in integer units; blocks with the largest excess are looked at first."""
-        bounds = {block: sum(self.solve_alone(w).bound for w in block) for block in self.blocks()}
-        costs = {block: sum(self.ledger.cost[w] for w in block) for block in bounds}
-        for block in sorted(bounds, key=lambda b: (bounds[b] - costs[b], b)):
+        for block in self.blocks():
+            self.bounds.setdefault(block, sum(self.solve_alone(w).bound for w in block))
+        costs = {block: sum(self.ledger.cost[w] for w in block) for block in self.bounds}
+        for block in sorted(self.bounds, key=lambda b: (self.bounds[b] - costs[b], b)):
             if self.out_of_time():
                 break
-            bounds[block] = self.prove(block)
-        return sum(bounds.values())
+            if self.proven_at.get(block) != costs[block]:
+                self.proven_at[block] = costs[block]
+                self.bounds[block] = max(self.bounds[block], self.prove(block))
+        return sum(self.bounds.values())
 
     def prove(self, block: Sequence[int]) -> int:
         """Lower bound of what these workflows cost together in any plan, in integer units."""

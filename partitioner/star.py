@@ -50,6 +50,7 @@ class Transfer:
     destination: int
     frame_bytes: int
     wire_bytes: int
+    bits_per_s: float
     energy: float
     traffic: float
     exposure: float
@@ -139,6 +140,8 @@ class Star:
     def _access(self) -> None:
         count = len(self.devices)
         self.out_uj, self.in_uj, self.access_hops = np.zeros(count), np.zeros(count), np.zeros(count)
+        self.access_bps = np.full(count, np.inf)
+        """What AIMs on a leaf may send and receive on its link, losses included."""
         routes = self.problem.routes
         for n, device in enumerate(self.devices):
             link = routes.attached.get(device.id)
@@ -147,6 +150,8 @@ class Star:
                 self.out_uj[n] = self._radio_uj(Hop(link, device.id, hub))
                 self.in_uj[n] = self._radio_uj(Hop(link, hub, device.id))
                 self.access_hops[n] = 1.0
+                most = self.problem.limits[Limit("link", link.id)]
+                self.access_bps[n] = most * (1.0 - link.loss)
 
     def delays(self, frame_bytes: int) -> tuple[Floats, Floats]:
         """Us per record: float[devices] to the hub, float[groups, groups] beyond it and with handling."""
@@ -190,6 +195,7 @@ class Star:
             flow.destination,
             frame_bytes,
             policy.channel_ram_bytes + frame_bytes,
+            8.0 * bytes_per_s,
             weights.energy * bytes_per_s / 1000.0 / POWER_SCALE_MW,
             weights.traffic * bytes_per_s / TRAFFIC_SCALE_BYTES_PER_S,
             weights.exposure * flow.rate_hz,
