@@ -55,6 +55,7 @@ class View:
         merged: groups of the problem that each group of the view stands for.
         capacity: float[devices, resources] that may be taken.
         real: the first so many devices stand for themselves, the others for all of their sort.
+        previous: position of the copy that has to be in use before this one is, -1 for none; None: no copies.
     """
 
     devices: Ints
@@ -62,6 +63,7 @@ class View:
     merged: tuple[Ints, ...]
     capacity: Floats
     real: int
+    previous: Ints | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +172,8 @@ class Branches:
             moved = (view.devices[spot] != at[0]) | (layer != at[1])
             if np.isinf(move_price):
                 stay = ~moved
-                spot, layer, demand, own, kind = (x[stay] for x in (spot, layer, demand, own, kind))
+                spot, layer, kind = spot[stay], layer[stay], kind[stay]
+                demand, own = demand[stay], own[stay]
             else:
                 own = own + move_price * moved
         self.spot.append(spot)
@@ -413,12 +416,15 @@ class Branches:
         _, cost, floor = self._grow(FORBIDDEN / 2, MAX_LABELS)
         return not len(cost) and not np.isfinite(floor)
 
-    def _grow(self, threshold: float, max_labels: int) -> tuple[Ints, Floats, float]:
+    def _grow(self, threshold: float, max_labels: int) -> tuple[Ints, Floats, float]:  # noqa: C901, PLR0915  one loop
+        """Complete assignments, their costs, and the least bound among those dropped for their number."""
         count = len(self.order)
         labels = np.zeros((1, 0), dtype=np.int64)
         bound = np.array([self.constant])
         slack = np.array([[self.view.capacity[spot, r] for spot, r in self.tight]], dtype=float)
         sent = np.zeros((1, len(self.thin)))
+        previous = self.view.previous
+        used = np.zeros((1, len(self.view.devices)), dtype=bool)
         floor = np.inf
         for n in range(count):
             if self.into[n]:
@@ -451,10 +457,19 @@ class Branches:
             slack = slack[parent]
             for k, column, need in touching:
                 slack[:, k] -= need * (choice == column)
+            sent = sent[parent]
             if self.thin:
-                sent = sent[parent] + self._sent(n, labels)
+                sent += self._sent(n, labels)
                 fits = (sent <= self.thin_bps).all(axis=1)
-                labels, bound, slack, sent = labels[fits], bound[fits], slack[fits], sent[fits]
+                labels, bound, slack = labels[fits], bound[fits], slack[fits]
+                sent, parent = sent[fits], parent[fits]
+            if previous is not None:
+                here, every = self.spot[n][labels[:, n]], np.arange(len(labels))
+                used = used[parent]
+                fits = (previous[here] < 0) | used[every, previous[here]]
+                used[every, here] = True
+                labels, bound, slack = labels[fits], bound[fits], slack[fits]
+                sent, used = sent[fits], used[fits]
             if not len(bound):
                 return np.zeros((0, count), dtype=np.int64), np.zeros(0), floor
         cost = self._cost(labels)
@@ -577,6 +592,13 @@ def home_groups(star: Star, workflow: int) -> npt.NDArray[np.int64]:
     return np.array(sorted(found), dtype=np.int64)
 
 
+def whole_view(star: Star) -> View:
+    """Every device as it is; for few of them."""
+    groups = np.arange(len(star.group_keys))
+    merged = tuple(groups[n : n + 1] for n in groups)
+    return View(np.arange(len(star.devices)), star.group, merged, star.room.copy(), len(star.devices))
+
+
 def relaxed_view(star: Star, workflow: int) -> View:
     """Home devices as they are, and one device of unlimited room for each sort of device elsewhere.
 
@@ -614,7 +636,11 @@ def copied_view(star: Star, view: View, found: Found, most: int = MAX_COPIES) ->
     endless = [n == most - 1 and times[row] > most for row, c in copies.items() for n in range(c)]
     capacity[view.real :][np.array(endless, dtype=bool)] = np.inf
     group = np.concatenate([view.group[: view.real], np.full(len(rows), len(view.merged) - 1)])
-    return View(devices, group, view.merged, capacity, view.real)
+    previous = np.full(len(devices), -1)
+    for position in range(view.real + 1, len(devices)):
+        if devices[position] == devices[position - 1]:
+            previous[position] = position - 1
+    return View(devices, group, view.merged, capacity, view.real, previous)
 
 
 def free_view(star: Star, workflow: int, room: Floats, keep: Iterable[int] = ()) -> View:

@@ -165,10 +165,12 @@ class _Planning:
         late_s = self.started_s + SEARCH_SHARE * self.time_limit_s
         search.improve(lambda: self.now() >= late_s)
         bound = search.bound()
+        if search.ledger.total - bound > self.rounding:
+            bound = search.close()
         if search.ledger.total - bound > self.rounding and self.now() < late_s:
             search.shake(lambda: self.now() >= late_s)
             search.improve(lambda: self.now() >= late_s)
-            bound = search.bound()
+            bound = search.close()
         choice = search.ledger.choice()
         objective = evaluate(self.problem, choice).objective
         if objective - bound > self.rounding and small:

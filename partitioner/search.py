@@ -18,7 +18,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from partitioner.blocks import Best, combine, spots_of
-from partitioner.branches import Branches, Found, View, copied_view, free_view, home_groups, relaxed_view
+from partitioner.branches import (
+    Branches,
+    Found,
+    View,
+    copied_view,
+    free_view,
+    home_groups,
+    relaxed_view,
+    whole_view,
+)
 from partitioner.ledger import ROUNDING, Bill, Ledger, Spots, units
 from partitioner.parts import OBJECTIVE_SCALE
 from partitioner.star import Star
@@ -29,7 +38,10 @@ LISTED = 4_000
 TRIED = 12
 """Assignments of a workflow alone that are tried before it is searched again in what is left."""
 
-PROVEN = 20_000
+PROVEN = 60_000
+
+FEW_DEVICES = 64
+"""Up to here all workflows are combined for a proof."""
 
 FURTHER = 24
 """Workflows elsewhere that are asked to make room, at most."""
@@ -244,6 +256,49 @@ class Search:
                 self.proven_at[block] = costs[block]
                 self.bounds[block] = max(self.bounds[block], self.prove(block))
         return sum(self.bounds.values())
+
+    def close(self) -> int:
+        """Lower bound from all workflows together, and a better plan if there is one; for few devices.
+
+        An assignment can only be part of a better plan if it costs its workflow no more than what the bounds
+        of all others leave: these few are listed and combined.
+        """
+        before = self.bound()
+        if len(self.star.devices) > FEW_DEVICES or not self.bounds or self.out_of_time():
+            return before
+        total = self.ledger.total
+        blocks = sorted(
+            self.bounds, key=lambda b: (-(sum(self.ledger.cost[w] for w in b) - self.bounds[b]), b)
+        )
+        view = whole_view(self.star)
+        order: list[int] = []
+        lists: list[Found] = []
+        after: list[int] = []
+        cut = total
+        for number, block in enumerate(blocks):
+            later = sum(self.bounds[b] for b in blocks[number + 1 :])
+            others = before - self.bounds[block]
+            for position, w in enumerate(block):
+                beside = sum(self.solve_alone(v).bound for v in block if v != w)
+                branches = Branches(self.star, w, view)
+                branches.prepare()
+                found = branches.all_within((total - others - beside) / OBJECTIVE_SCALE, PROVEN)
+                cut = min(cut, units(found.floor) + others + beside)
+                order.append(w)
+                lists.append(found)
+                after.append(later + sum(self.solve_alone(v).bound for v in block[position + 1 :]))
+        empty = Ledger(self.star)
+
+        def bill(workflow: int, found: Found, number: int) -> Bill | None:
+            return empty.bill(workflow, spots_of(found, number, self.star.items_of[workflow]))
+
+        best = combine(empty, order, lists, total, bill, after, self.out_of_time)
+        if best.bills is not None:
+            for w in list(self.ledger.bills):
+                self.ledger.leave(w)
+            for w, better in best.bills.items():
+                self.ledger.enter(w, better)
+        return max(before, min(best.floor, cut))
 
     def prove(self, block: Sequence[int]) -> int:
         """Lower bound of what these workflows cost together in any plan, in integer units."""
