@@ -20,13 +20,14 @@ import numpy as np
 from aif.errors import PlacementError
 from aif.model.inventory import Inventory
 from partitioner.blocks import spots_of
-from partitioner.branches import Branches, free_view
+from partitioner.branches import Branches
 from partitioner.evaluate import Choice, evaluate
 from partitioner.ledger import Bill, Ledger, Spots
 from partitioner.parts import OBJECTIVE_SCALE, PlacementProblem
 from partitioner.planner import Plan, spots_of_choice
 from partitioner.problem import build_problem
 from partitioner.star import Star
+from partitioner.views import free_view
 
 MOVE_PRICE = 1e6
 """Objective units of one move: more than any objective, so that moves are compared first."""

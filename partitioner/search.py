@@ -18,19 +18,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from partitioner.blocks import Best, combine, spots_of
-from partitioner.branches import (
-    Branches,
-    Found,
-    View,
-    copied_view,
-    free_view,
-    home_groups,
-    relaxed_view,
-    whole_view,
-)
+from partitioner.branches import Branches, Found
 from partitioner.ledger import ROUNDING, Bill, Ledger, Spots, units
 from partitioner.parts import OBJECTIVE_SCALE
 from partitioner.star import Star
+from partitioner.views import View, copied_view, free_view, home_groups, relaxed_view, whole_view
 
 LISTED = 4_000
 """Assignments of one workflow that an improvement looks at."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from itertools import product
 
-from partitioner.branches import Branches, relaxed_view
+from partitioner.branches import Branches
 from partitioner.families import instance
 from partitioner.generate import tiny_instance
 from partitioner.ledger import Ledger
 from partitioner.parts import OBJECTIVE_SCALE
 from partitioner.star import Star
+from partitioner.views import relaxed_view
 
 ROUNDING = 1e-6
 
