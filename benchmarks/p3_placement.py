@@ -50,7 +50,7 @@ class Row:
     def gap_percent(self) -> float | None:
         if self.objective is None or self.bound is None:
             return None
-        return 100.0 * max(0.0, self.objective - self.bound) / self.objective
+        return 100.0 * max(0.0, self.objective - max(0.0, self.bound)) / self.objective
 
 
 def measure(seeds: int, *, sizes: Sequence[int], quick: bool) -> tuple[list[Metric], dict[str, Any]]:

@@ -20,7 +20,7 @@ from partitioner.evaluate import evaluate
 from partitioner.filters import pins
 from partitioner.parts import Candidate, Item, Limit, PlacementProblem
 from partitioner.problem import build_problem
-from partitioner.sentences import CAPACITIES, amount, device_of, refused, relation, what
+from partitioner.sentences import CAPACITIES, MAX_NAMED, amount, device_of, listed, refused, relation, what
 
 MAX_SUGGESTIONS = 4
 
@@ -42,7 +42,9 @@ def explain(problem: PlacementProblem, prover: Prover) -> Infeasible:
     """The error to raise for an impossible problem."""
     stuck = [item for item in problem.items if not item.candidates]
     if stuck:
-        sentences = [_nowhere(problem, item) for item in stuck]
+        sentences = [_nowhere(problem, item) for item in stuck[:MAX_NAMED]]
+        if len(stuck) > MAX_NAMED:
+            sentences.append(f"so it is with {len(stuck) - MAX_NAMED} other AIMs")
         concerned, limits = stuck, []
     else:
         oversized = [item for item in problem.items if not _fits_alone(problem, item)]
@@ -103,7 +105,7 @@ def _places(problem: PlacementProblem, items: list[Item]) -> list[str]:
             anywhere.append(_name(item))
         else:
             reasons = _elsewhere(item, [d.id for d in problem.inventory.devices])
-            sentences.append(f"{_name(item)} can run only on {', '.join(item.devices)} ({reasons})")
+            sentences.append(f"{_name(item)} can run only on {listed(item.devices)} ({reasons})")
     if anywhere:
         sentences.append(f"{', '.join(anywhere)} must run too, on any device")
     return sentences
@@ -115,7 +117,7 @@ def _elsewhere(item: Item, devices: list[str]) -> str:
     for device in devices:
         if device not in item.devices:
             by_text.setdefault(refused(item, device), []).append(device)
-    return "; ".join(f"{', '.join(there)}: {text}" for text, there in by_text.items())
+    return "; ".join(f"{listed(there)}: {text}" for text, there in by_text.items())
 
 
 def _fits_alone(problem: PlacementProblem, item: Item) -> bool:

@@ -29,6 +29,10 @@ OBJECTIVE_SCALE = 10**8
 """Integer prices are objective units times this."""
 
 
+EXACT_PAIRS = 60_000
+"""``PlacementProblem.pairs`` up to which the exact solver is worth its time."""
+
+
 class Limit(NamedTuple):
     """Name of one shared limit: its kind and what it is a limit of."""
 
@@ -245,6 +249,11 @@ class PlacementProblem:
     single_core: frozenset[str]
     balance_weight: float
     routes: RouteTable
+
+    @property
+    def pairs(self) -> int:
+        """Pairs of devices over all Channels: about the literals of the exact model."""
+        return len(self.flows) * len(self.inventory.devices) ** 2
 
     def path_limit(self, path: Path) -> Limit:
         return Limit("deadline", self._named(path.workflow, path.id))

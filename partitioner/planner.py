@@ -19,16 +19,13 @@ from aif.model.placement import Placement
 from partitioner.evaluate import Choice, evaluate
 from partitioner.explain import explain
 from partitioner.ledger import ROUNDING, Spots
-from partitioner.parts import OBJECTIVE_SCALE, Candidate, PlacementProblem
+from partitioner.parts import EXACT_PAIRS, OBJECTIVE_SCALE, PlacementProblem
 from partitioner.reasons import describe
 from partitioner.search import Search
 from partitioner.star import Star
 
 DEFAULT_TIME_LIMIT_S = 10.0
 DEFAULT_WORKERS = 2
-
-EXACT_LITERALS = 60_000
-"""Pairs of devices over all Channels up to which the exact solver is worth its time."""
 
 EXPLAINED = 4_000
 """AIMs times devices up to which every other device of every AIM is tried for the reasons."""
@@ -139,13 +136,14 @@ class _Planning:
         self.rounding = 2 * ROUNDING * max(1, len(problem.workflows))
 
     def run(self, warm_start: Plan | None) -> Plan:
-        if any(not any(offer.candidates for offer in item.offers) for item in self.problem.items):
+        star = Star(self.problem)
+        if not all(star.usable(number) for number in range(len(self.problem.items))):
             self._explain()
-        search = Search(Star(self.problem), seed=self.seed, now=self.now, end_s=self.end_s)
+        search = Search(star, seed=self.seed, now=self.now, end_s=self.end_s)
         if warm_start is not None:
             search.enter_spots(spots_of_choice(search.star, warm_start))
         missing = search.insert_all()
-        small = self._pairs() <= EXACT_LITERALS
+        small = self.problem.pairs <= EXACT_PAIRS
         hopeless = [w for w in missing if search.impossible_alone(w)]
         if hopeless and not small:
             stuck = [self.problem.workflows[w].name for w in hopeless]
@@ -176,11 +174,6 @@ class _Planning:
         if objective - bound > self.rounding and small:
             return self._exact(choice, bound)
         return self._plan(choice, objective, bound, "search by workflow")
-
-    def _pairs(self) -> int:
-        """Pair literals of the exact model, at most."""
-        devices = len(self.problem.inventory.devices)
-        return len(self.problem.flows) * devices * devices
 
     def _exact(self, choice: Choice | None, bound: int) -> Plan:
         from partitioner.solver import solve
@@ -227,6 +220,3 @@ def spots_of_choice(star: Star, earlier: Plan) -> Mapping[int, Spots]:
         if all(spot is not None for spot in spots):
             found[workflow] = tuple(spot for spot in spots if spot is not None)
     return found
-
-
-__all__ = ["DEFAULT_TIME_LIMIT_S", "Candidate", "Plan", "place", "plan"]

@@ -230,6 +230,8 @@ class Replanner:
 
     def _return(self, workflow: int) -> bool:
         """Enter a workflow again with as few moves as possible."""
+        if not all(self.star.usable(item) for item in self.star.items_of[workflow]):
+            return False  # its only sensor is gone: no use in looking
         if self._enter_near(workflow, np.inf) or self._enter_near(workflow, MOVE_PRICE):
             return True
         for other in self._neighbours(workflow):

@@ -300,7 +300,7 @@ class Search:
             return alone
         coarse = _within([self.solve_alone(w).branches for w in block], upper / OBJECTIVE_SCALE, PROVEN)
         if coarse is None:
-            return upper
+            return upper - ROUNDING * len(block)
         views = [
             copied_view(self.star, self.alone[w].branches.view, f) for w, f in zip(block, coarse, strict=True)
         ]
@@ -324,20 +324,26 @@ class Search:
         # what was cut off by a full list costs at least that list's floor beside the others' optima
         floors = [min(f.floor for f in found) for found in zip(coarse, lists or coarse, strict=True)]
         cut = [units(floor) + alone - self.alone[w].bound for w, floor in zip(block, floors, strict=True)]
-        return max(alone, min(best.floor, *cut))
+        return max(alone, min(best.floor, *cut) - ROUNDING * len(block))
 
 
 def _within(searches: Iterable[Branches], upper: float, most: int) -> list[Found] | None:
-    """All assignments of each search that fit into a sum of ``upper`` beside the others' best."""
+    """All assignments of each search that fit into a sum of ``upper`` beside the others' best.
+
+    None when it is proven that no combination does.
+    """
     ready = list(searches)
     least = []
     for branches in ready:
-        if not np.isfinite(branches.root):
+        if branches.root == -np.inf:
             branches.prepare()
-        if not np.isfinite(branches.best):
+        if np.isinf(branches.root):
             return None
-        exact = branches.all_within(branches.best, most)
-        least.append(min(exact.floor, float(exact.cost[0])) if len(exact.cost) else branches.root)
+        low = branches.root
+        if np.isfinite(branches.best):  # else nothing was found, which proves nothing
+            exact = branches.all_within(branches.best, most)
+            low = min(exact.floor, float(exact.cost[0])) if len(exact.cost) else low
+        least.append(low)
     spare = upper - sum(least)
     if spare < 0:
         return None

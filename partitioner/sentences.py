@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from aif.model.inventory import Device
 from partitioner.filters import Refusal
 from partitioner.parts import Item, Limit
@@ -19,6 +21,17 @@ WORDS = {
 }
 CAPACITIES = frozenset(WORDS)
 """Limits with an amount; the others are yes or no."""
+
+
+MAX_NAMED = 8
+"""Names in one list; a building has hundreds of devices."""
+
+
+def listed(names: Sequence[str]) -> str:
+    """The names, or the first of many and how many others there are."""
+    if len(names) <= MAX_NAMED:
+        return ", ".join(names)
+    return f"{', '.join(names[:3])} and {len(names) - 3} others"
 
 
 def amount(limit: Limit, value: int, device: Device | None = None) -> str:

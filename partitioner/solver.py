@@ -22,7 +22,7 @@ from ortools.sat.python import cp_model
 
 from aif.errors import PlacementError
 from partitioner.evaluate import Choice, evaluate
-from partitioner.parts import OBJECTIVE_SCALE, Flow, Item, Limit, PlacementProblem, price
+from partitioner.parts import EXACT_PAIRS, OBJECTIVE_SCALE, Flow, Item, Limit, PlacementProblem, price
 from partitioner.paths import Path
 
 EXPLAIN_STEP_S = 2.0
@@ -70,7 +70,7 @@ class CoreFinder:
 
     Presolve is off and one worker is used: with presolve the solver may name every assumption, or literals
     that are none. Each question may take ``step_s``, all together ``budget_s``; then nothing more is proven
-    and explanations stay as they are.
+    and explanations stay as they are. Nothing is proven of problems too large for pair literals.
     """
 
     def __init__(
@@ -86,6 +86,8 @@ class CoreFinder:
 
     def core(self, active: Collection[Limit] | None = None) -> frozenset[Limit] | None:
         """Limits that cannot all hold, chosen among ``active`` (None: all); None when that is not proven."""
+        if self.problem.pairs > EXACT_PAIRS:
+            return None
         model = _Model(self.problem, assume=True, active=active)
         solver = self._careful()
         if model.solve(solver) != cp_model.INFEASIBLE:
@@ -95,6 +97,8 @@ class CoreFinder:
 
     def shortfall(self, limit: Limit, active: Collection[Limit] | None = None) -> int | None:
         """By how much ``limit`` has to grow for ``active`` (None: all) to hold; None when that is no help."""
+        if self.problem.pairs > EXACT_PAIRS:
+            return None
         model = _Model(self.problem, active=active, relaxed=limit)
         if model.slack is None:
             return None
@@ -106,6 +110,8 @@ class CoreFinder:
 
     def feasible(self, problem: PlacementProblem) -> bool:
         """Whether a placement of another (repaired) problem was found."""
+        if problem.pairs > EXACT_PAIRS:
+            return False
         found = _Model(problem).solve(self._careful())
         return found in (cp_model.OPTIMAL, cp_model.FEASIBLE)
 

@@ -281,6 +281,11 @@ class Star:
                     allowed &= actual == value
         return allowed
 
+    def usable(self, item: int) -> bool:
+        """Whether any device offers anything to an item."""
+        options = self.options[item]
+        return bool((options.allowed & np.isfinite(options.price[options.kind_of]).any(axis=1)).any())
+
     def candidate(self, item: int, device: int, layer: int) -> Candidate:
         """The candidate behind a position of the arrays."""
         whole_item = self.problem.items[item]

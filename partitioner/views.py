@@ -1,8 +1,8 @@
 """Which devices a search for one workflow looks at, and as what.
 
 Decides what is left out or merged: nothing that a *relaxed* view shows costs more, and no device has less
-room, than in truth, so bounds found on it hold. A *free* view shows some devices as they are, with what others have
-left; what is found there is a plan but no proof.
+room, than in truth, so bounds found on it hold. A *free* view shows some devices as they are, with what
+others have left; what is found there is a plan but no proof.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class View:
     """The devices that one search looks at.
 
     Attributes:
-        devices: their rows in the problem; -1 is none.
+        devices: their rows in the problem.
         group: group of each, as a row of the matrices.
         merged: groups of the problem that each group of the view stands for.
         capacity: float[devices, resources] that may be taken.

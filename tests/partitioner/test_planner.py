@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from aif.errors import Infeasible, SolverTimeout
 from aif.model.inventory import Link
 from partitioner.auction import bargain
 from partitioner.checker import Auditor, check
@@ -87,3 +88,18 @@ def test_no_time_at_all_still_gives_an_allowed_plan() -> None:
     found = plan(given.problem(), time_limit_s=1e-9)
     assert audited(given, found) == pytest.approx(found.objective, rel=ROUNDING)
     assert 0.0 < found.bound <= found.objective
+
+
+def test_an_aim_that_fits_nowhere_is_named_however_large_the_problem() -> None:
+    given = instance("base", 60, 60, 0)
+    blind = tuple(replace(d, sensors=()) for d in given.inventory.devices)
+    with pytest.raises(
+        Infeasible, match=r"W000/a0 \(A0@1.0\) can run nowhere: gw0, dev6, dev12 and 7 others: "
+    ):
+        plan(replace(given, inventory=replace(given.inventory, devices=blind)).problem())
+
+
+def test_workflows_that_fit_alone_but_not_together_are_not_called_impossible() -> None:
+    given = instance("base", 200, 40, 0)
+    with pytest.raises(SolverTimeout, match="and that there is none is not proven"):
+        plan(given.problem(), time_limit_s=1.0)
