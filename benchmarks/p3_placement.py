@@ -32,6 +32,8 @@ QUICK_SIZES = (10, 50)
 GAP_GOALS_PERCENT = {200: 1.0, 500: 1.0, 2000: 5.0}
 OPTIMAL_WITHIN_S = {50: 1.0}
 FAMILY = "base"
+ROUNDING_PERCENT = 1e-4
+"""A smaller gap is none: prices are rounded, and the checker counts in floating point."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,8 @@ class Row:
     def gap_percent(self) -> float | None:
         if self.objective is None or self.bound is None:
             return None
-        return 100.0 * max(0.0, self.objective - max(0.0, self.bound)) / self.objective
+        gap = 100.0 * max(0.0, self.objective - max(0.0, self.bound)) / self.objective
+        return 0.0 if gap < ROUNDING_PERCENT else gap
 
 
 def measure(seeds: int, *, sizes: Sequence[int], quick: bool) -> tuple[list[Metric], dict[str, Any]]:
