@@ -47,6 +47,22 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
     return chosen
 
 
+def _measured(
+    name: str, chosen: argparse.Namespace, settings: Settings
+) -> tuple[list[Metric], dict[str, Any]]:
+    """Metrics and tables of one benchmark."""
+    if name == "p1":
+        return p1_throughput.measure(settings, full=chosen.full, sizes=chosen.sizes)
+    if name == "p2":
+        return p2_round_trip.measure(settings)
+    if name == "micro":
+        return micro.measure(micro.QUICK if chosen.quick else micro.Timing())
+    seeds = chosen.seeds or (1 if chosen.quick else 10)
+    if name == "p3":
+        return p3_placement.measure(seeds, sizes=chosen.planned, quick=chosen.quick)
+    return p4_remapping.measure(seeds, sizes=chosen.planned, quick=chosen.quick)
+
+
 def main(words: list[str] | None = None) -> int:
     """Run what was asked for."""
     chosen = arguments(words)
@@ -69,17 +85,7 @@ def main(words: list[str] | None = None) -> int:
         broker = bool({"p1", "p2"} & set(chosen.benchmarks))
         record = environment.describe(seed=chosen.seed, cpus=sorted(os.sched_getaffinity(0)), broker=broker)
         for name in dict.fromkeys(chosen.benchmarks):
-            if name == "p1":
-                found, more = p1_throughput.measure(settings, full=chosen.full, sizes=chosen.sizes)
-            elif name == "p2":
-                found, more = p2_round_trip.measure(settings)
-            elif name == "micro":
-                found, more = micro.measure(micro.QUICK if chosen.quick else micro.Timing())
-            else:
-                seeds = chosen.seeds or (1 if chosen.quick else 10)
-                found, more = (p3_placement if name == "p3" else p4_remapping).measure(
-                    seeds, sizes=chosen.planned, quick=chosen.quick
-                )
+            found, more = _measured(name, chosen, settings)
             metrics += found
             tables[name] = more
             for line in more["left_out"]:
