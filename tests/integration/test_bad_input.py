@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import socket
 from pathlib import Path
@@ -212,14 +213,27 @@ def test_workflows_that_cannot_be_deployed(home: Path, tmp_path: Path) -> None:
     asyncio.run(journey())
 
 
+def models_of(store: Path) -> list[Path]:
+    """The files of every model that a publisher has signed; nothing in them tells that they are models."""
+    signed = [json.loads(file.read_bytes())["signed"] for file in store.glob("metadata/*.publisher.*.json")]
+    digests = {
+        target["hashes"]["sha256"]
+        for publisher in signed
+        for target in publisher["targets"].values()
+        if target["custom"]["kind"] == "model"
+    }
+    found = [file for file in store.rglob("*") if file.is_file() and any(d in file.name for d in digests)]
+    assert len(found) == len(digests) >= 2, found
+    return found
+
+
 def test_a_model_that_was_changed_in_the_store(home: Path) -> None:
     async def journey() -> None:
-        for blob in (home / "store").rglob("*"):
-            if blob.is_file() and blob.read_bytes()[4:8] == b"TFL3":
-                content = bytearray(blob.read_bytes())
-                content[-1] ^= 1
-                blob.chmod(0o600)
-                blob.write_bytes(content)
+        for blob in models_of(home / "store"):
+            content = bytearray(blob.read_bytes())
+            content[-1] ^= 1
+            blob.chmod(0o600)
+            blob.write_bytes(content)
         async with desk(home) as terminals:
             await terminals.gesture_site()
             shown = await failed(terminals)
