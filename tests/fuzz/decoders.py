@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import faulthandler
+import signal
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +14,12 @@ from tests.fuzz.campaign import Decoder, Tally, fuzz
 
 DECODERS: Mapping[str, Callable[[Path], Decoder]] = {**frames.FACTORIES, **trust.FACTORIES, **files.FACTORIES}
 """A factory gets an empty folder of its own."""
+
+EXPENSIVE: Final = (
+    "deployment", "document:Deployment", "package", "yaml:aim", "yaml:aiw", "yaml:inventory",
+    "store metadata",
+)  # fmt: skip
+"""Decoders that take more than half a millisecond for an input, in the order of what they take."""
 
 STUCK_S: Final = 1_800
 """A portion that has not ended after this long shows where it hangs, and ends its process."""
@@ -31,3 +38,24 @@ def portion(name: str, first: int, batches: int, batch_inputs: int, seed: int) -
             return fuzz(decoder, batches=range(first, first + batches), batch_inputs=batch_inputs, seed=seed)
     finally:
         faulthandler.cancel_dump_traceback_later()
+
+
+def leave_interrupts_to_the_parent() -> None:
+    """In a worker: Ctrl-C reaches a whole group of processes, and only one of them should answer."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def cheapest_first(names: Iterable[str]) -> list[str]:
+    """So that a campaign that is cut short has fed most of the decoders completely."""
+    return sorted(names, key=lambda name: EXPENSIVE.index(name) if name in EXPENSIVE else -1)
+
+
+def repeat(name: str, data: bytes) -> str:
+    """Feed one input to a fresh decoder; what it should not do reaches the caller."""
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+        decoder = DECODERS[name](Path(folder))
+        try:
+            decoder.open()(data)
+        except decoder.refusals as error:
+            return f"{name} refuses it: {type(error).__name__}: {error}"
+    return f"{name} accepts it"
