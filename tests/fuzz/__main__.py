@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.fuzz.campaign import BATCH_INPUTS, DecoderDefect, Tally
-from tests.fuzz.decoders import DECODERS, cheapest_first, leave_interrupts_to_the_parent, portion, repeat
+from tests.fuzz.decoders import DECODERS, begin_worker, cheapest_first, portion, repeat
 from tests.fuzz.table import Result, line, write_reproducer, write_tables
 
 DEFAULT_INPUTS: Final = 20_000
@@ -35,7 +35,8 @@ def campaign(names: list[str], inputs: int, seed: int, processes: int) -> tuple[
     batches = -(-inputs // batch_inputs)
     results = {name: Result(batches * batch_inputs) for name in names}
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=leave_interrupts_to_the_parent)
+    stopping = context.Event()
+    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=begin_worker, initargs=(stopping,))
     work: Work = {
         pool.submit(portion, name, first, min(PORTION_BATCHES, batches - first), batch_inputs, seed): name
         for name in names
@@ -44,12 +45,13 @@ def campaign(names: list[str], inputs: int, seed: int, processes: int) -> tuple[
     try:
         _collect(work, results)
     except KeyboardInterrupt:
-        workers = list((pool._processes or {}).values())  # only terminating ends a portion
-        pool.shutdown(wait=False, cancel_futures=True)
-        for worker in workers:
-            worker.terminate()
+        stopping.set()
+        for waiting in work:
+            waiting.cancel()
+        _collect(work, results)
         return results, True
-    pool.shutdown()
+    finally:
+        pool.shutdown(cancel_futures=True)
     return results, False
 
 

@@ -37,6 +37,7 @@ class Decoder:
         open: a function that takes one input; it may check properties of what was accepted.
         refusals: the errors it documents; everything else is a defect.
         craft: structure-aware inputs: well-formed outside, wrong inside. Without it, damage only.
+        close: gives back what the decoder holds, such as a socket.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Decoder:
     open: Callable[[], Callable[[bytes], object]]
     refusals: tuple[type[Exception], ...]
     craft: Callable[[Random], bytes] | None = None
+    close: Callable[[], None] = lambda: None
 
 
 class DecoderDefect(AssertionError):  # noqa: N818  # what was found is the news, not that it is an error

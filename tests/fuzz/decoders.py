@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import faulthandler
+import itertools
 import signal
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Final
 
-from tests.fuzz import files, frames, trust
+from tests.fuzz import files, frames, services, trust
 from tests.fuzz.campaign import Decoder, Tally, fuzz
 
-DECODERS: Mapping[str, Callable[[Path], Decoder]] = {**frames.FACTORIES, **trust.FACTORIES, **files.FACTORIES}
+DECODERS: Mapping[str, Callable[[Path], Decoder]] = {
+    **frames.FACTORIES,
+    **trust.FACTORIES,
+    **files.FACTORIES,
+    **services.FACTORIES,
+}
 """A factory gets an empty folder of its own."""
 
 EXPENSIVE: Final = (
@@ -25,8 +32,21 @@ STUCK_S: Final = 1_800
 """A portion that has not ended after this long shows where it hangs, and ends its process."""
 
 
+def feed(name: str, folder: Path, batches: Iterable[int], batch_inputs: int, seed: int = 0) -> Tally:
+    """Some batches to a decoder of its own.
+
+    Raises:
+        DecoderDefect: as ``fuzz``.
+    """
+    decoder = DECODERS[name](folder)
+    try:
+        return fuzz(decoder, batches=batches, batch_inputs=batch_inputs, seed=seed)
+    finally:
+        decoder.close()
+
+
 def portion(name: str, first: int, batches: int, batch_inputs: int, seed: int) -> Tally:
-    """Some consecutive batches of one decoder.
+    """Some consecutive batches of one decoder; fewer when the campaign is stopped.
 
     Raises:
         DecoderDefect: as ``fuzz``.
@@ -34,15 +54,24 @@ def portion(name: str, first: int, batches: int, batch_inputs: int, seed: int) -
     faulthandler.dump_traceback_later(STUCK_S, exit=True)
     try:
         with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
-            decoder = DECODERS[name](Path(folder))
-            return fuzz(decoder, batches=range(first, first + batches), batch_inputs=batch_inputs, seed=seed)
+            numbers = _until_stopped(range(first, first + batches))
+            return feed(name, Path(folder), numbers, batch_inputs, seed)
     finally:
         faulthandler.cancel_dump_traceback_later()
 
 
-def leave_interrupts_to_the_parent() -> None:
-    """In a worker: Ctrl-C reaches a whole group of processes, and only one of them should answer."""
+_stopping: list[Event] = []
+"""In a worker process: the event that ends its portions early."""
+
+
+def begin_worker(stopping: Event) -> None:
+    """Ctrl-C reaches a whole group of processes; the parent alone answers it, with the event."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _stopping.append(stopping)
+
+
+def _until_stopped(batches: Iterable[int]) -> Iterator[int]:
+    return itertools.takewhile(lambda _: not any(event.is_set() for event in _stopping), batches)
 
 
 def cheapest_first(names: Iterable[str]) -> list[str]:
@@ -58,4 +87,6 @@ def repeat(name: str, data: bytes) -> str:
             decoder.open()(data)
         except decoder.refusals as error:
             return f"{name} refuses it: {type(error).__name__}: {error}"
+        finally:
+            decoder.close()
     return f"{name} accepts it"

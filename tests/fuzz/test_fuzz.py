@@ -10,13 +10,20 @@ import pytest
 from _pytest.mark.structures import ParameterSet
 
 from tests.fuzz.campaign import Decoder, DecoderDefect, Tally, fuzz, inputs
-from tests.fuzz.decoders import DECODERS
+from tests.fuzz.decoders import DECODERS, feed
 from tests.fuzz.inputs import damaged_tree
 
 SLOW = frozenset({"yaml:aim", "yaml:aiw", "yaml:inventory", "store metadata"})
 INPUTS, SLOW_INPUTS = 800, 80
 
-OPEN_DEFECTS: dict[str, str] = {}
+OPEN_DEFECTS = {
+    "certificate": "replacement_reason: cryptography raises ValueError for a damaged key inside",
+    "engine answer": "decode_answer: a status that PSA does not know raises ValueError",
+    "local answer": "an answer that is not an object, or an error without its fields, raises TypeError",
+    "local call": "a deeply nested line ends the connection's task with RecursionError",
+    "object array": "a damaged header raises TokenError out of numpy",
+    "signing request": "certify: cryptography raises InvalidVersion, which is no ValueError",
+}
 
 
 def _cases() -> Iterator[ParameterSet]:
@@ -27,9 +34,8 @@ def _cases() -> Iterator[ParameterSet]:
 
 @pytest.mark.parametrize("name", list(_cases()))
 def test_only_documented_refusals_in_bounded_time_and_memory(name: str, tmp_path: Path) -> None:
-    decoder = DECODERS[name](tmp_path)
     count = SLOW_INPUTS if name in SLOW else INPUTS
-    tally = fuzz(decoder, batches=range(2), batch_inputs=count)
+    tally = feed(name, tmp_path, range(2), count)
     assert tally.inputs == 2 * count
     assert tally.accepted > 0, "no input got through: the seeds are not valid any more"
 
