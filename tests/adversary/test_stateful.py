@@ -1,9 +1,10 @@
 """One channel, its Controller and a hostile network, in any order of events.
 
 The machine publishes, crashes and moves the sender, changes keys, revokes and readmits a consumer, and its
-network loses, repeats, reorders, edits and cross-posts frames and grants. Whatever happens: nothing forged is
-delivered, nothing is delivered twice, no (key, nonce) is used twice, who is not a member reads nothing, and
-every message that was not delivered is covered by a loss report.
+network loses, repeats, reorders, edits and cross-posts frames and grants: between channels, versions of the
+workflow, epochs, sender indices and types. On a signed channel a member, or who was one, forges its producer.
+Whatever happens: nothing forged is delivered, nothing is delivered twice, no (key, nonce) is used twice, who
+is not a member reads nothing, and every message that was not delivered is covered by a loss report.
 """
 
 from __future__ import annotations
@@ -29,21 +30,37 @@ from aif.errors import AIFError, LocalProtocolError, NotConnected, ReplayDetecte
 from aif.protocol import frame as frame_module
 from aif.protocol.aif1 import AuthMode, BundlePolicy, LossReport
 from aif.protocol.events import ChannelEvent, ChannelSilent
+from aif.protocol.frame import channel_id
 from aif.protocol.grant import open_grant
 from aif.protocol.ledger import SenderLedger
+from aif.protocol.numbers import FrameType
 from aif.protocol.window import ReplayWindow
 from aif.runtime.clock import Clock
 from aif.runtime.grants import End, GrantOffice, IssuedGrant, SessionKeys
 from aif.trusted.communication import CommunicationService, SealedChannel, SecureReceiver, SecureSender
+from tests.adversary.hostile_client import Member
 
 START_US = 1_700_000_000_000_000
 GRANT_KEY = SigningKey(bytes([3]) * 32)
-CHANNEL, OTHER_CHANNEL = b"channel-id-of-16", b"other-channel-16"
+TOPIC = "aif/ch/w/a/p"
+
+
+def _channel_id(version: str = "1.0", source: str = "a.p", topic: str = TOPIC) -> bytes:
+    return channel_id("w", version, source, ["b.q", "c.q"], data_type="bytes", topic=topic)
+
+
+CHANNEL = _channel_id()
+OTHER_CHANNELS = (
+    _channel_id(version="1.1"), _channel_id(source="a.other"), _channel_id(topic="aif/ch/w/a/other"),
+)  # fmt: skip
+"""The same channel of another version of the workflow, another port's, and one on another topic."""
 POLICY = BundlePolicy(max_messages=4, max_delay_ms=20, max_message_bytes=200)
 LARGE_BYTES = 70_000
 """More than a frame holds: travels in fragments."""
 
 STEADY, LEAVER = "steady", "leaver"
+FORGEABLE = frozenset(FrameType) - {FrameType.FRAGMENT, FrameType.LAST_FRAGMENT_SIGNED}
+"""Types that a member forges here; what its fragments can do is a known defect (``test_members``)."""
 
 
 class SteppedClock(Clock):
@@ -149,7 +166,7 @@ class ChannelMachine(RuleBasedStateMachine):
         self.producer = "producer"
         self.sender = self._sender(self.producer)
         self._issue()
-        self.other = self._other_channel()
+        self.others = [self._other_channel(channel) for channel in OTHER_CHANNELS]
 
     # --- construction -------------------------------------------------------------------------------
 
@@ -166,8 +183,8 @@ class ChannelMachine(RuleBasedStateMachine):
     def _call_later(self, delay_ms: float, function: Callable[[], None]) -> None:
         heapq.heappush(self.timers, (self.clock.now_ms + delay_ms, next(self.order), function))
 
-    def _channel(self, channel_id: bytes = CHANNEL) -> SealedChannel:
-        return SealedChannel(channel_id, "aif/ch/w/a/p", self.mode, policy=POLICY)
+    def _channel(self, channel: bytes = CHANNEL) -> SealedChannel:
+        return SealedChannel(channel, TOPIC, self.mode, policy=POLICY)
 
     def _sender(self, device: str) -> SecureSender:
         boot = self._boot(device, self._publish)
@@ -186,16 +203,16 @@ class ChannelMachine(RuleBasedStateMachine):
         )
         return Consumer(boot, end, events=events)
 
-    def _other_channel(self) -> SecureSender:
+    def _other_channel(self, channel: bytes) -> SecureSender:
         """A sender of this device on another channel; its frames are cross-posted."""
         boot = self.boots[self.producer]
         producer = CommunicationService(
             publish=lambda _topic, frame, _qos: self.foreign.append(frame),
             now_ms=self.clock.monotonic_ms, call_later=self._call_later,
         )  # fmt: skip
-        sender = producer.open_sender(self._channel(OTHER_CHANNEL))
+        sender = producer.open_sender(self._channel(channel))
         end = End(self.producer, "aim")
-        issued = self.office.issue(OTHER_CHANNEL, self.mode, [end], [], mapping_version=0)
+        issued = self.office.issue(channel, self.mode, [end], [], mapping_version=0)
         sender.install(issued[0].grant, bytes(boot.frame_key))
         return sender
 
@@ -336,13 +353,40 @@ class ChannelMachine(RuleBasedStateMachine):
             frame[place % len(frame) if place % 3 else place % 10] ^= 1 << bit  # headers often
             self._bring(self.consumers[name], bytes(frame))
 
-    @rule(name=st.sampled_from((STEADY, LEAVER)))
-    def cross_post(self, name: str) -> None:
-        self.other.send(b"posted elsewhere")
-        self.other.flush()
+    @rule(name=st.sampled_from((STEADY, LEAVER)), which=st.integers(0, len(OTHER_CHANNELS) - 1))
+    def cross_post(self, name: str, which: int) -> None:
+        """From another channel, as it is and under the epoch and sender index of this one."""
+        self.others[which].send(b"posted elsewhere")
+        self.others[which].flush()
         like = self.sealed[-1] if self.sealed else self.foreign[-1]
         for frame in (self.foreign[-1], self.foreign[-1][:1] + like[1:4] + self.foreign[-1][4:]):
             self._bring(self.consumers[name], frame)
+
+    @rule(
+        name=st.sampled_from((STEADY, LEAVER)),
+        pick=st.integers(0, 1 << 16),
+        like=st.integers(0, 1 << 16),
+        part=st.sampled_from((slice(0, 1), slice(1, 2), slice(2, 4), slice(4, 10), slice(10, None))),
+    )
+    def exchange_parts(self, name: str, pick: int, like: int, part: slice) -> None:
+        """A frame with the type, epoch, sender index, counter or body of another frame of any time."""
+        if self.sealed:
+            frame = bytearray(self.sealed[pick % len(self.sealed)])
+            frame[part] = self.sealed[like % len(self.sealed)][part]
+            self._bring(self.consumers[name], bytes(frame))
+
+    @precondition(lambda self: self.mode is AuthMode.SIGNED)
+    @rule(kind=st.sampled_from(sorted(FORGEABLE)), ahead=st.sampled_from((1, 2, 70, 1 << 40)))
+    def a_member_forges(self, kind: FrameType, ahead: int) -> None:
+        """The leaver has the producer's sender keys of its epochs, but not its sign key."""
+        end = self.consumers[LEAVER].end
+        if not end._receiver._peers:
+            return
+        with pytest.MonkeyPatch.context() as patch:  # who forges does not care about nonces
+            patch.setattr(frame_module, "ChaCha20Poly1305", ChaCha20Poly1305)
+            member = Member(end, bytes([6]) * 32)
+        forged = member.forge(kind, b"\0\1\0\1x", ahead=ahead, signed="SIGNED" in kind.name)
+        self._bring(self.consumers[STEADY], forged)
 
     @rule(name=st.sampled_from((STEADY, LEAVER, "producer")), pick=st.integers(0, 1 << 16))
     def replay_grant(self, name: str, pick: int) -> None:
