@@ -25,7 +25,8 @@ from aif.protocol.lifecycle import Signal
 from aif.protocol.numbers import AuthMode, ControlCode, FrameType
 from aif.protocol.watermark import Watermark
 from aif.transport.faults import Delivery
-from tests.adversary.arena import WIRES, Arena, ArenaThread
+from tests.adversary.arena import MOSQUITTO, WIRES, Arena, ArenaThread
+from tests.adversary.conftest import Report
 from tests.adversary.hostile_client import Member, edited, moved_ahead
 
 Act = Callable[[Arena], Awaitable[int]]
@@ -501,7 +502,7 @@ def _rows() -> list[ParameterSet]:
     ]
 
 
-@pytest.fixture(scope="module", params=WIRES)
+@pytest.fixture(scope="module", params=(*WIRES, MOSQUITTO))
 def attacked(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ArenaThread]:
@@ -513,8 +514,23 @@ def attacked(
         thread.stop()
 
 
+KINDS = {
+    "replay": "replay", "cross-post": "cross-post", "consumer": "consumer forges",
+    "hello": "forged documents", "evidence": "forged documents", "challenge": "forged documents",
+    "grant": "forged documents",
+    "enrolment": "forged documents", "in clear": "forged documents", "last will": "forged documents",
+    "topics": "malformed", "empty": "malformed", "cut": "malformed", "longer": "malformed",
+    "version": "malformed", "reserved": "malformed",
+}  # fmt: skip
+"""Class of an attack by a word of its name; the others tamper with a frame."""
+
+
+def kind_of(row: Attack) -> str:
+    return next((kind for word, kind in KINDS.items() if word in row.name), "tampering")
+
+
 @pytest.mark.parametrize("row", _rows())
-def test_attack_is_refused(attacked: ArenaThread, row: Attack) -> None:
+def test_attack_is_refused(attacked: ArenaThread, row: Attack, attacks: Report) -> None:
     async def attempt() -> None:
         arena = attacked.arena
         arena.uncaught.clear()
@@ -523,6 +539,7 @@ def test_attack_is_refused(attacked: ArenaThread, row: Attack) -> None:
         assert made > 0
         await arena.until(lambda: row.refused(arena) >= refused + made)
         await arena.until_outputs(5)
+        attacks(f"{kind_of(row)}, on a running site", made, row.refused(arena) - refused)
         assert row.refused(arena) == refused + made
         assert arena.trust_state() == state
         assert not arena.uncaught, "a callback failed"

@@ -50,6 +50,7 @@ from aif.trusted.certificates import (
     client_context,
 )
 from aif.trusted.state import SiteState, StateFile
+from tests.adversary.conftest import Report
 from tests.runtime import site as bench
 
 PATIENCE_S = 20.0
@@ -242,7 +243,7 @@ SERVED: Mapping[tuple[Subject, str], Subject] = {
 
 
 @pytest.mark.integration
-def test_each_client_on_each_topic_reaches_only_who_it_should(running: SetUp) -> None:
+def test_each_client_on_each_topic_reaches_only_who_it_should(running: SetUp, attacks: Report) -> None:
     async def journey() -> None:
         async with AsyncExitStack() as stack:
             clients = {
@@ -263,6 +264,7 @@ def test_each_client_on_each_topic_reaches_only_who_it_should(running: SetUp) ->
                 ]
                 assert all(m.payload.decode().endswith(f" on {m.topic}") for m in client.got)
                 assert client.changes.empty()
+            attacks("broker: a topic without the right to it", len(clients) * len(TOPICS) - len(SERVED))
 
     asyncio.run(journey())
 

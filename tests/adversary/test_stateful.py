@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
@@ -38,6 +39,7 @@ from aif.protocol.window import ReplayWindow
 from aif.runtime.clock import Clock
 from aif.runtime.grants import End, GrantOffice, IssuedGrant, SessionKeys
 from aif.trusted.communication import CommunicationService, SealedChannel, SecureReceiver, SecureSender
+from tests.adversary.conftest import Report
 from tests.adversary.hostile_client import Member
 
 START_US = 1_700_000_000_000_000
@@ -143,6 +145,8 @@ class ChannelMachine(RuleBasedStateMachine):
     """See the module; ``mode`` is set by a subclass."""
 
     mode: AuthMode
+    tried: Counter[str]
+    refused: Counter[str]
 
     def __init__(self) -> None:
         super().__init__()
@@ -239,6 +243,13 @@ class ChannelMachine(RuleBasedStateMachine):
 
     def _bring(self, consumer: Consumer, frame: bytes, *, retained: bool = False) -> None:
         consumer.end.receive(frame, retained=retained)
+
+    def _attack(self, kind: str, consumer: Consumer, frame: bytes, *, retained: bool = False) -> None:
+        """As ``_bring``, counted; what is delivered was the original on its first way."""
+        before = len(consumer.delivered)
+        self._bring(consumer, frame, retained=retained)
+        self.tried[kind] += 1
+        self.refused[kind] += len(consumer.delivered) == before
 
     # --- what the site does -----------------------------------------------------------------------------
 
@@ -339,7 +350,9 @@ class ChannelMachine(RuleBasedStateMachine):
     def replay(self, name: str, pick: int, retained: bool) -> None:
         """Any frame of any time; one that was not delivered yet is then also still on its way."""
         if self.sealed:
-            self._bring(self.consumers[name], self.sealed[pick % len(self.sealed)], retained=retained)
+            self._attack(
+                "replay", self.consumers[name], self.sealed[pick % len(self.sealed)], retained=retained
+            )
 
     @rule(
         name=st.sampled_from((STEADY, LEAVER)),
@@ -351,7 +364,7 @@ class ChannelMachine(RuleBasedStateMachine):
         if self.sealed:
             frame = bytearray(self.sealed[pick % len(self.sealed)])
             frame[place % len(frame) if place % 3 else place % 10] ^= 1 << bit  # headers often
-            self._bring(self.consumers[name], bytes(frame))
+            self._attack("tampering", self.consumers[name], bytes(frame))
 
     @rule(name=st.sampled_from((STEADY, LEAVER)), which=st.integers(0, len(OTHER_CHANNELS) - 1))
     def cross_post(self, name: str, which: int) -> None:
@@ -360,7 +373,7 @@ class ChannelMachine(RuleBasedStateMachine):
         self.others[which].flush()
         like = self.sealed[-1] if self.sealed else self.foreign[-1]
         for frame in (self.foreign[-1], self.foreign[-1][:1] + like[1:4] + self.foreign[-1][4:]):
-            self._bring(self.consumers[name], frame)
+            self._attack("cross-post", self.consumers[name], frame)
 
     @rule(
         name=st.sampled_from((STEADY, LEAVER)),
@@ -373,7 +386,7 @@ class ChannelMachine(RuleBasedStateMachine):
         if self.sealed:
             frame = bytearray(self.sealed[pick % len(self.sealed)])
             frame[part] = self.sealed[like % len(self.sealed)][part]
-            self._bring(self.consumers[name], bytes(frame))
+            self._attack("tampering", self.consumers[name], bytes(frame))
 
     @precondition(lambda self: self.mode is AuthMode.SIGNED)
     @rule(kind=st.sampled_from(sorted(FORGEABLE)), ahead=st.sampled_from((1, 2, 70, 1 << 40)))
@@ -386,7 +399,7 @@ class ChannelMachine(RuleBasedStateMachine):
             patch.setattr(frame_module, "ChaCha20Poly1305", ChaCha20Poly1305)
             member = Member(end, bytes([6]) * 32)
         forged = member.forge(kind, b"\0\1\0\1x", ahead=ahead, signed="SIGNED" in kind.name)
-        self._bring(self.consumers[STEADY], forged)
+        self._attack("consumer forges", self.consumers[STEADY], forged)
 
     @rule(name=st.sampled_from((STEADY, LEAVER, "producer")), pick=st.integers(0, 1 << 16))
     def replay_grant(self, name: str, pick: int) -> None:
@@ -394,12 +407,18 @@ class ChannelMachine(RuleBasedStateMachine):
         if boot.granted:
             with pytest.raises(ReplayDetected):
                 boot.take(boot.granted[pick % len(boot.granted)], self.clock)
+            self._count("replay of grants")
 
     @rule(pick=st.integers(0, 1 << 16))
     def give_a_grant_to_another(self, pick: int) -> None:
         mine, other = self.boots[LEAVER], self.boots[STEADY]
         with pytest.raises(TrustError):
             mine.take(other.granted[pick % len(other.granted)], self.clock)
+        self._count("grants of others")
+
+    def _count(self, kind: str) -> None:
+        self.tried[kind] += 1
+        self.refused[kind] += 1
 
     # --- the account --------------------------------------------------------------------------------------
 
@@ -435,8 +454,11 @@ def _nothing_is_sent(_topic: str, _frame: bytes, _qos: int) -> None:
     raise AssertionError("a consumer sends nothing")
 
 
-def run(mode: AuthMode, *, examples: int, steps: int, planted: bool = False) -> None:
-    machine = type(f"{mode.title()}Machine", (ChannelMachine,), {"mode": mode})
+def run(mode: AuthMode, *, examples: int, steps: int, planted: bool = False) -> type[ChannelMachine]:
+    counters: dict[str, Counter[str]] = {"tried": Counter(), "refused": Counter()}  # of all examples
+    machine: type[ChannelMachine] = type(
+        f"{mode.title()}Machine", (ChannelMachine,), {"mode": mode, **counters}
+    )
     run_state_machine_as_test(
         machine,
         settings=settings(
@@ -445,18 +467,24 @@ def run(mode: AuthMode, *, examples: int, steps: int, planted: bool = False) -> 
             phases=(Phase.generate,) if planted else tuple(Phase),
         ),
     )  # fmt: skip
+    return machine
+
+
+def tell(attacks: Report, machine: type[ChannelMachine]) -> None:
+    for kind, tried in machine.tried.items():
+        attacks(f"{kind}, in any order of events", tried, machine.refused[kind])
 
 
 @pytest.mark.parametrize("mode", list(AuthMode))
-def test_whatever_happens_the_invariants_hold(mode: AuthMode) -> None:
-    run(mode, examples=60, steps=40)
+def test_whatever_happens_the_invariants_hold(mode: AuthMode, attacks: Report) -> None:
+    tell(attacks, run(mode, examples=60, steps=40))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1_800)
 @pytest.mark.parametrize("mode", list(AuthMode))
-def test_the_invariants_hold_for_long(mode: AuthMode) -> None:
-    run(mode, examples=1_500, steps=80)
+def test_the_invariants_hold_for_long(mode: AuthMode, attacks: Report) -> None:
+    tell(attacks, run(mode, examples=1_500, steps=80))
 
 
 # --- the machine finds what it is there to find ---------------------------------------------------------

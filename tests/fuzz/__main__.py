@@ -2,15 +2,17 @@
 
 Says on the way how far it is, ends with a table (``fuzz.md``, ``fuzz.json`` in ``--output``), and with 1 when
 a decoder did what it must not do; then the input is kept in a file, and ``--decoder NAME --input FILE`` feeds
-it again. Ctrl-C ends a campaign early, with the table of what was done.
+it again. Ctrl-C ends a campaign early, with the table of what was done; killed, it leaves the last one.
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
+import signal
 import sys
 import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import Final
@@ -27,10 +29,21 @@ DEFAULT_OUTPUT: Final = Path("build/fuzz")
 INTERRUPTED: Final = 130
 
 Work = dict[Future[Tally], str]
+Keep = Callable[[Mapping[str, Result]], object]
 
 
-def campaign(names: list[str], inputs: int, seed: int, processes: int) -> tuple[dict[str, Result], bool]:
-    """All portions of all decoders; returns what became of each, and whether it was interrupted."""
+def campaign(
+    names: list[str], inputs: int, seed: int, processes: int, keep: Keep
+) -> tuple[dict[str, Result], bool]:
+    """All portions of all decoders; returns what became of each, and whether it was interrupted.
+
+    Args:
+        names: decoders, in the order in which they are fed.
+        inputs: for each of them, at least.
+        seed: of all inputs.
+        processes: workers.
+        keep: called with the results now and then, so that a campaign that is killed leaves them.
+    """
     batch_inputs = min(BATCH_INPUTS, inputs)
     batches = -(-inputs // batch_inputs)
     results = {name: Result(batches * batch_inputs) for name in names}
@@ -43,19 +56,19 @@ def campaign(names: list[str], inputs: int, seed: int, processes: int) -> tuple[
         for first in range(0, batches, PORTION_BATCHES)
     }
     try:
-        _collect(work, results)
+        _collect(work, results, keep)
     except KeyboardInterrupt:
         stopping.set()
         for waiting in work:
             waiting.cancel()
-        _collect(work, results)
+        _collect(work, results, keep)
         return results, True
     finally:
         pool.shutdown(cancel_futures=True)
     return results, False
 
 
-def _collect(work: Work, results: dict[str, Result]) -> None:
+def _collect(work: Work, results: dict[str, Result], keep: Keep) -> None:
     said = time.monotonic()
     while work:
         done, _ = wait(work, timeout=SAY_EVERY_S, return_when=FIRST_COMPLETED)
@@ -75,6 +88,7 @@ def _collect(work: Work, results: dict[str, Result]) -> None:
                 say(line(name, result))
         if time.monotonic() - said > SAY_EVERY_S:
             said = time.monotonic()
+            keep(results)
             fed = sum(result.tally.inputs for result in results.values())
             say(f"  … {fed:,} of {sum(result.wanted for result in results.values()):,} inputs")
 
@@ -103,9 +117,15 @@ def main() -> int:
         say(repeat(names[0], arguments.input.read_bytes()))
         return 0
     say(f"{len(names)} decoders, {arguments.inputs:,} inputs each, seed {arguments.seed}")
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts what runs beside it with SIGINT ignored
+        signal.signal(number, signal.default_int_handler)
     began = time.monotonic()
-    results, interrupted = campaign(names, arguments.inputs, arguments.seed, arguments.processes)
-    table = write_tables(arguments.output, results, arguments.seed)
+
+    def keep(results: Mapping[str, Result]) -> Path:
+        return write_tables(arguments.output, results, arguments.seed)
+
+    results, interrupted = campaign(names, arguments.inputs, arguments.seed, arguments.processes, keep)
+    table = keep(results)
     defects = {name: result.defect for name, result in results.items() if result.defect is not None}
     say(f"{time.monotonic() - began:.0f} s, {len(defects)} decoders with defects; table: {table}")
     for name, defect in defects.items():
