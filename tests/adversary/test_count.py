@@ -36,6 +36,6 @@ def test_what_tests_say_is_added_up() -> None:
 
 def test_an_expected_failure_refused_nothing() -> None:
     counter, failed = Counter(), report("test_members.py::c", ("forgery", 4, 4), outcome="skipped")
-    failed.wasxfail = "known"  # type: ignore[attr-defined]  # as pytest sets it
+    failed.wasxfail = "known"
     counter.pytest_runtest_logreport(failed)
     assert (counter.counts["forgery"].tried, counter.counts["forgery"].refused) == (4, 0)
