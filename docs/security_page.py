@@ -62,7 +62,10 @@ def security(source: Mapping[str, Any], root: Path = ROOT) -> str:
         parts.append("")
     parts += ["## Keys\n", "| key | lives | use |", "|---|---|---|"]
     parts += [f"| {' | '.join(row)} |" for row in source["keys"]]
-    parts += ["", "## What this does not give\n", *(f"- {limit}" for limit in source["limits"])]
+    parts.append("")
+    for section in source.get("sections", ()):
+        parts += [f"## {section['title']}\n", section["text"]]
+    parts += ["## What this does not give\n", *(f"- {limit}" for limit in source["limits"])]
     return "\n".join(parts) + "\n"
 
 

@@ -56,6 +56,7 @@ def campaign(
         for first in range(0, batches, PORTION_BATCHES)
     }
     try:
+        say(f"{len(names)} decoders, {batches * batch_inputs:,} inputs each, seed {seed}")
         _collect(work, results, keep)
     except KeyboardInterrupt:
         stopping.set()
@@ -116,7 +117,6 @@ def main() -> int:
             parser.error("--input needs one --decoder")
         say(repeat(names[0], arguments.input.read_bytes()))
         return 0
-    say(f"{len(names)} decoders, {arguments.inputs:,} inputs each, seed {arguments.seed}")
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts what runs beside it with SIGINT ignored
         signal.signal(number, signal.default_int_handler)
     began = time.monotonic()
