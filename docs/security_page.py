@@ -25,10 +25,6 @@ TITLE: Final = """\
 # Security
 
 {introduction}
-
-```{{contents}}
-:local:
-```
 """
 
 
