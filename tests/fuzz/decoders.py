@@ -11,7 +11,7 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Final
 
-from tests.fuzz import files, frames, services, trust
+from tests.fuzz import files, frames, services, sockets, trust
 from tests.fuzz.campaign import Decoder, Tally, fuzz
 
 DECODERS: Mapping[str, Callable[[Path], Decoder]] = {
@@ -19,6 +19,7 @@ DECODERS: Mapping[str, Callable[[Path], Decoder]] = {
     **trust.FACTORIES,
     **files.FACTORIES,
     **services.FACTORIES,
+    **sockets.FACTORIES,
 }
 """A factory gets an empty folder of its own."""
 
