@@ -533,8 +533,8 @@ def _serials_unchecked(patch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("plant", "found"),
     [
-        (_no_window, "delivered twice|not reported"),
-        (_no_tag, "forged payload|member"),
+        (_no_window, "delivered twice|not reported|nobody sent"),
+        (_no_tag, "forged payload|member|nobody sent"),
         (_same_key_again, "used twice"),
         (_key_for_everybody, "not a member"),
         (_no_loss_reports, "loss was not reported"),
