@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 SECOND := .venv-tflite
 
 # program:package pairs that some tests start; without them those tests cannot prove anything
-TEST_PROGRAMS := mosquitto:mosquitto
+TEST_PROGRAMS := mosquitto:mosquitto nats-server:nats-server
 
 # LiteRT's predecessor parses in the calling process and dies of a cut-off file; models are only parsed after
 # their digest was checked, so this one case is left to ai-edge-litert, which refuses it
@@ -19,7 +19,7 @@ TFLITE_RUNTIME_KNOWN := tests/engines/test_registry.py::test_truncated_models_ar
 
 CHECKED := aif aims partitioner store benchmarks tests docs
 
-.PHONY: help run test test-adversary fuzz check docs test-tflite-runtime lock clean programs
+.PHONY: help run test test-adversary fuzz check bench docs test-tflite-runtime lock clean programs
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -30,6 +30,7 @@ help:
 	@echo 'make fuzz [INPUTS=N] [ARGS=...]   damaged inputs to every decoder, a million each; Ctrl-C ends with the table'
 	@echo 'make check                        style, types and levels only'
 	@echo 'make test-tflite-runtime          the engine tests with tflite-runtime, in an environment of its own'
+	@echo 'make bench [ARGS="--json FILE"]   measure speed beside what people use today; wants a calm machine'
 	@echo 'make docs                         build the documentation into build/docs'
 	@echo 'make lock                         write the requirements files anew from pyproject.toml'
 	@echo 'make clean                        remove environments, caches and what runs left behind'
@@ -51,6 +52,9 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check $(CHECKED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: $(VENV)/.bench programs
+	PATH="$$PATH:/usr/sbin" $(BIN)/python -m benchmarks p1 p2 micro $(ARGS)
 
 docs: $(VENV)/.docs
 	$(BIN)/python docs/generate.py
@@ -79,6 +83,11 @@ $(VENV)/.run: requirements.lock requirements-data.lock pyproject.toml | $(VENV)/
 $(VENV)/.dev: requirements-dev.lock | $(VENV)/.run
 	@echo '== set-up for the tests'
 	$(PIP) install --require-hashes -r requirements-dev.lock
+	@touch $@
+
+$(VENV)/.bench: requirements-bench.lock | $(VENV)/.run
+	@echo '== set-up for the benchmarks: the programs to compare with'
+	$(PIP) install --require-hashes -r requirements-bench.lock
 	@touch $@
 
 $(VENV)/.docs: requirements-docs.lock | $(VENV)/.run
@@ -121,6 +130,7 @@ lock: $(VENV)/.run
 	$(PIP) install --quiet pip-tools
 	$(COMPILE) --extra build -o requirements.lock pyproject.toml
 	$(COMPILE) --extra build --extra dev -c requirements.lock -o requirements-dev.lock pyproject.toml
+	$(COMPILE) --extra bench -c requirements.lock -o requirements-bench.lock pyproject.toml
 	$(COMPILE) --extra docs -c requirements-dev.lock -o requirements-docs.lock pyproject.toml
 	$(COMPILE) -o requirements-tflite-runtime.lock requirements-tflite-runtime.in
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import ClassVar
 
 
@@ -239,6 +240,51 @@ class NotAuthorised(TrustError):
     code = "AIF-E0508"
 
 
+class PlainModelRefused(NotAuthorised):
+    """A model release that is not encrypted, where the site has not allowed such."""
+
+    code = "AIF-E0509"
+
+
+class PSAStatus(IntEnum):
+    """Status codes (PSA Certified Status code API 1.0); 0 is success, errors are negative."""
+
+    SUCCESS = 0
+    GENERIC_ERROR = -132
+    NOT_PERMITTED = -133
+    NOT_SUPPORTED = -134
+    INVALID_ARGUMENT = -135
+    INVALID_HANDLE = -136
+    BAD_STATE = -137
+    ALREADY_EXISTS = -139
+    DOES_NOT_EXIST = -140
+    INSUFFICIENT_MEMORY = -141
+    INSUFFICIENT_STORAGE = -142
+    INSUFFICIENT_DATA = -143
+    SERVICE_FAILURE = -144
+    COMMUNICATION_FAILURE = -145
+    STORAGE_FAILURE = -146
+    INVALID_SIGNATURE = -149
+    CORRUPTION_DETECTED = -151
+    DATA_CORRUPT = -152
+
+
+class PSAError(TrustError):
+    """A trusted service refused or failed; ``status`` is the PSA code and never ``SUCCESS``."""
+
+    code = "AIF-E0510"
+
+    def __init__(self, status: PSAStatus, message: str, *, hint: str = "") -> None:
+        super().__init__(f"{message} ({status.name})", hint=hint)
+        self.status = status
+
+
+class AuditBroken(TrustError):
+    """The audit log was changed or cut off."""
+
+    code = "AIF-E0520"
+
+
 # --- store ----------------------------------------------------------------------------------------
 
 
@@ -289,6 +335,42 @@ class PublishTimeout(TransportError):
 
 class MessageTooLarge(TransportError):
     code = "AIF-E0704"
+
+
+class TLSFailed(BrokerRefused):
+    """TLS with a broker failed. ``of_broker`` says whose certificate was refused: the broker's, or ours."""
+
+    code = "AIF-E0705"
+
+    def __init__(self, message: str, *, of_broker: bool = False, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.of_broker = of_broker
+
+
+class CertificateMissing(TLSFailed):
+    code = "AIF-E0706"
+
+
+class CertificateExpired(TLSFailed):
+    code = "AIF-E0707"
+
+
+class UnknownAuthority(TLSFailed):
+    code = "AIF-E0708"
+
+
+class WrongBrokerName(TLSFailed):
+    code = "AIF-E0709"
+
+
+class CertificateRevoked(TLSFailed):
+    code = "AIF-E0710"
+
+
+class GrantExhausted(TransportError):
+    """All frames of a grant are used up; the message was not taken, and may be sent under the next grant."""
+
+    code = "AIF-E0711"
 
 
 # --- life cycle and ports -------------------------------------------------------------------------

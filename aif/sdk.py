@@ -20,8 +20,19 @@ import inspect
 from collections.abc import Awaitable, Mapping
 from typing import Any, Protocol
 
-from aif.errors import AIFError, CreationFailed, EndOfData
+from aif.errors import AIFError, CreationFailed, EndOfData, PSAError, PSAStatus
 from aif.model.aim import AIMMetadata, ParameterValue
+from aif.trusted.engine_owner import EngineCrypto, EngineStorage
+from aif.trusted.psa import (
+    Algorithm,
+    DerivationStep,
+    KeyAttributes,
+    KeyLifetime,
+    KeyType,
+    KeyUsage,
+    StorageFlag,
+)
+from aif.trusted.storage import DataLocation, SecureData
 
 Records = Mapping[str, Any]
 """What an invocation gives: records by output port name. A port that is left out emits nothing."""
@@ -59,6 +70,15 @@ class SensorReading(Protocol):
     annotation: Mapping[str, Any]
 
 
+Storage = EngineStorage
+"""Assets that outlive the AIM's process, sealed in the device's Security Engine: symbolic names in a data
+location with ``area(SecureData(location))``, numbered ones with ``psa_its_*`` and ``psa_ps_*``. They belong
+to this AIM in this workflow, on this device."""
+
+Crypto = EngineCrypto
+"""Keys that never leave the Security Engine, and what can be done with them: ``psa_*``."""
+
+
 class Context(Protocol):
     """What surrounds a running AIM."""
 
@@ -73,6 +93,16 @@ class Context(Protocol):
         """A sensor that the contract requires."""
         ...
 
+    @property
+    def storage(self) -> Storage:
+        """The AIM's own storage; needs ``services: [storage]`` under ``requires`` in the contract."""
+        ...
+
+    @property
+    def crypto(self) -> Crypto:
+        """The AIM's own keys; needs ``services: [crypto]`` under ``requires`` in the contract."""
+        ...
+
     def log(self, event: str, /, **facts: Any) -> None:
         """Write one structured line to the device's log."""
         ...
@@ -81,8 +111,9 @@ class Context(Protocol):
 class AIM:
     """Base class of AI Modules. Subclasses define ``process`` (plain, async, or a generator of records).
 
-    Plain methods and generators of an AIM whose engine runs in another process are called in a thread of
-    their own, one at a time; async ones always run on the event loop and must not call the model there.
+    Plain methods and generators of an AIM whose engine runs in another process, or that uses a trusted
+    service, are called in a thread of their own, one at a time; async ones always run on the event loop and
+    must not call the model or a service there.
     """
 
     context: Context
@@ -149,11 +180,24 @@ def check_class(cls: object, contract: AIMMetadata) -> None:
 __all__ = [
     "AIM",
     "AIFError",
+    "Algorithm",
     "Context",
+    "Crypto",
+    "DataLocation",
+    "DerivationStep",
     "EndOfData",
+    "KeyAttributes",
+    "KeyLifetime",
+    "KeyType",
+    "KeyUsage",
     "Model",
+    "PSAError",
+    "PSAStatus",
     "Records",
+    "SecureData",
     "Sensor",
     "SensorReading",
+    "Storage",
+    "StorageFlag",
     "check_class",
 ]

@@ -1,4 +1,4 @@
-"""``python -m benchmarks p1 p2 [--rounds N] [--json FILE] [--quick] [--noisy]``.
+"""``python -m benchmarks p1 p2 micro [--rounds N] [--json FILE] [--quick] [--noisy]``.
 
 Exit status: 0 measured (whether goals were met is in the output), 1 a run lost or did not check a message
 (its row is void and in no figure), 2 it could not start.
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import environment, p1_throughput, p2_round_trip
+from benchmarks import environment, micro, p1_throughput, p2_round_trip
 from benchmarks.broker import BrokerMissing
 from benchmarks.cell import Durations
 from benchmarks.harness import Settings
@@ -24,7 +24,7 @@ QUICK = Durations(warm_up_s=0.3, run_s=0.5, round_trips=200, longest_s=1.0)
 
 def arguments(words: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("benchmarks", nargs="+", choices=("p1", "p2"))
+    parser.add_argument("benchmarks", nargs="+", choices=("p1", "p2", "micro"))
     parser.add_argument("--rounds", type=int, default=None, help="5 unless told otherwise; 7 for publication")
     parser.add_argument("--json", type=Path, help="write metrics, environment and tables into this file")
     parser.add_argument("--quick", action="store_true", help="one short round, to see that everything runs")
@@ -65,8 +65,10 @@ def main(words: list[str] | None = None) -> int:
         for name in dict.fromkeys(chosen.benchmarks):
             if name == "p1":
                 found, more = p1_throughput.measure(settings, full=chosen.full, sizes=chosen.sizes)
-            else:
+            elif name == "p2":
                 found, more = p2_round_trip.measure(settings)
+            else:
+                found, more = micro.measure(micro.QUICK if chosen.quick else micro.Timing())
             metrics += found
             tables[name] = more
             for line in more["left_out"]:

@@ -39,7 +39,8 @@ MAX_COUNTER: Final = 2**32 - 1
 """the release counter is a uint32 in install tickets"""
 
 # --- content ----------------------------------------------------------------------------------------
-MAX_BLOB_BYTES: Final = 64 * 1024 * 1024
+MAX_BLOB_BYTES: Final = 65 * 1024 * 1024
+"""a model of 64 MiB and the tags of its chunks"""
 MAX_PACKAGE_FILES: Final = 256
 MAX_PACKAGE_DEPTH: Final = 8
 """folders above a file in a package"""

@@ -2,13 +2,16 @@
 
 Decides names, counters and the signed metadata of releases. The same content is never published twice: a
 publication that changes nothing returns the release that is there.
+
+Invariant: a model leaves here sealed under a content key of its own, unless its publisher says that it is no
+secret; the key is kept before the release is published.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,10 +19,14 @@ from pathlib import Path
 from aif.authoring.conversion import TrainedModel
 from aif.errors import LengthOrHashMismatch, ModelError, NotFound
 from aif.model.aim import AIMMetadata
+from aif.protocol.chunks import SealedRelease, seal_model
+from aif.protocol.content_keys import commitment
+from aif.trusted.content_keys import PublisherVault
 from aif.trusted.measure import runtime_manifest
 from aif.trusted.state import write_atomically
-from store.release import Release
+from store.release import Release, release_path
 from store.repository import Repository
+from store.sealing import HW_CLASSES, SEALED, Sealing
 from store.targets import pack
 
 RUNTIME_RELEASE = "aif-runtime"
@@ -88,10 +95,12 @@ def load_model(folder: Path, name: str) -> StoredModel:
 
 
 class Publisher:
-    """One vendor's hand on a repository."""
+    """One vendor's hand on a repository, and the content keys of what it published."""
 
-    def __init__(self, repository: Repository, vendor: str, now: Callable[[], datetime]) -> None:
-        self._repository, self._vendor, self._now = repository, vendor, now
+    def __init__(
+        self, repository: Repository, vendor: str, now: Callable[[], datetime], vault: PublisherVault
+    ) -> None:
+        self._repository, self._vendor, self._now, self._vault = repository, vendor, now, vault
 
     def runtime(self, package: Path, version: str) -> Release:
         """The reference value of this software."""
@@ -102,35 +111,68 @@ class Publisher:
         custom = {"reference": contract.reference, "name": contract.name, "version": contract.version}
         return self._publish(contract.name, pack(folder), "aim", custom)
 
-    def model(self, model: StoredModel) -> Release:
-        """A model, with the arena it was measured to need and what the AIM around it must know."""
-        return self._publish(
+    def model(self, model: StoredModel, *, plain: bool = False, hw_classes: Sequence[str] = ()) -> Release:
+        """A model, with the arena it was measured to need and what the AIM around it must know.
+
+        Args:
+            model: as it was trained.
+            plain: publish it without encryption; only sites that allow it install such a model.
+            hw_classes: what it was built for; empty for any hardware.
+        """
+        custom: dict[str, object] = {
+            "name": model.name,
+            "arena_bytes": model.arena_bytes,
+            "labels": list(model.labels),
+            "parameters": {name: repr(float(value)) for name, value in model.parameters.items()},
+        }
+        if hw_classes:
+            custom[HW_CLASSES] = list(hw_classes)
+        if plain:
+            return self._publish(model.name, model.tflite, "model", custom)
+        return self._seal(model, custom)
+
+    def _seal(self, model: StoredModel, custom: Mapping[str, object]) -> Release:
+        digest = hashlib.sha256(model.tflite)
+        last = self._last(model.name)
+        if last is not None and SEALED in last.custom and self._vault.has(last.path):
+            same = {name: value for name, value in last.custom.items() if name != SEALED} == custom
+            if same and last.measurement == digest.hexdigest() and not last.yanked:
+                return last
+        counter = _next(last)
+        sealed = SealedRelease(model.name, counter, digest.digest(), len(model.tflite))
+        key = self._vault.new_key(release_path(self._vendor, model.name, counter))
+        sealing = Sealing(sealed, commitment(key, sealed.release_id))
+        return self._repository.publish(
+            self._vendor,
             model.name,
-            model.tflite,
-            "model",
-            {
-                "name": model.name,
-                "arena_bytes": model.arena_bytes,
-                "labels": list(model.labels),
-                "parameters": {name: repr(float(value)) for name, value in model.parameters.items()},
-            },
+            counter,
+            b"".join(seal_model(key, sealed, model.tflite)),
+            kind="model",
+            custom={**custom, SEALED: sealing.to_custom()},
+            now=self._now(),
+            measurement=digest.hexdigest(),
         )
 
     def _publish(self, component: str, content: bytes, kind: str, custom: Mapping[str, object]) -> Release:
-        now = self._now()
         sha256 = hashlib.sha256(content).hexdigest()
+        last = self._last(component)
+        if last is not None and (last.sha256, dict(last.custom), last.yanked) == (sha256, dict(custom), ""):
+            return last
+        return self._repository.publish(
+            self._vendor, component, _next(last), content, kind=kind, custom=custom, now=self._now()
+        )
+
+    def _last(self, component: str) -> Release | None:
         mine = (
             release
             for release in self._repository.releases()
             if (release.vendor, release.component) == (self._vendor, component)
         )
-        last = max(mine, key=lambda release: release.counter, default=None)
-        if last is not None and (last.sha256, dict(last.custom), last.yanked) == (sha256, dict(custom), ""):
-            return last
-        counter = last.counter + 1 if last is not None else 1
-        return self._repository.publish(
-            self._vendor, component, counter, content, kind=kind, custom=custom, now=now
-        )
+        return max(mine, key=lambda release: release.counter, default=None)
+
+
+def _next(last: Release | None) -> int:
+    return last.counter + 1 if last is not None else 1
 
 
 def check_model_fits_contract(model: StoredModel, contract: AIMMetadata) -> None:

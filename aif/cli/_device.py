@@ -6,21 +6,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aif.cli import _wiring as wiring
+from aif.cli._broker_access import BrokerOptions, broker_access
 from aif.config import load_inventory
 from aif.errors import ModelError, NotFound
 from aif.model.inventory import DeviceClass
 from aif.runtime.processes import die_with_parent, only_one
+from aif.trusted.certificates import Subject
 
 
 def serve_device(
     name: str,
     *,
     inventory: Path,
-    broker: str,
+    broker: BrokerOptions,
     home: Path,
     aims: Sequence[Path],
     follow: bool,
     speed: float | None,
+    remote_disk: Path | None,
     must_be_mcu: bool = False,
 ) -> int:
     """Run one device's AIMs until a signal ends it.
@@ -42,16 +45,18 @@ def serve_device(
             f"{name} has no identity in {place.device(name)}",
             hint=f"add it with `aif device add {name} --inventory {inventory}`",
         )
+    access = broker_access(broker, place.device_tls(name), Subject.device(name))
     with only_one(place.device(name) / "running.lock", f"device {name}"):
         return wiring.run_until_signalled(
             wiring.run_device(
                 name,
                 home=place,
                 inventory=inventory,
-                broker=broker,
+                broker=access,
                 aims=aims,
                 follow=follow,
                 speed=speed,
+                remote_disk=remote_disk.resolve() if remote_disk else None,
                 log_stream=wiring.stderr(),
             )
         )

@@ -86,10 +86,12 @@ class LocalRun:
             record = site.try_device(device.id)
             hw_class = wiring.device_hw_class(device.board, device.arch)
             state = self._home.device_state(device.id)
-            if record is not None and record.enrolled_s and state.exists() and record.hw_class == hw_class:
+            known = state.exists() and self._home.engine(device.id).exists()
+            if record is not None and record.enrolled_s and known and record.hw_class == hw_class:
                 continue
             site.forget(device.id)
-            site.provision(device.id, hw_class, state, now_s=int(time.time()))
+            keys = wiring.identity_of(self._home, device.id, hw_class)
+            site.provision(device.id, hw_class, state, keys, now_s=int(time.time()))
 
     # --- while it runs -----------------------------------------------------------------------------
 

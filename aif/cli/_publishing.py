@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from aif.authoring.publication import (
 )
 from aif.cli._wiring import PACKAGE, SHIPPED_AIMS, VENDOR, Home, now
 from aif.config import Catalogue
+from aif.trusted.content_keys import PublisherVault, SiteVault
 from aif.trusted.state import write_atomically
 from store.keys import RoleKeys
 from store.release import Release
@@ -75,11 +77,20 @@ def train_motion_models(home: Home, progress: Progress, *, force: bool = False) 
     return stored
 
 
-def publish_everything(home: Home, catalogue: Catalogue) -> list[Release]:
-    """Runtime, AIM packages and trained models; what is there already is not published again."""
+def open_publisher(home: Home) -> Publisher:
+    """The shipped publisher's hand on the store of a home folder."""
+    repository = open_or_create_store(home)
+    return Publisher(repository, VENDOR, now, PublisherVault(home.store_keys, os.urandom))
+
+
+def publish_everything(home: Home, catalogue: Catalogue, *, plain: bool = False) -> list[Release]:
+    """Runtime, AIM packages and trained models; what is there already is not published again.
+
+    The content keys go to the site of the same home folder; other sites ask for theirs.
+    """
     repository = open_or_create_store(home)
     repository.renew(now=now())
-    publisher = Publisher(repository, VENDOR, now)
+    publisher = open_publisher(home)
     releases = [publisher.runtime(PACKAGE, __version__)]
     releases += [
         publisher.aim(contract, catalogue.folder(reference)) for reference, contract in catalogue.items()
@@ -88,8 +99,16 @@ def publish_everything(home: Home, catalogue: Catalogue) -> list[Release]:
         model = load_model(home.models, description.name.removesuffix(".model.json"))
         for contract in catalogue.values():
             check_model_fits_contract(model, contract)
-        releases.append(publisher.model(model))
+        releases.append(publisher.model(model, plain=plain))
+    hand_over_here(home)
     return releases
+
+
+def hand_over_here(home: Home) -> list[str]:
+    """Give the publisher's content keys to the site of the same home folder; returns what was new to it."""
+    vault = PublisherVault(home.store_keys, os.urandom)
+    site = SiteVault(home.site, os.urandom)
+    return site.take(vault.hand_over(site.public_key))
 
 
 def folder_of(path: Path) -> Path:

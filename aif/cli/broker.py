@@ -8,10 +8,12 @@ from typing import Annotated
 import typer
 
 from aif.cli._options import HomeOption
+from aif.cli.broker_check import check
 from aif.cli.broker_config import config
 
 app = typer.Typer(add_completion=False)
 app.command("config")(config)
+app.command("check")(check)
 
 
 @app.callback(invoke_without_command=True)

@@ -20,45 +20,31 @@ from aif.model.inventory import Inventory
 from aif.transport import mosquitto_config
 from aif.transport.address import TLS_PORT
 from aif.transport.mosquitto_config import BrokerSettings, ChannelAccess, Member
-from aif.trusted.certificates import PRIVATE_MODE, CertificateAuthority, Subject
+from aif.trusted.authority import CertificateAuthority, renewed
+from aif.trusted.certificates import PRIVATE_MODE, Subject
 from aif.trusted.state import write_atomically
 
 app = typer.Typer(add_completion=False)
 
 LOOPBACK: Final = ("localhost", "127.0.0.1")
 MAX_DEPLOYMENTS: Final = 1_000
+SPARE_CLIENTS: Final = 33
+"""The Controller, and devices that are added while the broker runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class BrokerFiles:
-    """Where everything lies: ``broker`` for the broker's machine, each file of ``clients`` for its client."""
+    """Where the broker's files lie."""
 
     root: Path
 
     @property
-    def broker(self) -> Path:
-        return self.root / "broker"
-
-    @property
     def configuration(self) -> Path:
-        return self.broker / mosquitto_config.CONFIG_FILE
+        return self.root / mosquitto_config.CONFIG_FILE
 
     @property
     def pid(self) -> Path:
-        return self.broker / mosquitto_config.PID_FILE
-
-    @property
-    def clients(self) -> Path:
-        return self.root / "clients"
-
-    @property
-    def authority(self) -> Path:
-        """What every client trusts."""
-        return self.clients / "authority.pem"
-
-    def credentials(self, subject: Subject) -> Path:
-        """A client's key and certificate."""
-        return self.clients / subject.role.value / f"{subject.common_name}.pem"
+        return self.root / mosquitto_config.PID_FILE
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +68,7 @@ def broker_config(
     bind: str = LOOPBACK[1],
     account: str = "",
 ) -> tuple[Written, ...]:
-    """Write a broker's files and every client's credentials; credentials that are still good stay.
+    """Write a broker's files; its certificate stays while it is good.
 
     Each file is replaced in one step, and the one that names the others is written last.
 
@@ -90,8 +76,8 @@ def broker_config(
         authority: the site's.
         devices: all devices of the site, by name.
         channels: all data topics of the mappings in force.
-        output: its ``broker`` and ``clients`` folders are made private.
-        now: certificates are issued then.
+        output: made private.
+        now: the certificate is issued then.
         revoked: devices, also former ones, that lose their certificates and rights.
         port: of the TLS listener.
         hosts: names and addresses by which clients reach the broker.
@@ -106,67 +92,43 @@ def broker_config(
     members = [
         Member(d, Subject.device(d).user, Subject.enrolment(d).user, revoked=d in gone) for d in devices
     ]
-    settings = BrokerSettings(
-        files.broker, clients=2 * len(members) + 1, port=port, bind=bind, account=account
-    )
+    clients = 2 * len(members) + SPARE_CLIENTS
+    settings = BrokerSettings(files.root, clients=clients, port=port, bind=bind, account=account)
     configuration = mosquitto_config.configuration(settings)
     rules = mosquitto_config.access_rules(Subject.controller().user, members, channels)
     counts = f"{len(members)} devices, {len(channels)} channels"
     try:
-        for folder in (files.broker, files.clients):
-            folder.mkdir(parents=True, exist_ok=True)
-            folder.chmod(PRIVATE_MODE)
-        certificate = files.broker / mosquitto_config.CREDENTIALS_FILE
-        written = [_credentials(authority, Subject.broker(), certificate, now, hosts)]
+        files.root.mkdir(parents=True, exist_ok=True)
+        files.root.chmod(PRIVATE_MODE)
+        certificate = files.root / mosquitto_config.CREDENTIALS_FILE
+        pem, reason = renewed(authority, Subject.broker(), certificate, now, hosts)
+        written = [Written(certificate, f"{Subject.broker().user}, {reason}")]
         for name in sorted(gone):
             for subject in (Subject.device(name), Subject.enrolment(name)):
                 authority.revoke(subject, now=now)
-                files.credentials(subject).unlink(missing_ok=True)
-        written += [
-            _credentials(authority, subject, files.credentials(subject), now, ())
-            for subject in (Subject.controller(), *_subjects(members))
-        ]
         lists = authority.revocation_lists_pem(now=now)
         for path, content, note in (
-            (files.authority, authority.site_pem, "what every client trusts"),
+            (certificate, pem, ""),
             (
-                files.broker / mosquitto_config.CLIENT_AUTHORITIES_FILE,
+                files.root / mosquitto_config.CLIENT_AUTHORITIES_FILE,
                 authority.client_authorities_pem,
                 "whom the broker trusts",
             ),
-            (files.broker / mosquitto_config.REVOCATION_FILE, lists, "certificates taken back"),
-            (files.broker / mosquitto_config.ACCESS_FILE, rules.encode(), f"access rules: {counts}"),
+            (files.root / mosquitto_config.REVOCATION_FILE, lists, "certificates taken back"),
+            (files.root / mosquitto_config.ACCESS_FILE, rules.encode(), f"access rules: {counts}"),
             (files.configuration, configuration.encode(), "the broker's settings"),
         ):
-            write_atomically(path, content)
-            written.append(Written(path, note))
+            if content:
+                write_atomically(path, content)
+            if note:
+                written.append(Written(path, note))
         if account:
-            _give(files.broker, account)
+            _give(files.root, account)
     except OSError as error:
         raise TransportError(
             f"the broker's files cannot be written: {error}", hint="choose another --output"
         ) from error
     return tuple(written)
-
-
-def _subjects(members: Sequence[Member]) -> Iterator[Subject]:
-    for member in members:
-        if not member.revoked:
-            yield Subject.device(member.device)
-            yield Subject.enrolment(member.device)
-
-
-def _credentials(
-    authority: CertificateAuthority, subject: Subject, path: Path, now: datetime, hosts: Sequence[str]
-) -> Written:
-    reason = "new"
-    if path.exists():
-        reason = authority.replacement_reason(path.read_bytes(), subject, now=now, hosts=hosts)
-        if not reason:
-            return Written(path, f"{subject.user}, kept")
-    path.parent.mkdir(exist_ok=True, mode=PRIVATE_MODE)
-    write_atomically(path, authority.issue(subject, now=now, hosts=hosts).pem)
-    return Written(path, f"{subject.user}, {reason}")
 
 
 def _give(folder: Path, account: str) -> None:
@@ -201,33 +163,50 @@ def config(
         ),
     ] = 16,
 ) -> None:
-    """Write a complete Mosquitto set-up: mutual TLS 1.3, access rules per device and channel, limits."""
+    """Write a complete Mosquitto set-up: mutual TLS 1.3, access rules per device and channel, limits.
+
+    The Controller keeps its access rules up to date while it runs. --workflow is for a broker that it cannot
+    signal, such as one on another machine.
+    """
     from aif.cli import _wiring as wiring
     from aif.config import load_inventory
 
     _check_account(account)
+    from aif.cli._equipment import equip_controller, equip_device
+    from aif.runtime.site_broker import BrokerRecord, SiteBroker
+
     place, known = wiring.Home(home), load_inventory(inventory)
     channels = [channel for file in workflow for channel in _planned_channels(file, known, aims, deployments)]
-    now = wiring.now()
-    authority = CertificateAuthority.open_or_create(place.site / "authority", os.urandom, now=now)
+    now, site = wiring.now(), SiteBroker(place.site)
+    devices = [device.id for device in known.devices]
+    hosts, files = host or LOOPBACK, BrokerFiles(output.resolve())
+    url = f"mqtts://{f'[{hosts[0]}]' if ':' in hosts[0] else hosts[0]}:{port}"
+    owner = account or ("root" if os.geteuid() == 0 else "")
     written = broker_config(
-        authority,
-        [device.id for device in known.devices],
+        site.authority(os.urandom, now=now),
+        devices,
         channels,
         output,
         now=now,
         revoked=_revoked(place.site),
         port=port,
-        hosts=host or LOOPBACK,
+        hosts=hosts,
         bind="" if host else LOOPBACK[1],
-        account=account or ("root" if os.geteuid() == 0 else ""),
+        account=owner,
     )
+    site.configure(BrokerRecord(str(files.root), url, account, tuple(devices), (), tuple(channels)))
+    reload = site.refresh(now=now)
     for file in written:
         print(f"{file.path}  {file.note}")
-    files = BrokerFiles(output.resolve())
+    equip_controller(place, now=now)
+    print(f"{place.controller_tls}  what the Controller needs to reach it")
+    for device in devices:
+        if place.device_state(device).exists():
+            equip_device(place, device, now=now)
+            print(f"{place.device_tls(device)}  what {device} needs to enrol")
     print(f"\nstart it:             mosquitto -c {shlex.quote(str(files.configuration))}")
-    print(f'after writing again:  kill -HUP "$(cat {shlex.quote(str(files.pid))})"')
-    print(f"clients connect to    mqtts://{(host or LOOPBACK)[0]}:{port}")
+    print(f"if it runs already:   {reload}")
+    print(f"clients connect to    {url}, which this home folder knows now")
     if os.geteuid() == 0 and not account:
         print("warning: the broker will run as root; give --user an account of its own")
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from aif.cli._options import DEFAULT_BROKER, BrokerOption, HomeOption
+from aif.cli._options import BrokerOption, CAOption, CertOption, HomeOption, KeyOption
 
 app = typer.Typer(add_completion=False)
 
@@ -15,13 +15,18 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def controller(
     store: Annotated[str, typer.Option("--store", help="Address of the MPAI Store, http://HOST:PORT.")],
-    broker: BrokerOption = DEFAULT_BROKER,
+    broker: BrokerOption = "",
     home: HomeOption = Path(".aif"),
+    ca: CAOption = None,
+    cert: CertOption = None,
+    key: KeyOption = None,
 ) -> int:
     """Run the Controller of a site until stopped (Ctrl-C)."""
     from aif.cli import _wiring as wiring
+    from aif.cli._broker_access import BrokerOptions, broker_access
     from aif.errors import NotFound
     from aif.runtime.processes import die_with_parent, only_one, say_ready
+    from aif.trusted.certificates import Subject
 
     die_with_parent()
     place = wiring.Home(home)
@@ -30,11 +35,12 @@ def controller(
             f"there is no store in {place.root} to take the trust root from",
             hint="make one with `aif store publish`, or give the --home that has it",
         )
+    access = broker_access(BrokerOptions(broker, ca, cert, key), place.controller_tls, Subject.controller())
     with only_one(place.site / "running.lock", "the Controller of this site"):
         return wiring.run_until_signalled(
             wiring.run_controller(
                 home=place,
-                broker=broker,
+                broker=access,
                 store_url=store,
                 log_stream=wiring.stderr(),
                 ready=say_ready,

@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from aif.cli._options import DEFAULT_BROKER, AimsOption, BrokerOption, HomeOption, InventoryOption
+from aif.cli._options import (
+    AimsOption,
+    BrokerOption,
+    CAOption,
+    CertOption,
+    HomeOption,
+    InventoryOption,
+    KeyOption,
+    RemoteDiskOption,
+)
 
 app = typer.Typer(add_completion=False)
 
@@ -18,22 +27,28 @@ def mcu(
         str, typer.Option("--device", help="Device id in the inventory; its class must be mcu.")
     ],
     inventory: InventoryOption,
-    broker: BrokerOption = DEFAULT_BROKER,
+    broker: BrokerOption = "",
     home: HomeOption = Path(".aif"),
     aims: AimsOption = [],  # noqa: B006  # typer copies it
     follow: Annotated[bool, typer.Option("--follow", help="Replay recordings for ever.")] = False,
     speed: Annotated[float | None, typer.Option("--speed", help="Replay this many times faster.")] = None,
+    ca: CAOption = None,
+    cert: CertOption = None,
+    key: KeyOption = None,
+    remote_disk: RemoteDiskOption = None,
 ) -> int:
     """Run one emulated microcontroller until stopped (Ctrl-C)."""
+    from aif.cli._broker_access import BrokerOptions
     from aif.cli._device import serve_device
 
     return serve_device(
         device,
         inventory=inventory,
-        broker=broker,
+        broker=BrokerOptions(broker, ca, cert, key),
         home=home,
         aims=aims,
         follow=follow,
         speed=speed,
+        remote_disk=remote_disk,
         must_be_mcu=True,
     )

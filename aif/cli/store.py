@@ -45,13 +45,51 @@ def init(home: HomeOption = Path(".aif")) -> None:
 
 
 @app.command()
-def publish(home: HomeOption = Path(".aif"), aims: AimsOption = []) -> None:  # noqa: B006  # typer copies it
-    """Publish this runtime's reference value, the AIM library, and every trained model."""
+def publish(
+    home: HomeOption = Path(".aif"),
+    aims: AimsOption = [],  # noqa: B006  # typer copies it
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Do not encrypt models; only sites that allow it take them.")
+    ] = False,
+) -> None:
+    """Publish this runtime's reference value, the AIM library, and every trained model.
+
+    Models are encrypted, each release under a key of its own. The site of the same home folder gets the keys;
+    for another site see `hand-over`.
+    """
     from aif.cli import _wiring as wiring
     from aif.cli._publishing import publish_everything
 
-    for release in publish_everything(wiring.Home(home), wiring.catalogue(aims)):
+    for release in publish_everything(wiring.Home(home), wiring.catalogue(aims), plain=plain):
         print(f"{release.kind:<8} {release.path:<44} {release.length:>9,} B  {release.sha256[:16]}")
+
+
+@app.command("hand-over")
+def hand_over(
+    site_key: Annotated[str, typer.Argument(help="The site's public key, as `aif site key` prints it.")],
+    file: Annotated[Path, typer.Argument(help="Where to write the keys, sealed to that site.")],
+    home: HomeOption = Path(".aif"),
+) -> None:
+    """Seal the content keys of all published models to one site."""
+    import os
+
+    from aif.cli import _wiring as wiring
+    from aif.errors import TrustError
+    from aif.trusted.content_keys import PublisherVault
+    from aif.trusted.state import write_atomically
+
+    _existing(home)
+    try:
+        site_pk = bytes.fromhex(site_key)
+    except ValueError:
+        site_pk = b""
+    if len(site_pk) != 32:
+        raise TrustError(
+            f"{site_key[:80]!r} is not the public key of a site", hint="use what `aif site key` prints there"
+        )
+    document = PublisherVault(wiring.Home(home).store_keys, os.urandom).hand_over(site_pk)
+    write_atomically(file, document)
+    print(f"content keys for that site in {file}, {len(document):,} B; `aif site take` keeps them there")
 
 
 @app.command("list")

@@ -40,6 +40,7 @@ from aif.model.aim import (
     StateKind,
     StorageNeed,
     Trigger,
+    TrustedService,
 )
 from aif.model.ports import MAX_PAYLOAD_BYTES, Direction, Overflow, Port
 from aif.model.rates import RateError
@@ -352,6 +353,7 @@ def _implementation(entry: ImplementationEntry) -> Implementation:
             tuple(needs.actuators),
             tuple(needs.radios),
             StorageNeed(needs.storage.bytes, needs.storage.kind) if needs.storage else None,
+            tuple(TrustedService(name) for name in dict.fromkeys(needs.services)),
         ),
         security=SecurityNeed(entry.security),
         state=StateKind(entry.state),

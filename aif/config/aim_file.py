@@ -213,6 +213,9 @@ class RequiresEntry(Table):
     actuators: list[Word] = Field(default_factory=list)
     radios: list[Word] = Field(default_factory=list)
     storage: StorageEntry | None = None
+    services: Annotated[
+        list[Literal["storage", "crypto"]], Field(description="trusted services that it uses")
+    ] = Field(default_factory=list)
 
 
 class ImplementationEntry(Table):

@@ -12,6 +12,7 @@ Invariants:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from aif.emulator.budget import Budget
 from aif.emulator.engine import LoadedModel
 from aif.emulator.sensors import ReplayClock, ReplaySensor, check_speed
 from aif.emulator.settings import Replay, replays_of
-from aif.engines.base import DEFAULT_CONFIG, EngineConfig
+from aif.engines.base import DEFAULT_CONFIG, Engine, EngineConfig
 from aif.engines.registry import open_engine
 from aif.errors import ArenaOverflow, EngineUnavailable, NotFound, ResourceExceeded
 from aif.model.aim import Implementation, Runtime
@@ -125,6 +126,28 @@ class EmulatedDevice:
             EngineError: the model cannot run here (``EngineUnavailable``: no such runtime on this device).
             ResourceExceeded: the owner was not admitted.
         """
+
+        def open_(runtime: str) -> Engine:
+            return open_engine(
+                runtime, model, sha256=sha256.hex(), arena_bytes=arena_bytes, name=owner, config=self._config
+            )
+
+        return self.hold_engine(owner, implementation, arena_bytes, open_)
+
+    def hold_engine(
+        self, owner: str, implementation: Implementation, arena_bytes: int, open_: Callable[[str], Engine]
+    ) -> LoadedModel:
+        """Like ``open_engine`` for a model that somebody else opens.
+
+        Args:
+            owner: an admitted instance.
+            implementation: names the runtime.
+            arena_bytes: exact size of the tensor arena (TFLite-Micro only).
+            open_: opens it, given the name of the runtime; may take a second.
+
+        Raises:
+            ArenaOverflow, EngineError, ResourceExceeded: as ``open_engine``, or what ``open_`` raises.
+        """
         runtime = self._runtime(owner, implementation)
         self._check_admitted(owner)
         if runtime is Runtime.TFLM and arena_bytes > self._budget.arena_bytes(owner):
@@ -138,11 +161,7 @@ class EmulatedDevice:
         previous = self._models.pop(owner, None)
         if previous is not None:
             previous.close()
-        loaded = LoadedModel(
-            open_engine(
-                runtime, model, sha256=sha256.hex(), arena_bytes=arena_bytes, name=owner, config=self._config
-            )
-        )
+        loaded = LoadedModel(open_(runtime))
         try:
             self._check_admitted(owner)  # it may have been released while its model was loaded
         except ResourceExceeded:

@@ -145,6 +145,13 @@ class StorageNeed:
     kind: str | None = None
 
 
+class TrustedService(StrEnum):
+    """A trusted service that an AIM may ask for; what it does not declare it does not get."""
+
+    STORAGE = "storage"
+    CRYPTO = "crypto"
+
+
 @dataclass(frozen=True, slots=True)
 class Requirements:
     """Hard needs beyond memory and time."""
@@ -153,6 +160,7 @@ class Requirements:
     actuators: tuple[str, ...] = ()
     radios: tuple[str, ...] = ()
     storage: StorageNeed | None = None
+    services: tuple[TrustedService, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Canonical bytes of records: every record type is compiled once into calls of `struct.Struct`.
+"""Canonical bytes of records: every record type is compiled once, into code of its own (``record_code.py``).
 
 Decides: the bytes of a value and the value of bytes. Does not decide: what a type is (``type_tree.py``),
 which buffers an array accepts (``tensors.py``), nor what stands around a record on the wire.
@@ -21,19 +21,19 @@ more than they pay for.
 from __future__ import annotations
 
 import functools
-import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from aif.errors import InvalidRecord, RecordTooLarge
-from aif.model.record_plans import Encode, Plan, compile_plan
+from aif.errors import InvalidRecord, LocalProtocolError, RecordTooLarge
+from aif.model.record_code import LongWay, generate
+from aif.model.record_plans import compile_plan
 from aif.model.record_values import Alternative, Record, record_class
 from aif.model.records import RecordType
-from aif.model.tensors import PACK_ERRORS, MemberError
+from aif.model.tensors import MemberError
 from aif.model.type_tree import MAX_RECORD_BYTES, Struct, size_range
 
-__all__ = ["Alternative", "Buffer", "Codec", "Record", "compile_record"]
+__all__ = ["Alternative", "BatchCodec", "Buffer", "Codec", "Record", "compile_batches", "compile_record"]
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -56,6 +56,24 @@ class Codec:
     record_class: type[Record] | None
 
 
+@dataclass(frozen=True, slots=True)
+class BatchCodec:
+    """The compiled codec for many records of one type, each behind the same few bytes.
+
+    Attributes:
+        lead_bytes: how many bytes stand before each record.
+        encode_all: (lead, values) -> list of lead + canonical bytes; raises as `Codec.encode` for the first
+            value that is wrong, and gives nothing then.
+        decode_all: buffers -> list of values; raises as `Codec.decode` for the first buffer that is wrong.
+        decode: one buffer -> its value.
+    """
+
+    lead_bytes: int
+    encode_all: Callable[[bytes, Sequence[Any]], list[bytes]]
+    decode_all: Callable[[Sequence[bytes]], list[Any]]
+    decode: Callable[[bytes], Any]
+
+
 @functools.lru_cache(maxsize=1024)
 def compile_record(
     record: RecordType, *, payload_bytes: int = MAX_RECORD_BYTES, label: str = "record"
@@ -75,17 +93,39 @@ def compile_record(
         raise RecordTooLarge(
             f"{label}: {record} takes at least {least_bytes:,} B, the limit is {payload_bytes:,} B"
         )
+    code = generate(record.root, _long_way(record, payload_bytes, label), payload_bytes=payload_bytes)
+    own = record_class(record.root) if isinstance(record.root, Struct) else None
+    return Codec(record, payload_bytes, code.encode, code.decode, own)
+
+
+@functools.lru_cache(maxsize=1024)
+def compile_batches(
+    record: RecordType, *, lead_bytes: int, payload_bytes: int = MAX_RECORD_BYTES, label: str = "record"
+) -> BatchCodec:
+    """The codec of many records at a time, each behind a lead of ``lead_bytes``.
+
+    Arguments and errors are otherwise those of `compile_record`.
+    """
+    compile_record(record, payload_bytes=payload_bytes, label=label)
+    long_way = _long_way(record, payload_bytes, label)
+
+    def encode(lead: bytes, value: Any) -> bytes:
+        if len(lead) != lead_bytes:
+            raise LocalProtocolError(f"the lead has {len(lead)} B, it must have {lead_bytes}")
+        return lead + long_way.encode(value)
+
+    def decode(buffer: Buffer) -> Any:
+        if len(buffer) < lead_bytes:
+            raise InvalidRecord(f"{label}: {len(buffer)} B are shorter than what stands before a record")
+        return long_way.decode(memoryview(buffer)[lead_bytes:])
+
+    code = generate(record.root, LongWay(encode, decode), payload_bytes=payload_bytes, lead_bytes=lead_bytes)
+    return BatchCodec(lead_bytes, code.encode_all, code.decode_all, code.decode)
+
+
+def _long_way(record: RecordType, payload_bytes: int, label: str) -> LongWay:
+    """What the generated code falls back on: looks at every value and every byte, and says what is wrong."""
     plan = compile_plan(record.root)
-    encode, decode = _bounded(plan, payload_bytes, label)
-    if not isinstance(record.root, Struct):
-        return Codec(record, payload_bytes, encode, decode, None)
-    own = record_class(record.root)
-    if plan.layout is None:
-        return Codec(record, payload_bytes, encode, decode, own)
-    return Codec(record, payload_bytes, *_directly(plan.layout, own, encode, decode), own)
-
-
-def _bounded(plan: Plan, payload_bytes: int, label: str) -> tuple[Encode, Callable[[Buffer], Any]]:
     encode_root, decode_root = plan.encode, plan.decode
 
     def encode(value: Any) -> bytes:
@@ -112,30 +152,7 @@ def _bounded(plan: Plan, payload_bytes: int, label: str) -> tuple[Encode, Callab
             raise InvalidRecord(f"{label}: {length - end} B too many, the record ends at byte {end}")
         return value
 
-    return encode, decode
-
-
-def _directly(
-    layout: struct.Struct, own: type[Record], encode: Encode, decode: Callable[[Buffer], Any]
-) -> tuple[Encode, Callable[[Buffer], Any]]:
-    """Short cuts for a struct of plain numbers; what they do not take goes the long way, which explains."""
-    pack, unpack, make = layout.pack, layout.unpack, functools.partial(tuple.__new__, own)
-
-    def encode_directly(value: Any) -> bytes:
-        if type(value) is own:
-            try:
-                return pack(*value)
-            except PACK_ERRORS:
-                return encode(value)
-        return encode(value)
-
-    def decode_directly(buffer: Buffer) -> Any:
-        try:
-            return make(unpack(buffer))
-        except struct.error:
-            return decode(buffer)
-
-    return encode_directly, decode_directly
+    return LongWay(encode, decode)
 
 
 def _too_large(label: str, length: int, limit: int) -> RecordTooLarge:

@@ -84,14 +84,12 @@ class Fused:
     Attributes:
         encode: values in order -> `size_bytes` bytes; raises `MemberError`.
         decode: (view, offset) -> values in order; raises `MemberError`.
-        layout: the `struct.Struct` that says it all, None where values need more checks.
     """
 
     length: int
     size_bytes: int
     encode: Callable[[Sequence[Any]], bytes]
     decode: Callable[[memoryview, int], Sequence[Any]]
-    layout: struct.Struct | None
 
     @classmethod
     def of(cls, types: tuple[Node, ...], paths: tuple[str, ...]) -> Fused:
@@ -99,7 +97,7 @@ class Fused:
         plain = not (cells.floats or cells.booleans or cells.tensors)
         encode = _plain_encoder(cells) if plain else _checking_encoder(cells)
         decode = _plain_decoder(cells) if plain else _checking_decoder(cells)
-        return cls(len(types), cells.layout.size, encode, decode, cells.layout if plain else None)
+        return cls(len(types), cells.layout.size, encode, decode)
 
 
 def _plain_encoder(cells: _Cells) -> Callable[[Sequence[Any]], bytes]:

@@ -46,7 +46,6 @@ class Plan:
 
     encode: Encode
     decode: Decode
-    layout: struct.Struct | None = None  # of a struct whose members one call packs and unpacks
 
 
 def compile_plan(node: Node) -> Plan:
@@ -253,7 +252,6 @@ def _compile_struct(node: Struct) -> Plan:
         return Plan(
             lambda value: pack(read(value)),
             lambda view, offset: (make(unpack(view, offset)), offset + size),
-            fused.layout,
         )
     writers: list[Encode] = []
     readers: list[Callable[[memoryview, int, list[Any]], int]] = []

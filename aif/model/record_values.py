@@ -64,6 +64,8 @@ def member_reader(node: Struct) -> Callable[[Any], tuple[Any, ...]]:
     """A function that takes the members, in order, out of what an author may pass as a struct value."""
     own = record_class(node)
     names = own._fields
+    # one call takes all members out of the dict that authors mostly write; for one member it gives no tuple
+    take = itemgetter(*names) if len(names) > 1 else lambda value: tuple([value[name] for name in names])
 
     def read(value: Any) -> tuple[Any, ...]:
         if type(value) is own:
@@ -71,7 +73,7 @@ def member_reader(node: Struct) -> Callable[[Any], tuple[Any, ...]]:
             return record
         if type(value) is dict or isinstance(value, Mapping):  # the first is quick, the second thorough
             try:
-                members = tuple([value[name] for name in names])
+                members: tuple[Any, ...] = take(value)
             except KeyError:
                 members = ()
             if len(members) != len(names) or len(value) != len(names):

@@ -12,10 +12,11 @@ Invariant: messages leave in the order they were added, each exactly once.
 from __future__ import annotations
 
 import struct
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
 
 from aif.errors import LocalProtocolError, RemoteProtocolError
 from aif.protocol.frame import Buffer
@@ -40,6 +41,11 @@ def _lengths(count: int) -> struct.Struct:
     return struct.Struct(f">{count}H")
 
 
+@lru_cache(maxsize=64)
+def _payloads_of(size: int) -> struct.Struct:
+    return struct.Struct(f"{size}s")
+
+
 def bundle_bytes(payloads: Sequence[Buffer]) -> int:
     """Plaintext size of a bundle of these payloads."""
     return _COUNT_BYTES + _LENGTH_BYTES * len(payloads) + sum(map(len, payloads))
@@ -54,7 +60,7 @@ def encode_bundle(payloads: Sequence[Buffer]) -> bytes:
     count = len(payloads)
     if not 1 <= count <= BUNDLE_MAX_MESSAGES:
         raise LocalProtocolError(f"a bundle holds 1..{BUNDLE_MAX_MESSAGES} messages, not {count}")
-    sizes = [len(payload) for payload in payloads]
+    sizes = list(map(len, payloads))
     if max(sizes) >= BUNDLE_LENGTH_LIMIT:
         raise LocalProtocolError(f"a bundled message has at most {BUNDLE_LENGTH_LIMIT - 1} bytes")
     return b"".join((count.to_bytes(2, "big"), _lengths(count).pack(*sizes), *payloads))
@@ -71,7 +77,14 @@ def decode_bundle(plaintext: bytes) -> list[bytes]:
     start = _COUNT_BYTES + _LENGTH_BYTES * count
     if size < _COUNT_BYTES or not 1 <= count <= BUNDLE_MAX_MESSAGES or start > size:
         raise _malformed()
-    ends = list(accumulate(_lengths(count).unpack_from(plaintext, _COUNT_BYTES), initial=start))
+    lengths = _lengths(count).unpack_from(plaintext, _COUNT_BYTES)
+    length = lengths[0]
+    if length and lengths.count(length) == count:
+        # as records of fixed size are: `struct` cuts them in 0.03 us each, slices take 0.09
+        if start + count * length != size:
+            raise _malformed()
+        return list(chain.from_iterable(_payloads_of(length).iter_unpack(memoryview(plaintext)[start:])))
+    ends = list(accumulate(lengths, initial=start))
     if ends[-1] != size:
         raise _malformed()
     return [plaintext[a:b] for a, b in pairwise(ends)]
@@ -153,6 +166,39 @@ class Bundler:
         batch.append(payload)
         self._bytes += cost
         if len(batch) >= policy.max_messages or now_ms - self._oldest_ms >= policy.max_delay_ms:
+            out += self._take()
+        return out
+
+    def add_all(self, payloads: Sequence[Buffer], now_ms: float) -> list[list[Buffer]]:
+        """Take messages that were written together; the batches to send now, oldest first.
+
+        The same as `add` for each of them, except that they bundle where `add` sends the first of a turn at
+        once: those that begin a turn leave together, all of them.
+        """
+        policy = self._policy
+        costs = [_LENGTH_BYTES + size for size in map(len, payloads)]
+        longest = min(policy.max_message_bytes + _LENGTH_BYTES, self._capacity - _COUNT_BYTES)
+        if policy.max_messages == 1 or len(costs) < 2 or max(costs) > longest:
+            return [batch for payload in payloads for batch in self.add(payload, now_ms)]
+        out: list[list[Buffer]] = []
+        at_once = not self._open and not self._holds_turn(now_ms)
+        self._open = True
+        ends = list(accumulate(costs, initial=0))
+        taken, count = 0, len(costs)
+        while taken < count:
+            if not self._batch:
+                self._oldest_ms = now_ms
+            # as many as the policy allows, then as many of these as the bytes allow
+            upto = min(count, taken + policy.max_messages - len(self._batch))
+            room = ends[taken] + self._capacity - self._bytes
+            if ends[upto] > room:
+                upto = bisect_right(ends, room) - 1
+            self._batch += payloads[taken:upto]
+            self._bytes += ends[upto] - ends[taken]
+            taken = upto
+            if taken < count or len(self._batch) >= policy.max_messages:
+                out += self._take()
+        if at_once or now_ms - self._oldest_ms >= policy.max_delay_ms:
             out += self._take()
         return out
 

@@ -11,6 +11,7 @@ parsed; nesting, tags and lengths are checked on the raw bytes before a value is
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Callable, Mapping
 
 import cbor2
@@ -18,10 +19,16 @@ import cbor2
 from aif.errors import LocalProtocolError, RemoteProtocolError
 from aif.protocol.limits import MAX_CBOR_DEPTH
 
+_MAJOR_UINT, _MAJOR_NEGATIVE = 0, 1
 _MAJOR_BYTES, _MAJOR_TEXT, _MAJOR_ARRAY, _MAJOR_MAP, _MAJOR_TAG, _MAJOR_SIMPLE = 2, 3, 4, 5, 6, 7
 _INT_MIN, _INT_MAX = -(1 << 64), (1 << 64) - 1  # RFC 8949 §3.1, major types 0 and 1; more would need tags
 _SIMPLE_VALUES = (20, 21, 22)  # RFC 8949 §3.3: false, true, null
 _INFO_FIRST_WIDTH, _INFO_LAST_WIDTH = 24, 27  # RFC 8949 §3: the argument follows in 1, 2, 4 or 8 bytes
+_SHORT_HEADS = tuple(bytes([first]) for first in range(256))
+_LONG_HEADS = tuple(
+    (struct.Struct(f">B{width}"), largest)
+    for width, largest in (("B", 0xFF), ("H", 0xFFFF), ("I", 0xFFFFFFFF), ("Q", (1 << 64) - 1))
+)
 _FLOAT_HEADS = (25, 26, 27)  # RFC 8949 §3.3: the argument of these is a float of 2, 4 or 8 bytes
 
 
@@ -199,42 +206,73 @@ class Fields:
 
 
 def _item(value: object, depth: int) -> bytes:
-    if isinstance(value, list | tuple | Mapping) and depth == 0:
-        raise LocalProtocolError(f"value is nested more than {MAX_CBOR_DEPTH} deep")
+    # Exact types first: this runs several times for each call of a Security Engine, and the general checks
+    # below cost ten times as much.
+    kind = type(value)
+    if kind is bytes:
+        return _head(_MAJOR_BYTES, len(value)) + value  # type: ignore[arg-type,operator]  # mypy: no narrowing
+    if kind is int:
+        return _integer(value)  # type: ignore[arg-type]
+    if kind is str:
+        return _text(value)  # type: ignore[arg-type]
     if isinstance(value, list | tuple):
-        return _head(_MAJOR_ARRAY, len(value)) + b"".join(_item(item, depth - 1) for item in value)
+        _check_depth(depth)
+        return _head(_MAJOR_ARRAY, len(value)) + b"".join([_item(item, depth - 1) for item in value])
     if isinstance(value, Mapping):
-        pairs = sorted((_key(key), _item(item, depth - 1)) for key, item in value.items())
-        return _head(_MAJOR_MAP, len(pairs)) + b"".join(key + item for key, item in pairs)
-    return _leaf(value)
+        _check_depth(depth)
+        pairs = sorted([(_key(key), _item(item, depth - 1)) for key, item in value.items()])
+        return _head(_MAJOR_MAP, len(pairs)) + b"".join([key + item for key, item in pairs])
+    return _other(value)
 
 
-def _leaf(value: object) -> bytes:
+def _check_depth(depth: int) -> None:
+    if depth == 0:
+        raise LocalProtocolError(f"value is nested more than {MAX_CBOR_DEPTH} deep")
+
+
+def _other(value: object) -> bytes:
     if value is None or isinstance(value, bool):
         return cbor2.dumps(value)
-    if isinstance(value, int) and _INT_MIN <= value <= _INT_MAX:
-        return cbor2.dumps(int(value))
+    if isinstance(value, int):
+        return _integer(int(value))
     if isinstance(value, float) and math.isfinite(value):
         return cbor2.dumps(float(value), canonical=True)
     if isinstance(value, bytes | bytearray | memoryview):
-        return cbor2.dumps(bytes(value))
+        content = bytes(value)
+        return _head(_MAJOR_BYTES, len(content)) + content
     if isinstance(value, str):
-        try:
-            return cbor2.dumps(str(value))
-        except UnicodeEncodeError as error:
-            raise LocalProtocolError("text is not valid Unicode") from error
+        return _text(str(value))
     raise LocalProtocolError(f"documents cannot carry this value of type {type(value).__name__}")
+
+
+def _integer(value: int) -> bytes:
+    if not _INT_MIN <= value <= _INT_MAX:
+        raise LocalProtocolError("documents cannot carry this value of type int")
+    return _head(_MAJOR_UINT, value) if value >= 0 else _head(_MAJOR_NEGATIVE, -1 - value)
+
+
+def _text(value: str) -> bytes:
+    try:
+        content = value.encode()
+    except UnicodeEncodeError as error:
+        raise LocalProtocolError("text is not valid Unicode") from error
+    return _head(_MAJOR_TEXT, len(content)) + content
 
 
 def _key(key: object) -> bytes:
     if isinstance(key, bool) or not isinstance(key, int | str):
         raise LocalProtocolError(f"map keys are integers or text, not {type(key).__name__}")
-    return _leaf(key)
+    return _integer(int(key)) if isinstance(key, int) else _text(str(key))
 
 
-def _head(major: int, count: int) -> bytes:
-    head = cbor2.dumps(count)
-    return bytes([head[0] | major << 5]) + head[1:]
+def _head(major: int, argument: int) -> bytes:
+    """Major type and argument, in the shortest form (RFC 8949 §3, §4.2.1)."""
+    if argument < _INFO_FIRST_WIDTH:
+        return _SHORT_HEADS[major << 5 | argument]
+    for width, (form, largest) in enumerate(_LONG_HEADS, _INFO_FIRST_WIDTH):
+        if argument <= largest:
+            return form.pack(major << 5 | width, argument)
+    raise LocalProtocolError("too long for one item")
 
 
 def _refuse_unsafe(data: bytes, max_depth: int) -> None:
@@ -243,22 +281,24 @@ def _refuse_unsafe(data: bytes, max_depth: int) -> None:
     A general decoder runs code for known tags (dates, big floats, shared references, MIME parsing); here
     none is reached. Every container must be able to fit in the bytes that are left.
     """
-    position, open_items = 0, [1]  # items still expected, one entry per open container
-    while open_items:
-        if open_items[-1] == 0:
-            open_items.pop()
+    end, position = len(data), 0
+    missing, outer = 1, list[int]()  # items still expected in this container, and in those around it
+    while missing or outer:
+        if not missing:
+            missing = outer.pop()
             continue
-        open_items[-1] -= 1
+        missing -= 1
         major, argument, position = _read_head(data, position)
         if major in (_MAJOR_BYTES, _MAJOR_TEXT):
             position += argument
         elif major in (_MAJOR_ARRAY, _MAJOR_MAP):
-            if len(open_items) > max_depth:
+            if len(outer) == max_depth:
                 raise RemoteProtocolError(f"document is nested more than {max_depth} deep")
-            open_items.append(argument * (2 if major == _MAJOR_MAP else 1))
-        if position + open_items[-1] > len(data):
+            outer.append(missing)
+            missing = argument * (2 if major == _MAJOR_MAP else 1)
+        if position + missing > end:
             raise RemoteProtocolError("document ends early")
-    if position != len(data):
+    if position != end:
         raise RemoteProtocolError("bytes follow the document")
 
 
@@ -267,6 +307,8 @@ def _read_head(data: bytes, position: int) -> tuple[int, int, int]:
     if position >= len(data):
         raise RemoteProtocolError("document ends early")
     major, info = data[position] >> 5, data[position] & 0x1F
+    if info < _INFO_FIRST_WIDTH and major < _MAJOR_TAG:  # nearly all heads are of this kind
+        return major, info, position + 1
     if info > _INFO_LAST_WIDTH:
         raise RemoteProtocolError("document holds an indefinite length or a reserved head")
     if major == _MAJOR_TAG:

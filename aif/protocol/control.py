@@ -16,6 +16,7 @@ from aif.errors import LocalProtocolError, RemoteProtocolError
 from aif.protocol import cbor, cose, documents
 from aif.protocol.frame import channel_id
 from aif.protocol.lifecycle import Signal, State
+from aif.protocol.limits import HASH_BYTES
 from aif.protocol.topics import Down, DownTopic, Up, UpTopic
 
 HELLO_AAD = b"AIF-HELLO-1"
@@ -28,12 +29,16 @@ CONTROLLER = "controller"
 
 @dataclass(frozen=True, slots=True)
 class InstalledRelease:
-    """A model release that rests on a device, and the slot that holds it."""
+    """A model release that rests on a device, the slot that holds it, and the ticket that brought it there.
+
+    ``sha256`` is that of the plaintext; the content key is wrapped under ``ticket_digest``.
+    """
 
     component: str
     counter: int
     sha256: bytes
     slot: str
+    ticket_digest: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,8 @@ def verify_hello(data: bytes, identity_public: bytes, *, device: str) -> Hello:
         raise RemoteProtocolError(f"the hello on {device}'s topic names {hello.device}")
     if (len(hello.boot_id), len(hello.session_public), len(hello.frame_public)) != (16, 32, 32):
         raise RemoteProtocolError(f"the hello of {device} holds keys of the wrong length")
+    if any(len(release.ticket_digest) != HASH_BYTES for release in hello.installed):
+        raise RemoteProtocolError(f"the hello of {device} names a ticket by another digest than 32 bytes")
     return hello
 
 
@@ -85,11 +92,23 @@ class Heartbeat:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelKey:
+    """The content key of an installed or named release, wrapped for this boot (``content_keys``)."""
+
+    component: str
+    wrapped: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Deploy:
-    """A signed deployment document."""
+    """A signed deployment document, and the keys of its models for the device's current boot.
+
+    The keys are outside the document because a document outlives a boot.
+    """
 
     kind: ClassVar[int] = 2
     document: bytes
+    keys: tuple[ModelKey, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +140,23 @@ class BoundaryRecord:
     record: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class ModelKeys:
+    """Keys of models that are deployed already, for a session that is new."""
+
+    kind: ClassVar[int] = 6
+    keys: tuple[ModelKey, ...]
+
+
 # --- device to Controller -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SiteCertificate:
+    """The site's certificate (DER, X.509) for a device's way to the broker; it answers a request."""
+
+    kind: ClassVar[int] = 7
+    certificate: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,16 +234,41 @@ class LogLine:
     facts: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class CertificateRequest:
+    """A signing request (DER, PKCS #10) for the next certificate; the sealed channel says whose it is."""
+
+    kind: ClassVar[int] = 24
+    request: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """This device cannot do protected work any more, and says why; it drops what it runs."""
+
+    kind: ClassVar[int] = 23
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Keyed:
+    """This device has the key of an epoch of a channel: what is sealed under it can be opened here."""
+
+    kind: ClassVar[int] = 27
+    channel_id: bytes
+    epoch: int
+
+
 ControlMessage = (
-    Heartbeat | Deploy | SignalAIMs | Undeploy | BoundaryRecord
-    | Progress | WorkflowStatus | Metrics | LogLine
+    Heartbeat | Deploy | SignalAIMs | Undeploy | BoundaryRecord | ModelKeys | SiteCertificate
+    | Progress | WorkflowStatus | Metrics | LogLine | Unfit | CertificateRequest | Keyed
 )  # fmt: skip
 
 _KINDS: dict[int, type[Any]] = {
     cls.kind: cls
     for cls in (
-        Heartbeat, Deploy, SignalAIMs, Undeploy, BoundaryRecord,
-        Progress, WorkflowStatus, Metrics, LogLine,
+        Heartbeat, Deploy, SignalAIMs, Undeploy, BoundaryRecord, ModelKeys, SiteCertificate,
+        Progress, WorkflowStatus, Metrics, LogLine, Unfit, CertificateRequest, Keyed,
     )
 }  # fmt: skip
 

@@ -5,7 +5,7 @@ that touch this device. The AIM's own contract (ports, types, queues) is not rep
 digest of the AIM's package. A document is signed by the Controller's deployment key (COSE_Sign1,
 external_aad ``AIF-DEPLOY-1``) and carries a mapping version that only grows.
 
-Keys are in no deployment document; they come as grants, after attestation.
+Keys are in no deployment document; they come as grants and wrapped content keys, after attestation.
 
 Invariant: who holds a Deployment from ``verify`` need not check lengths, counts or ranges again.
 """
@@ -28,7 +28,11 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class ModelRelease:
-    """One release in the Store and this device's permission to install it."""
+    """One release in the Store and this device's permission to install it.
+
+    ``sha256`` and ``bytes_`` are those of the plaintext; what is downloaded is in the ticket, which is empty
+    for a release that the device has.
+    """
 
     component: str
     path: str
@@ -108,6 +112,8 @@ class Deployment:
     local_channels: tuple[LocalChannel, ...]
     remote_channels: tuple[RemoteChannel, ...]
     boundary: tuple[BoundaryPort, ...]
+    plain_models: bool = False
+    """Whether the site lets its devices install models that are not encrypted."""
 
 
 def sign(deployment: Deployment, signer: Callable[[bytes], bytes]) -> bytes:

@@ -9,7 +9,7 @@ Bytes (ChaCha20-Poly1305 of RFC 8439, Ed25519 of RFC 8032, CBOR of RFC 8949 §4.
     grant = wrap(body || Ed25519(grant key, "AIF-GRANT-1" || recipient_pk || body))
     body  = {0: version, 1: channel id, 2: epoch, 3: sender index?, 4: roles, 5: K_epoch?, 6: valid from,
              7: valid to, 8: max frames, 9: mapping version, 10: serial, 11: auth mode, 12: max frame,
-             13: [[index, AIM instance, host, grant nonce, sign key?], ...]}
+             13: [[index, AIM instance, host, grant nonce, sign key?], ...], 14: [refused index, ...]?}
 """
 
 from __future__ import annotations
@@ -111,6 +111,9 @@ class Grant:
     auth_mode: AuthMode
     max_frame_bytes: int
     roster: tuple[RosterRow, ...]
+    refused: tuple[int, ...] = ()
+    """Sender indexes of earlier epochs whose frames are refused from now on, without the usual grace: their
+    device was revoked. A sender that merely left has its grace."""
 
 
 def issue_grant(grant: Grant, recipient_pk: bytes, sign: Sign, ephemeral_sk: bytes) -> bytes:
@@ -209,6 +212,8 @@ def _document(grant: Grant) -> dict[int, object]:
         document[3] = grant.sender_index
     if grant.k_epoch is not None:
         document[5] = grant.k_epoch
+    if grant.refused:
+        document[14] = list(grant.refused)
     return document
 
 
@@ -237,10 +242,20 @@ def _read(body: bytes) -> Grant:
             12, "max frame", minimum=SIGNED_OVERHEAD_BYTES + 1, maximum=MAX_FRAME_BYTES
         ),
         roster=tuple(_read_row(row, f"grant: roster row {position}") for position, row in enumerate(rows)),
+        refused=_read_refused(fields) if 14 in fields else (),
     )
     fields.done()
     _refuse_contradictions(grant)
     return grant
+
+
+def _read_refused(fields: Fields) -> tuple[int, ...]:
+    indexes = fields.array(14, "refused", max_items=MAX_ROSTER_ROWS)
+    row = Fields.of_row(indexes, "grant: refused")
+    read = tuple(row.uint(n, "index", maximum=UINT16_MAX) for n in range(len(indexes)))
+    if not read or list(read) != sorted(set(read)):
+        raise RemoteProtocolError("grant: refused indexes must be there, grow, and occur once")
+    return read
 
 
 def _read_row(value: object, what: str) -> RosterRow:
@@ -265,6 +280,8 @@ def _refuse_contradictions(grant: Grant) -> None:
         raise RemoteProtocolError("grant: a sender index or grant nonce occurs twice in the roster")
     if (Role.SEND in grant.roles) is not (grant.sender_index is not None):
         raise RemoteProtocolError("grant: a sender index is present exactly for the send role")
+    if indexes & set(grant.refused):
+        raise RemoteProtocolError("grant: a sender is both in the roster and refused")
     if grant.sender_index is not None and grant.sender_index not in indexes:
         raise RemoteProtocolError("grant: the sender is not in the roster")
     if grant.auth_mode is not AuthMode.AEAD and any(row.sign_pk is None for row in grant.roster):

@@ -82,6 +82,8 @@ MAX_MODEL_BYTES: Final = 64 * 1024 * 1024
 MIN_CHUNK_BYTES: Final = 1024
 MAX_CHUNK_BYTES: Final = 16 * 1024
 DEFAULT_CHUNK_BYTES: Final = 4 * 1024
+MAX_HAND_OVER_BYTES: Final = 1024 * 1024
+"""Largest document with content keys from a publisher to a site (chosen; a key takes about 80 B)."""
 
 # --- names and topics -----------------------------------------------------------------------------
 MAX_DEVICE_NAME: Final = 32

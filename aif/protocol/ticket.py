@@ -22,6 +22,7 @@ from aif.errors import (
     Expired,
     FlashOverflow,
     NotAuthorised,
+    PlainModelRefused,
     RemoteProtocolError,
     RollbackDetected,
 )
@@ -163,13 +164,14 @@ def verify_ticket(
         data: as received.
         ticket_pk: the ticket key, an anchor from enrolment.
         target: this device's facts.
-        allow_plain: whether releases without encryption may be installed.
+        allow_plain: whether the site allows releases without encryption.
         passed: receives each check as it passes; after an error the one that failed is the next.
 
     Raises:
         RemoteProtocolError: too large, malformed or contradictory.
         SignatureInvalid: not by the ticket key.
-        NotAuthorised: for another device, hardware class, firmware, component or slot, or not encrypted.
+        NotAuthorised: for another device, hardware class, firmware, component or slot.
+        PlainModelRefused: not encrypted.
         Expired: not-after is below the time floor.
         RollbackDetected: the release counter is not above the floor.
         FlashOverflow: larger than the slot.
@@ -186,12 +188,35 @@ def verify_ticket(
     _check_addressee(ticket, target, log)
     _check_release(ticket, target, log)
     if ticket.aead is ModelAEAD.NONE and not allow_plain:
-        raise NotAuthorised(
-            "ticket: the release is not encrypted and this device takes only encrypted ones",
-            hint="publish the release encrypted, or allow plain models in the device's policy",
+        raise PlainModelRefused(
+            f"ticket: release {ticket.release_counter} of {ticket.component!r} is not encrypted",
+            hint="publish it encrypted, which `aif store publish` does; or let the site allow plain models "
+            "with `aif site policy --plain-models allow`",
         )
     log.append(TicketCheck.ENCRYPTION)
-    return VerifiedTicket(ticket, hashlib.blake2b(payload, digest_size=HASH_BYTES).digest())
+    return VerifiedTicket(ticket, _digest(payload))
+
+
+def read_ticket(data: bytes) -> Ticket:
+    """The fields of a ticket that was verified when it came, and has been in private state since.
+
+    Raises:
+        RemoteProtocolError: not a ticket.
+    """
+    return _read(parse1(data, tagged=False, max_bytes=MAX_TICKET_BYTES).unverified_payload)
+
+
+def ticket_digest(data: bytes) -> bytes:
+    """The digest of a ticket that was verified before, or has just been made; never over the signature.
+
+    Raises:
+        RemoteProtocolError: not a ticket.
+    """
+    return _digest(parse1(data, tagged=False, max_bytes=MAX_TICKET_BYTES).unverified_payload)
+
+
+def _digest(payload: bytes) -> bytes:
+    return hashlib.blake2b(payload, digest_size=HASH_BYTES).digest()
 
 
 def _check_addressee(ticket: Ticket, target: InstallTarget, log: list[TicketCheck]) -> None:

@@ -11,17 +11,25 @@ of the registry take memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from nacl.signing import SigningKey
 
 from aif.errors import AIFError, AttestationRejected, NotConnected, StoreError, TransportError
 from aif.protocol import control, topics
+from aif.protocol.appraisal import AppraisalLog
 from aif.protocol.bundle import BundlePolicy
-from aif.protocol.control import CONTROLLER, ControlMessage, Heartbeat, Hello, InstalledRelease
-from aif.protocol.evidence import Component, Step
+from aif.protocol.control import (
+    CONTROLLER,
+    CertificateRequest,
+    ControlMessage,
+    Heartbeat,
+    Hello,
+    SiteCertificate,
+    Unfit,
+)
+from aif.protocol.evidence import Component
 from aif.protocol.identifiers import id16
 from aif.protocol.numbers import AuthMode
 from aif.protocol.topics import (
@@ -34,15 +42,18 @@ from aif.protocol.topics import (
     Up,
     UpTopic,
 )  # fmt: skip
+from aif.runtime.audit_log import AuditLog
 from aif.runtime.books import log_channel_event
 from aif.runtime.clock import Clock
 from aif.runtime.devices import Site
+from aif.runtime.enrolling import EnrolmentDesk
 from aif.runtime.grants import MAX_FRAMES, RENEWAL_S, End, GrantOffice
+from aif.runtime.links import Appraised, DeviceLink, Trust
 from aif.runtime.logbook import LogBook
 from aif.runtime.session import CLOCK_SKEW_WARNING_S, CONTROL_QOS
 from aif.transport.base import ConnectionChange, Received, Transport
-from aif.trusted.attestation import Verdict, Verifier
-from aif.trusted.communication import CommunicationService, SealedChannel, SecureReceiver, SecureSender
+from aif.trusted.attestation import UNPROVEN_STEPS, Verdict, Verifier, steps_in_words
+from aif.trusted.communication import CommunicationService, SealedChannel
 
 DEVICE_SILENCE_S = 6.0
 RUMOUR_S = 2.5
@@ -61,47 +72,6 @@ REATTESTATION_S = 15 * 60.0
 REATTESTATION_PATIENCE_S = 60.0
 """A device that does not answer its re-attestation for this long has lost its trust."""
 
-_UNPROVEN = frozenset({Step.FORMAT, Step.KEY, Step.SIGNATURE, Step.PROFILE, Step.NONCE})
-"""Steps of an appraisal that anybody's bytes can fail: failing them says nothing about the device."""
-
-
-class Trust(StrEnum):
-    """Where a device stands."""
-
-    UNKNOWN = "unknown"
-    APPRAISING = "appraising"
-    TRUSTED = "trusted"
-    REJECTED = "rejected"
-    LOST = "lost"
-
-
-@dataclass(slots=True)
-class DeviceLink:
-    """One device as the Controller sees it now.
-
-    ``hello`` is the one that accepted Evidence spoke for, ``offered`` one that still waits for Evidence.
-    Times are monotonic milliseconds.
-    """
-
-    device: str
-    hello: Hello | None = None
-    offered: Hello | None = None
-    rejected_boot: bytes = b""
-    trust: Trust = Trust.UNKNOWN
-    verdict: tuple[str, ...] = ()
-    reason: str = ""
-    attested_mapping: int = -1
-    attested_ms: float = 0.0
-    challenged_ms: float = float("-inf")
-    heard_ms: float = 0.0
-    rumoured_ms: float | None = None
-    keyed_ms: float = 0.0
-    keyed_frames: int = 0
-    skew_s: float = 0.0
-    installed: dict[str, InstalledRelease] = field(default_factory=dict)
-    up: SecureReceiver | None = None
-    down: SecureSender | None = None
-
 
 class Admission:
     """All device sessions of a site."""
@@ -117,20 +87,26 @@ class Admission:
         clock: Clock,
         log: LogBook,
         store_root: bytes,
+        audit: AuditLog,
         reference: Callable[[], Mapping[str, Iterable[Component]]],
         on_message: Callable[[str, ControlMessage], None],
         on_trust: Callable[[DeviceLink], None],
     ) -> None:
         self._site, self._transport, self.communication = site, transport, communication
         self._grants, self._verifier = grants, verifier
-        self._clock, self._log, self._store_root = clock, log, store_root
+        self._clock, self._log = clock, log
         self._reference, self._on_message, self._on_trust = reference, on_message, on_trust
         self.links: dict[str, DeviceLink] = {}
-        self._answers: dict[tuple[str, bytes], bytes] = {}
+        self._audit, self._audit_failure = audit, ""
+        self._desk = EnrolmentDesk(site, transport, clock=clock, log=log, store_root=store_root, audit=audit)
         self._end_watch: Callable[[], None] = lambda: None
 
     async def start(self) -> None:
         """Listen to devices."""
+        for record in self._site.state.devices:
+            if record.revoked:
+                link = self.link(record.device)
+                link.trust, link.reason = Trust.REJECTED, f"it was revoked: {record.reason}"
         self._end_watch = self._transport.on_connection(self._connection_changed)
         for what, qos in ((Up.HELLO, 1), (Up.STATUS, 1), (Up.REPORT, CONTROL_QOS)):
             await self._transport.subscribe(topics.up_filter(what=what), self._from_device, qos=qos)
@@ -142,6 +118,7 @@ class Admission:
     def stop(self) -> None:
         """The connection is about to be closed, which is no news."""
         self._end_watch()
+        self._audit.sign()
 
     def _connection_changed(self, change: ConnectionChange) -> None:
         if change.connected:
@@ -152,6 +129,13 @@ class Admission:
     def link(self, device: str) -> DeviceLink:
         """The link to a device that the caller knows to exist."""
         return self.links.setdefault(device, DeviceLink(device))
+
+    def exclude(self, device: str, why: str) -> None:
+        """A device is not trusted any more, from this moment on."""
+        link = self.link(device)
+        self._log.error("device excluded", device=device, reason=why)
+        self._audit.note("excluded", device, reason=why)
+        self._end(link, Trust.REJECTED, why)
 
     def trusted(self, device: str) -> bool:
         return self.link(device).trust is Trust.TRUSTED
@@ -187,21 +171,8 @@ class Admission:
 
     def _enrolment(self, received: Received) -> None:
         topic = _topic_of(received)
-        if not isinstance(topic, EnrolmentTopic) or received.retained:
-            return
-        name = topic.device
-        try:
-            answer = self._answers.get((name, received.payload))
-            if answer is None:
-                now_s = self._clock.time_us() // 1_000_000
-                answer = self._site.enrol(name, received.payload, self._store_root, now_s=now_s)
-                self._answers = {(name, received.payload): answer, **dict(list(self._answers.items())[:63])}
-                self._log.info("device enrolled", device=name)
-            self._transport.send(str(EnrolmentTopic(name, Enrolment.RESPONSE)), answer, qos=1)
-        except AIFError as error:
-            self._log.warning(
-                "enrolment refused", device=name, code=error.code, reason=str(error), hint=error.hint
-            )
+        if isinstance(topic, EnrolmentTopic) and not received.retained:
+            self._desk.take(topic.device, received.payload)
 
     def _hello(self, device: str, data: bytes) -> None:
         record = self._site.try_device(device)
@@ -260,37 +231,50 @@ class Admission:
         link, record = self.link(device), self._site.try_device(device)
         if record is None:
             return
+        steps, now_us = AppraisalLog(), self._clock.time_us()
         try:
             verdict = self._verifier.appraise(
                 device, id16("device", device), received.payload,
                 identity_pk=record.identity_pk, revoked=record.revoked, hw_class=record.hw_class,
                 reference=self._reference(), last_generation=record.last_generation,
-                now_s=self._clock.time_us() // 1_000_000,
+                now_s=now_us // 1_000_000, log=steps,
             )  # fmt: skip
         except AttestationRejected as error:
-            self._refuse(link, error, proven=record.revoked or error.step not in _UNPROVEN)
+            self._refuse(link, error, steps, proven=record.revoked or error.step not in UNPROVEN_STEPS)
         except StoreError as error:
             link.reason = f"no reference values: {error}"
             self._log.error("evidence not appraised", device=device, code=error.code, reason=str(error))
         else:
             self._site.note_generation(device, verdict.generation)
-            self._accept(link, verdict)
+            passed = Appraised(True, now_us, verdict.steps, verdict.components, verdict.signed_result)
+            self._accept(link, verdict, passed)
 
-    def _refuse(self, link: DeviceLink, error: AttestationRejected, *, proven: bool) -> None:
+    def _refuse(
+        self, link: DeviceLink, error: AttestationRejected, steps: AppraisalLog, *, proven: bool
+    ) -> None:
         """Evidence was refused; only what is the device's own fresh word costs it its trust."""
         if not proven:
             self._log.warning("evidence ignored", device=link.device, step=error.step, reason=str(error))
             if link.trust is not Trust.TRUSTED:
                 link.reason = str(error)
             return
-        asked = link.offered or link.hello
+        asked, now_us = link.offered or link.hello, self._clock.time_us()
+        if asked is not None:
+            result = self._verifier.refusal(
+                id16("device", link.device), asked.session_public, asked.mapping_version,
+                now_s=now_us // 1_000_000,
+            )  # fmt: skip
+            link.verdict = Appraised(False, now_us, steps_in_words(steps), (), result)
+            self._audit.note("evidence rejected", link.device, step=error.step, result=_digest(result))
         boot = asked.boot_id if asked is not None else b""
         if (boot, str(error)) != (link.rejected_boot, link.reason):
+            for step in steps_in_words(steps):
+                self._log.info("appraisal step", device=link.device, step=step)
             self._log.error("evidence rejected", device=link.device, step=error.step, reason=str(error))
         link.rejected_boot = boot
         self._end(link, Trust.REJECTED, str(error))
 
-    def _accept(self, link: DeviceLink, verdict: Verdict) -> None:
+    def _accept(self, link: DeviceLink, verdict: Verdict, appraised: Appraised) -> None:
         """Evidence was accepted; it speaks for the session that exists, or for the one that was offered."""
         offered, link.offered = link.offered, None
         fresh = offered is not None and verdict.session_pk == offered.session_public
@@ -303,10 +287,14 @@ class Admission:
         if fresh and offered is not None:
             link.installed = {release.component: release for release in offered.installed}
             link.hello, link.heard_ms, link.rumoured_ms = offered, now_ms, None
-        link.verdict, link.reason = verdict.steps, ""
+        link.verdict, link.reason = appraised, ""
         link.attested_mapping, link.attested_ms = verdict.result.mapping_version, now_ms
         link.trust = Trust.TRUSTED
-        self._log.info("evidence accepted", device=link.device, mapping_version=link.attested_mapping)
+        self._audit.note("evidence accepted", link.device, result=_digest(verdict.signed_result))
+        self._log.info(
+            "evidence accepted", device=link.device, mapping_version=link.attested_mapping,
+            steps="; ".join(verdict.steps),
+        )  # fmt: skip
         if fresh:
             self._open(link)
         self._on_trust(link)
@@ -320,7 +308,7 @@ class Admission:
         down_id, down_topic = control.control_channel(link.device, up=False)
         link.up = self.communication.open_receiver(
             SealedChannel(up_id, up_topic, AuthMode.AEAD, qos=CONTROL_QOS),
-            lambda payload: self._control_payload(link, payload),
+            lambda payloads: self._control_payloads(link, payloads),
             lambda event: log_channel_event(self._log, event, up_topic),
         )  # fmt: skip
         link.down = self.communication.open_sender(
@@ -345,6 +333,8 @@ class Admission:
                     self.send_grant(device, grant.sealed)
 
     def send_grant(self, device: str, sealed: bytes) -> None:
+        """Send a grant to the device it is sealed for; the audit log keeps its digest."""
+        self._audit.note("grant", device, digest=_digest(sealed))
         try:
             self._transport.send(str(DownTopic(device, Down.GRANT)), sealed, qos=1)
         except NotConnected:
@@ -358,6 +348,10 @@ class Admission:
                 self.communication.close(end.channel.channel_id)
         link.up = link.down = None
 
+    def _control_payloads(self, link: DeviceLink, payloads: Sequence[bytes]) -> None:
+        for payload in payloads:
+            self._control_payload(link, payload)
+
     def _control_payload(self, link: DeviceLink, payload: bytes) -> None:
         link.heard_ms, link.rumoured_ms = self._clock.monotonic_ms(), None
         try:
@@ -367,13 +361,31 @@ class Admission:
             return
         if isinstance(message, Heartbeat):
             link.skew_s = (message.time_us - self._clock.time_us()) / 1e6
+        elif isinstance(message, CertificateRequest):
+            self._certify(link.device, message.request)
+        elif isinstance(message, Unfit):
+            self._log.error("device unfit", device=link.device, reason=message.reason)
+            self._end(link, Trust.REJECTED, f"unfit: {message.reason}")
         else:
             self._on_message(link.device, message)
+
+    def _certify(self, device: str, request: bytes) -> None:
+        """A trusted device renews the certificate of its way to the broker."""
+        try:
+            certificate = self._site.certify(device, request, now_s=self._clock.time_us() // 1_000_000)
+        except AIFError as error:
+            self._log.warning("no certificate", device=device, code=error.code, reason=str(error))
+        else:
+            self.send(device, SiteCertificate(certificate))
 
     # --- time --------------------------------------------------------------------------------------
 
     def tick(self) -> None:
-        """Once a second: the registry, heartbeats, silence, re-attestation, fresh control keys."""
+        """Once a second: the audit log, the registry, heartbeats, silence, re-attestation, control keys."""
+        self._audit.tick()
+        if self._audit.failure and self._audit.failure != self._audit_failure:
+            self._log.error("the audit log cannot be written", reason=self._audit.failure)
+        self._audit_failure = self._audit.failure
         registered = {record.device for record in self._site.state.devices if not record.revoked}
         for link in self.links.values():
             if link.trust is not Trust.TRUSTED:
@@ -410,6 +422,11 @@ class Admission:
         if trust is Trust.LOST:
             self._log.warning("device lost", device=link.device, reason=why)
         self._on_trust(link)
+
+
+def _digest(document: bytes) -> str:
+    """A document's name in the audit log."""
+    return hashlib.sha256(document).hexdigest()
 
 
 def _frames(link: DeviceLink) -> int:

@@ -5,26 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from aif.errors import CreationFailed, EngineError, NotFound
-from aif.model.aim import AIMMetadata, Implementation, ParameterValue
+from aif.errors import CreationFailed, EngineError, NotAuthorised, NotFound
+from aif.model.aim import AIMMetadata, Implementation, ParameterValue, Requirements, TrustedService
 from aif.model.records import FixedArray, RecordType
 from aif.protocol.deployment import DeployedAIM
 from aif.runtime.library import AIMLibrary
 from aif.runtime.logbook import LogBook
-from aif.runtime.platform import Engine, Platform
-from aif.sdk import AIM, Model, Sensor
+from aif.runtime.models import OpenModel
+from aif.runtime.platform import Engine, Sensors
+from aif.sdk import AIM, Crypto, Model, Sensor, Storage
+from aif.trusted.engine_owner import EngineOwner
 
 
 class AIMContext:
     """What an AIM sees of the world (``sdk.Context``)."""
 
     def __init__(
-        self, owner: str, parameters: Mapping[str, ParameterValue], engine: Engine | None, platform: Platform,
-        sensors: frozenset[str], log: LogBook,
+        self, owner: str, parameters: Mapping[str, ParameterValue], engine: Engine | None, platform: Sensors,
+        requires: Requirements, log: LogBook, services: EngineOwner | None,
     ) -> None:  # fmt: skip
         self.parameters = parameters
         self._owner, self._engine, self._platform = owner, engine, platform
-        self._sensors, self._log = sensors, log
+        self._requires, self._log, self._services = requires, log, services
 
     @property
     def model(self) -> Model:
@@ -33,12 +35,32 @@ class AIMContext:
         return self._engine
 
     def sensor(self, kind: str) -> Sensor:
-        if kind not in self._sensors:
+        if kind not in self._requires.sensors:
             raise NotFound(
                 f"{self._owner} does not require a sensor {kind!r}",
                 hint="add it to requires.sensors in aim.yaml",
             )
         return self._platform.sensor(kind)
+
+    @property
+    def storage(self) -> Storage:
+        return self._service(TrustedService.STORAGE).storage
+
+    @property
+    def crypto(self) -> Crypto:
+        return self._service(TrustedService.CRYPTO).crypto
+
+    def _service(self, service: TrustedService) -> EngineOwner:
+        if service not in self._requires.services:
+            raise NotAuthorised(
+                f"{self._owner} does not declare that it uses the {service} service",
+                hint=f"add {service} to requires.services in aim.yaml",
+            )
+        if self._services is None:
+            raise NotFound(
+                f"there is no {service} service here", hint="a trial has none; run the AIM on a device"
+            )
+        return self._services
 
     def log(self, event: str, /, **facts: Any) -> None:
         self._log.info(event, **{**facts, "aim": self._owner})
@@ -74,17 +96,22 @@ def _tensor_shape(record: RecordType) -> tuple[int, ...]:
 class AIMFactory:
     """Makes AIM objects on one device; opens a fresh engine for every start."""
 
-    def __init__(
-        self, library: AIMLibrary, platform: Platform, log: LogBook, read_model: Callable[[str], bytes]
-    ) -> None:
+    def __init__(self, library: AIMLibrary, platform: Sensors, log: LogBook, open_model: OpenModel) -> None:
         self._library, self._platform, self._log = library, platform, log
-        self._read_model = read_model
+        self._open_model = open_model
         self._engines: dict[str, Engine] = {}
 
     def maker(
-        self, owner: str, deployed: DeployedAIM, contract: AIMMetadata, implementation: Implementation
+        self,
+        owner: str,
+        deployed: DeployedAIM,
+        contract: AIMMetadata,
+        implementation: Implementation,
+        services: EngineOwner | None = None,
     ) -> Callable[[], AIM]:
         """Check that the AIM can be made, and return what makes it.
+
+        ``services`` act in the AIM's name, as far as its contract declares them.
 
         The first engine is opened here, so that a model which does not fit is found before anything starts.
 
@@ -108,22 +135,18 @@ class AIMFactory:
                 self._open(owner, deployed, implementation)
             first = False
             aim = cls() if cls is not None else ModelAIM(contract)
-            sensors = frozenset(implementation.requires.sensors)
             aim.context = AIMContext(
-                owner, parameters, self._engines.get(owner), self._platform, sensors, self._log
-            )
+                owner, parameters, self._engines.get(owner), self._platform, implementation.requires,
+                self._log, services,
+            )  # fmt: skip
             return aim
 
         return make
 
     def _open(self, owner: str, deployed: DeployedAIM, implementation: Implementation) -> None:
         self.close(owner)
-        if deployed.model is None:
-            return
-        model = self._read_model(deployed.model.component)
-        self._engines[owner] = self._platform.open_engine(
-            owner, implementation, model, deployed.model.sha256, deployed.model.arena_bytes
-        )
+        if deployed.model is not None:
+            self._engines[owner] = self._open_model(owner, implementation, deployed.model)
 
     def close(self, owner: str) -> None:
         engine = self._engines.pop(owner, None)

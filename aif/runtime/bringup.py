@@ -15,12 +15,14 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from aif.errors import AIFError, StartFailed
+from aif.model.inventory import DeviceClass
 from aif.protocol import control
 from aif.protocol.control import InstalledRelease, Phase
-from aif.runtime.admission import Admission, Trust
+from aif.runtime.admission import Admission
 from aif.runtime.clock import Clock
 from aif.runtime.deployer import Deployer, DeviceFacts, Plan, ResolvedModel
-from aif.runtime.grants import GrantOffice
+from aif.runtime.links import Trust
+from aif.runtime.rekeying import Rekeying
 from aif.runtime.workflows import Changes, Patience, RunningWorkflow
 
 ModelResolver = Callable[[str, str], ResolvedModel]
@@ -31,7 +33,7 @@ class Means:
     """What it takes to bring up a workflow and to watch over it."""
 
     admission: Admission
-    grants: GrantOffice
+    rekeying: Rekeying
     deployer: Deployer
     changes: Changes
     clock: Clock
@@ -39,6 +41,8 @@ class Means:
     next_mapping_version: Callable[[], int]
     hw_class_of: Callable[[str], str]
     resolve_model: ModelResolver
+    open_channels: Callable[[Plan], None] = lambda _: None
+    """Gives the plan's devices their rights at the broker; may block."""
 
 
 class Absences:
@@ -73,6 +77,7 @@ class BringUp:
         Raises:
             StartFailed: a device did not come, did not follow in time, or reported why it cannot.
             StoreError: a model is not in the Store, or the Store cannot be asked.
+            TransportError: the broker's access rules cannot be changed.
         """
         running, means, patience = self._running, self._means, self._means.patience
         admission, until = means.admission, means.changes.until
@@ -84,6 +89,7 @@ class BringUp:
         self._on_waiting("")
         async with turn:
             plan = running.plan = await asyncio.to_thread(self._plan)
+            await asyncio.to_thread(means.open_channels, plan)
             await until(
                 lambda: running.phases(Phase.PREPARED, Phase.READY),
                 patience.prepare_s, lambda: self._behind("prepare its AIMs", Phase.PREPARED, Phase.READY),
@@ -98,7 +104,7 @@ class BringUp:
         await until(
             lambda: running.phases(Phase.READY),
             patience.trust_s, lambda: self._behind("take its channel keys", Phase.READY),
-            act=lambda: send_keys(plan, admission, means.grants), repeat_s=patience.repeat_s,
+            act=lambda: self._send_keys(plan), repeat_s=patience.repeat_s,
             check=self._check_boots,
         )  # fmt: skip
 
@@ -114,7 +120,8 @@ class BringUp:
 
     def _facts(self, device: str) -> DeviceFacts:
         installed = tuple(self._means.admission.link(device).installed.values())
-        return DeviceFacts(self._means.hw_class_of(device), installed)
+        in_place = self._running.inventory.device(device).device_class is DeviceClass.MCU
+        return DeviceFacts(self._means.hw_class_of(device), installed, in_place)
 
     def _send_documents(self, plan: Plan) -> None:
         running = self._running
@@ -127,17 +134,24 @@ class BringUp:
                 running.status.pop(device, None)
                 running.dropped.discard(device)
             if running.phase(device) is None:
-                self._means.admission.send(device, control.Deploy(document))
+                running.sessions[device] = hello.session_public
+                keys = self._means.deployer.content_keys(plan, device, hello.session_public)
+                self._means.admission.send(device, control.Deploy(document, keys))
 
     def _note_installed(self, plan: Plan) -> None:
         for model in plan.models:
             self._means.admission.link(model.device).installed[model.component] = InstalledRelease(
-                model.component, model.counter, model.sha256, model.slot
+                model.component, model.counter, model.sha256, model.slot, model.ticket_digest
             )
 
     def _attest(self, plan: Plan) -> None:
         for device in self._unattested(plan):
             self._means.admission.challenge(device, mapping_version=plan.mapping_version)
+
+    def _send_keys(self, plan: Plan) -> None:
+        """New keys, unless some are on their way; a device that was away for a moment gets the next ones."""
+        if not self._means.rekeying.pending(plan.aiw_id):
+            self._means.rekeying.renew(plan)
 
     def _unattested(self, plan: Plan) -> list[str]:
         link = self._means.admission.link
@@ -183,34 +197,8 @@ class BringUp:
         return StartFailed(f"{', '.join(late)} did not {what} in time", hint="see `aif logs`")
 
 
-def send_keys(
-    plan: Plan, admission: Admission, grants: GrantOffice, *, without: Collection[str] = ()
-) -> None:
-    """A new epoch for every channel of a workflow whose source is there; receivers get their keys first.
-
-    Args:
-        plan: the workflow's channels.
-        admission: knows who is trusted, and sends.
-        grants: issues.
-        without: devices that have no part in the workflow any more.
-    """
-    for channel_id, channel in plan.channels.items():
-        if channel.source_device in without or not admission.trusted(channel.source_device):
-            continue
-        receivers = [end for end in plan.receivers[channel_id] if end.device not in without]
-        issued = grants.issue(
-            channel_id,
-            channel.auth,
-            plan.senders[channel_id],
-            receivers,
-            mapping_version=plan.mapping_version,
-        )
-        for grant in sorted(issued, key=lambda grant: grant.device == channel.source_device):
-            admission.send_grant(grant.device, grant.sealed)
-
-
-def check_devices(running: RunningWorkflow, admission: Admission) -> None:
-    """Raise what a device reported as its failure, or that one has lost its trust.
+def check_devices(running: RunningWorkflow, admission: Admission, *, rejected_too: bool = True) -> None:
+    """Raise what a device reported as its failure, or (``rejected_too``) that one has lost its trust.
 
     Raises:
         StartFailed: with the device's name and its own words.
@@ -220,9 +208,10 @@ def check_devices(running: RunningWorkflow, admission: Admission) -> None:
         if running.phase(device) is Phase.FAILED and status is not None and status.failure is not None:
             failure = status.failure
             raise StartFailed(f"{device}: {failure.code}: {failure.message}", hint=failure.hint)
-        if link.trust is Trust.REJECTED:
+        if rejected_too and link.trust is Trust.REJECTED:
             raise StartFailed(
-                f"{device} is not trusted: {link.reason}", hint="see `aif status --json` for its appraisal"
+                f"{device} is not trusted: {link.reason}",
+                hint=f"see `aif trust show {device}` for its appraisal",
             )
 
 

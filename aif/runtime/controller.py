@@ -18,7 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from aif.errors import AIFError, LifecycleError, NotFound, StopFailed
+from aif.errors import AIFError, LifecycleError, NotFound, StartFailed, StopFailed
 from aif.model.aiw import Workflow
 from aif.model.codec import compile_record
 from aif.model.inventory import Inventory
@@ -34,22 +34,33 @@ from aif.protocol.control import (
     WorkflowStatus,
 )
 from aif.protocol.lifecycle import FINAL_WORKFLOW_STATES, Signal, WorkflowState
-from aif.runtime.admission import Admission, DeviceLink
+from aif.runtime.admission import Admission
+from aif.runtime.audit_log import AuditLog
 from aif.runtime.bringup import BringUp, Means, ModelResolver
 from aif.runtime.clock import Clock
-from aif.runtime.deployer import Deployer
+from aif.runtime.deployer import Deployer, Plan
+from aif.runtime.devices import Site
 from aif.runtime.grants import GrantOffice
 from aif.runtime.library import AIMLibrary
+from aif.runtime.links import DeviceLink
 from aif.runtime.logbook import LogBook
 from aif.runtime.plain import plain_record
+from aif.runtime.rekeying import Rekeying
+from aif.runtime.revocation import Revocation, Withdraw
+from aif.runtime.site_broker import SiteBroker
 from aif.runtime.supervisor import Supervisor
 from aif.runtime.workflows import Changes, EventFeed, Patience, RunningWorkflow
+from aif.transport.mosquitto_config import ChannelAccess
 
 LOG_LINES_KEPT = 1_000
 ENDED_KEPT = 100
 """Workflows that have ended stay visible up to this number."""
 
 STOP_REPEAT_S = 0.5
+VERIFY_S = 15.0
+"""For a device to answer a challenge that a person asked for."""
+
+REKEYING_TICK_S = 0.25
 
 Planner = Callable[[Workflow, Inventory], Placement]
 
@@ -70,16 +81,25 @@ class Controller:
         clock: Clock,
         log: LogBook,
         patience: Patience | None = None,
+        site: Site,
+        withdraw: Withdraw,
+        audit: AuditLog,
+        broker: SiteBroker | None = None,
     ) -> None:
-        self.admission, self._grants, self._deployer = admission, grants, deployer
+        self._broker = broker
+        self.admission, self._deployer = admission, deployer
         self._next_mapping_version, self._hw_class_of = next_mapping_version, hw_class_of
-        self._planner, self._resolve_model = planner, resolve_model
+        self._planner, self._resolve_model, self._audit = planner, resolve_model, audit
         self._clock, self._log = clock, log
         self.patience = patience or Patience()
         self.workflows: dict[str, RunningWorkflow] = {}
         self.events = EventFeed()
         self.recent_logs: deque[dict[str, Any]] = deque(maxlen=LOG_LINES_KEPT)
         self._changes = Changes(clock)
+        self.rekeying = Rekeying(admission, grants, clock=clock, log=log, changed=self._changes.notify)
+        self.revocation = Revocation(
+            site, withdraw, admission, self.rekeying, self._changes, clock, self.workflows.values
+        )
         self._turn = asyncio.Lock()
         self._number = 0
         self._leftovers: set[tuple[str, str]] = set()
@@ -87,12 +107,17 @@ class Controller:
     async def run(self) -> None:
         """Watch until cancelled; then stop all workflows."""
         try:
-            while True:
-                self.admission.tick()
-                await self._clock.sleep(1.0)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._every(1.0, self.admission.tick))
+                tasks.create_task(self._every(REKEYING_TICK_S, self.rekeying.tick))
         finally:
             await asyncio.gather(*(self.stop(aiw_id) for aiw_id in self.workflows))
             self.admission.stop()
+
+    async def _every(self, seconds: float, act: Callable[[], None]) -> None:
+        while True:
+            act()
+            await self._clock.sleep(seconds)
 
     # --- User Agent's calls ------------------------------------------------------------------------
 
@@ -108,6 +133,7 @@ class Controller:
         running = RunningWorkflow(aiw_id, workflow, placement, inventory, library)
         self._forget_oldest()
         self.workflows[aiw_id] = running
+        self._audit.note("deployed", aiw_id, devices=", ".join(running.devices))
         self._log.info("workflow planned", aiw=aiw_id, devices=", ".join(running.devices))
         running.task = asyncio.create_task(self._drive(running), name=f"workflow {aiw_id}")
         return running
@@ -169,6 +195,27 @@ class Controller:
             self.admission.send(device, control.SignalAIMs(aiw_id, aim, signal))
         self._changes.notify()
 
+    async def verify(self, device: str) -> None:
+        """Attest a device now; its trust is decided by the answer.
+
+        Raises:
+            NotFound: it has no session.
+            StartFailed: it does not answer.
+        """
+        link = self.admission.links.get(device)
+        if link is None or link.hello is None:
+            raise NotFound(
+                f"{device} has no session with this Controller" + (f": {link.reason}" if link else ""),
+                hint=f"is it running? see `aif trust show {device}`",
+            )
+        before = link.verdict
+        await self._changes.until(
+            lambda: link.verdict is not before,
+            VERIFY_S, lambda: StartFailed(f"{device} does not answer a challenge", hint="see `aif logs`"),
+            act=lambda: self.admission.challenge(device, mapping_version=link.attested_mapping),
+            repeat_s=self.patience.repeat_s,
+        )  # fmt: skip
+
     # --- driving one workflow ----------------------------------------------------------------------
 
     async def _drive(self, running: RunningWorkflow) -> None:
@@ -190,8 +237,8 @@ class Controller:
 
     async def _bring_up_and_watch(self, running: RunningWorkflow) -> tuple[WorkflowState, str]:
         means = Means(
-            self.admission, self._grants, self._deployer, self._changes, self._clock, self.patience,
-            self._next_mapping_version, self._hw_class_of, self._resolve_model,
+            self.admission, self.rekeying, self._deployer, self._changes, self._clock, self.patience,
+            self._next_mapping_version, self._hw_class_of, self._resolve_model, self._open_channels,
         )  # fmt: skip
 
         def waiting(note: str) -> None:
@@ -226,6 +273,22 @@ class Controller:
             )  # fmt: skip
         except StopFailed as error:  # told again when they report that they still hold it
             self._log.warning("workflow may still be on devices", reason=str(error))
+        if running.plan is not None:
+            self.rekeying.forget(running.plan)
+        if self._broker is not None:
+            try:
+                await asyncio.to_thread(self._broker.undeployed, running.aiw_id)
+            except AIFError as error:
+                self._log.error("channels are still open at the broker", code=error.code, reason=str(error))
+
+    def _open_channels(self, plan: Plan) -> None:
+        """The devices of a plan, and no others, may use its channels."""
+        if self._broker is not None:
+            channels = plan.channels.values()
+            self._broker.deployed(
+                plan.aiw_id,
+                [ChannelAccess(c.topic, c.source_device, c.destination_devices) for c in channels],
+            )
 
     def _move(self, running: RunningWorkflow, state: WorkflowState, note: str = "") -> None:
         running.state, running.note = state, note
@@ -239,6 +302,9 @@ class Controller:
         """Take up one control message of a trusted device."""
         if isinstance(message, LogLine):
             self.take_log(device, message)
+            return
+        if isinstance(message, control.Keyed):
+            self.rekeying.confirmed(device, message.channel_id, message.epoch)
             return
         running = self.workflows.get(getattr(message, "aiw_id", ""))
         if running is None or device not in running.devices or running.state in FINAL_WORKFLOW_STATES:

@@ -3,6 +3,10 @@
 A pure translation plus signatures: no I/O. Channels whose ends share a device stay local; the others get an
 id, a topic and a mode. One consumer means AEAD; several mean signed frames, or, where the author asks for
 AEAD, one channel per consumer.
+
+Models are encrypted once per release. A device gets a ticket for the ciphertext, and the content key apart
+from it, wrapped for its current boot. What a content key may be used for follows from the device: a
+microcontroller executes from its slot in place, every other device runs the model in its Security Engine.
 """
 
 from __future__ import annotations
@@ -11,13 +15,15 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from aif.errors import StartFailed
+from aif.errors import PlainModelRefused, StartFailed
 from aif.model.aim import ParameterValue
 from aif.model.aiw import Workflow
 from aif.model.placement import Placement
 from aif.model.ports import AuthMode, ChannelSpec, LocalPolicy, PortRef
 from aif.protocol import deployment
-from aif.protocol.control import InstalledRelease
+from aif.protocol.chunks import SealedRelease
+from aif.protocol.content_keys import KeyUse, check_commitment, wrap_content_key
+from aif.protocol.control import InstalledRelease, ModelKey
 from aif.protocol.deployment import (
     BoundaryPort,
     DeployedAIM,
@@ -28,9 +34,11 @@ from aif.protocol.deployment import (
 )  # fmt: skip
 from aif.protocol.frame import channel_id
 from aif.protocol.identifiers import id16
-from aif.protocol.ticket import FirmwareRange, ModelAEAD, Slot, Ticket, issue_ticket
+from aif.protocol.limits import DEFAULT_CHUNK_BYTES, KEY_BYTES
+from aif.protocol.ticket import FirmwareRange, ModelAEAD, Slot, Ticket, issue_ticket, ticket_digest
 from aif.protocol.topics import DataTopic
 from aif.runtime.grants import End
+from aif.trusted.content_keys import SiteVault
 from aif.trusted.model_service import FIRMWARE_ABI, FIRMWARE_VERSION
 
 TICKET_VALIDITY_S = 3600
@@ -38,7 +46,15 @@ TICKET_VALIDITY_S = 3600
 
 @dataclass(frozen=True, slots=True)
 class ResolvedModel:
-    """A model release in the Store, as its publisher signed it."""
+    """A model release in the Store, as its publisher signed it.
+
+    Attributes:
+        sha256: of the plaintext; ``bytes_`` is its length.
+        stored_sha256: of what the Store keeps; ``stored_bytes`` is its length.
+        sealed: what its chunks are bound to; None for a plain release.
+        key_commitment: what it says about its content key.
+        hw_classes: what it was built for; empty for any.
+    """
 
     component: str
     path: str
@@ -46,6 +62,11 @@ class ResolvedModel:
     sha256: bytes
     bytes_: int
     arena_bytes: int
+    stored_sha256: bytes
+    stored_bytes: int
+    sealed: SealedRelease | None
+    key_commitment: bytes = b""
+    hw_classes: frozenset[str] = frozenset()
     parameters: Mapping[str, float] = field(default_factory=dict)
     """What the AIM around the model must know, such as a threshold found in training."""
 
@@ -56,20 +77,25 @@ class DeviceFacts:
 
     hw_class: str
     installed: tuple[InstalledRelease, ...]
+    in_place: bool = False
+    """Whether it executes models from its slots, which then hold plaintext."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlacedModel:
-    """A release and where it goes, for reports."""
+    """A release and where it goes. ``key_use`` is None for a plain one."""
 
     device: str
     aim: str
     component: str
+    path: str
     counter: int
     sha256: bytes
     bytes_: int
     arena_bytes: int
     slot: str
+    ticket_digest: bytes
+    key_use: KeyUse | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +121,10 @@ class Deployer:
         sign_ticket: Callable[[bytes], bytes],
         random: Callable[[int], bytes],
         store_url: str,
+        vault: SiteVault,
     ) -> None:
         self._sign_deployment, self._sign_ticket = sign_deployment, sign_ticket
-        self._random, self._store_url = random, store_url
+        self._random, self._store_url, self._vault = random, store_url, vault
 
     def plan(
         self,
@@ -120,13 +147,13 @@ class Deployer:
         # boundary Ports that are bound to a device are placed too, but nothing runs for them
         device_of = {a.aim: a.device for a in placement.assignments if a.aim in aims_of_workflow}
         remote = remote_channels(aiw_id, workflow, device_of)
+        plain_models = self._vault.plain_models
         documents: dict[str, bytes] = {}
         models: list[PlacedModel] = []
         for device in sorted(set(device_of.values())):
+            issue = _Tickets(self, device, device_facts(device), now_us, plain_models=plain_models)
             aims = tuple(
-                self._aim(
-                    workflow, leaf_id, placement, device, now_us, package_digest, resolve_model, device_facts
-                )
+                self._aim(workflow, leaf_id, placement, package_digest, resolve_model, issue)
                 for leaf_id in (leaf.id for leaf in workflow.aims)
                 if device_of[leaf_id] == device
             )
@@ -134,23 +161,10 @@ class Deployer:
                 deployment.VERSION, device, aiw_id, workflow.name, workflow.metadata.version, mapping_version,
                 now_us, self._store_url, aims, local_channels(workflow, device_of, device),
                 tuple(c for c in remote if device in (c.source_device, *c.destination_devices)),
-                _boundary(workflow, device_of, device),
+                _boundary(workflow, device_of, device), plain_models,
             )  # fmt: skip
             documents[device] = deployment.sign(document, self._sign_deployment)
-            models += [
-                PlacedModel(
-                    device,
-                    a.id,
-                    m.component,
-                    m.counter,
-                    m.sha256,
-                    m.bytes_,
-                    m.arena_bytes,
-                    _slot(m.component, (m.sha256, m.counter), device_facts(device)),
-                )
-                for a in aims
-                if (m := a.model) is not None
-            ]
+            models += issue.placed
         return Plan(
             aiw_id, mapping_version, documents, {c.channel_id: c for c in remote},
             {c.channel_id: [End(c.source_device, f"{aiw_id}/{PortRef.parse(c.source).aim}")] for c in remote},
@@ -164,16 +178,36 @@ class Deployer:
             tuple(models),
         )  # fmt: skip
 
+    def content_keys(self, plan: Plan, device: str, session_pk: bytes) -> tuple[ModelKey, ...]:
+        """Keys of the models that a plan puts on a device, for one boot of it.
+
+        Args:
+            plan: made by ``plan``.
+            device: its name.
+            session_pk: of the boot whose Evidence was accepted.
+
+        Raises:
+            NotFound: a key is not in the site's vault any more.
+        """
+        return tuple(
+            ModelKey(
+                component,
+                wrap_content_key(
+                    self._vault.key(model.path), session_pk, self._random(KEY_BYTES), model.ticket_digest, use
+                ),
+            )
+            for component, model in {m.component: m for m in plan.models if m.device == device}.items()
+            if (use := model.key_use) is not None
+        )
+
     def _aim(
         self,
         workflow: Workflow,
         leaf_id: str,
         placement: Placement,
-        device: str,
-        now_us: int,
         package_digest: Callable[[str], bytes],
         resolve_model: Callable[[str, str], ResolvedModel],
-        device_facts: Callable[[str], DeviceFacts],
+        issue: _Tickets,
     ) -> DeployedAIM:
         leaf = workflow.aim(leaf_id)
         chosen = placement.assignment(leaf_id).implementation
@@ -194,31 +228,87 @@ class Deployer:
                     "than the Store's newest"
                 )
             parameters = {name: value for name, value in resolved.parameters.items() if name in declared}
-            release = self._release(
-                resolved, implementation.arena_bytes, device, device_facts(device), now_us
-            )
+            release = issue.release(leaf_id, resolved, implementation.arena_bytes)
         return DeployedAIM(
             leaf_id, leaf.metadata.reference, package_digest(leaf.metadata.reference), chosen,
             {**parameters, **leaf.parameters}, release,
         )  # fmt: skip
 
-    def _release(
+    def check_release(self, model: ResolvedModel, device: str, hw_class: str, *, plain_models: bool) -> None:
+        """See that a device may have a release, before any document names it.
+
+        Raises:
+            PlainModelRefused: it is not encrypted, and this site has not allowed that.
+            NotFound, DecryptionFailed: the site has no key for it, or another one.
+            StartFailed: it was built for other hardware.
+        """
+        if model.hw_classes and hw_class not in model.hw_classes:
+            raise StartFailed(
+                f"{model.path} is built for {', '.join(sorted(model.hw_classes))}, {device} is {hw_class}",
+                hint="publish the model for that hardware class too, or place its AIM elsewhere",
+            )
+        if model.sealed is not None:
+            check_commitment(self._vault.key(model.path), model.sealed.release_id, model.key_commitment)
+        elif not plain_models:
+            raise PlainModelRefused(
+                f"{model.path} is not encrypted, and this site takes only encrypted models",
+                hint="publish it with `aif store publish`, which encrypts; or allow plain models with "
+                "`aif site policy --plain-models allow`",
+            )
+
+    def ticket(
         self, model: ResolvedModel, arena_bytes: int, device: str, facts: DeviceFacts, now_us: int
-    ) -> ModelRelease:
-        present = next((i for i in facts.installed if i.component == model.component), None)
+    ) -> bytes:
+        """A signed ticket for one device, into the slot that it does not use."""
+        sealed = model.sealed
+        return issue_ticket(
+            Ticket(
+                id16("device", device), self._random(16), model.counter, model.component,
+                _slot(model.component, (model.sha256, model.counter), facts),
+                model.sha256, model.bytes_, model.stored_sha256, model.stored_bytes, max(arena_bytes, 1),
+                FirmwareRange(FIRMWARE_VERSION, FIRMWARE_VERSION, FIRMWARE_ABI),
+                now_us // 1_000_000 + TICKET_VALIDITY_S, id16("hwclass", facts.hw_class),
+                ModelAEAD.NONE if sealed is None else sealed.aead,
+                DEFAULT_CHUNK_BYTES if sealed is None else sealed.chunk_bytes,
+            ),
+            self._sign_ticket,
+        )  # fmt: skip
+
+
+class _Tickets:
+    """Releases and tickets of one device in one plan; AIMs that share a model share its ticket."""
+
+    def __init__(
+        self, deployer: Deployer, device: str, facts: DeviceFacts, now_us: int, *, plain_models: bool
+    ) -> None:
+        self._deployer, self._device, self._facts, self._now_us = deployer, device, facts, now_us
+        self._plain_models = plain_models
+        self._tickets: dict[str, bytes] = {}
+        self.placed: list[PlacedModel] = []
+
+    def release(self, aim: str, model: ResolvedModel, arena_bytes: int) -> ModelRelease:
+        """What the document says about the model of one AIM."""
+        facts = self._facts
+        self._deployer.check_release(model, self._device, facts.hw_class, plain_models=self._plain_models)
         arena = arena_bytes or model.arena_bytes
+        present = next((i for i in facts.installed if i.component == model.component), None)
         ticket = b""
-        if present is None or (present.sha256, present.counter) != (model.sha256, model.counter):
-            slot = _slot(model.component, (model.sha256, model.counter), facts)
-            ticket = issue_ticket(
-                Ticket(
-                    id16("device", device), self._random(16), model.counter, model.component, slot,
-                    model.sha256, model.bytes_, model.sha256, model.bytes_, max(arena, 1),
-                    FirmwareRange(FIRMWARE_VERSION, FIRMWARE_VERSION, FIRMWARE_ABI),
-                    now_us // 1_000_000 + TICKET_VALIDITY_S, id16("hwclass", facts.hw_class), ModelAEAD.NONE,
-                ),
-                self._sign_ticket,
-            )  # fmt: skip
+        if present is not None and (present.sha256, present.counter) == (model.sha256, model.counter):
+            digest = present.ticket_digest
+        else:
+            if model.component not in self._tickets:
+                issued = self._deployer.ticket(model, arena, self._device, facts, self._now_us)
+                self._tickets[model.component] = issued
+            ticket = self._tickets[model.component]
+            digest = ticket_digest(ticket)
+        use = KeyUse.IN_PLACE if facts.in_place else KeyUse.RUN
+        self.placed.append(
+            PlacedModel(
+                self._device, aim, model.component, model.path, model.counter, model.sha256, model.bytes_,
+                arena, _slot(model.component, (model.sha256, model.counter), facts), digest,
+                None if model.sealed is None else use,
+            )
+        )  # fmt: skip
         return ModelRelease(
             model.component, model.path, model.counter, model.sha256, model.bytes_, arena, ticket
         )

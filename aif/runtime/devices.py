@@ -7,29 +7,74 @@ every change replaces it as a whole.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
-from nacl.public import PrivateKey
 from nacl.signing import SigningKey
 
-from aif.errors import AIFError, EnrolmentRefused, NotFound
-from aif.protocol.enrolment import (
-    Anchors,
-    EnrolmentResponse,
-    EnrolmentSecret,
-    SecretState,
-    build_response,
-    check_new_device,
-    open_request,
-    pairing_code,
-    read_pairing_code,
-)
+from aif.errors import AIFError, EnrolmentRefused, NotAuthorised, NotFound, RemoteProtocolError
+from aif.protocol import documents
+from aif.protocol.cose import check_ed25519_key
+from aif.protocol.enrolment import Anchors, EnrolmentResponse, build_response, check_new_device, open_request
 from aif.protocol.identifiers import check_device_name, id16
+from aif.protocol.limits import KEY_BYTES
+from aif.protocol.pairing import EnrolmentSecret, SecretState, pairing_code, read_pairing_code
+from aif.trusted.authority import CertificateAuthority
+from aif.trusted.certificates import Subject
+from aif.trusted.security_engine import DeviceKeys
 from aif.trusted.state import DeviceRecord, DeviceState, SiteState, StateFile
 
 SECRET_BYTES = 16
 """128-bit enrolment secrets; the pairing code is their printable form."""
+
+
+MAX_MANIFEST_BYTES = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a site must know of a device before it enrols: nothing in it is secret."""
+
+    device: str
+    hw_class: str
+    identity_pk: bytes
+    exchange_pk: bytes
+
+
+def read_manifest(data: bytes) -> Manifest:
+    """A manifest as another site wrote it.
+
+    Raises:
+        RemoteProtocolError: it is none.
+    """
+    manifest = documents.decode(Manifest, data, max_bytes=MAX_MANIFEST_BYTES)
+    if (len(manifest.identity_pk), len(manifest.exchange_pk)) != (KEY_BYTES, KEY_BYTES):
+        raise RemoteProtocolError("the manifest holds keys of the wrong length")
+    check_ed25519_key(manifest.identity_pk)
+    return manifest
+
+
+def reset_device(
+    device_state: StateFile[DeviceState], random: Callable[[int], bytes], *, site_pk: bytes | None = None
+) -> str:
+    """Factory reset on the device's side: its identity stays, everything that a site gave it goes.
+
+    Args:
+        device_state: of the device.
+        random: source of the new enrolment secret.
+        site_pk: the enrolment key of another site, to which it is handed.
+
+    Returns:
+        Its new pairing code.
+    """
+    secret = random(SECRET_BYTES)
+    if site_pk is not None:
+        check_ed25519_key(site_pk)
+    state = device_state.update(
+        lambda old: DeviceState(old.device, old.hw_class, site_pk or old.controller_pk, secret)
+    )
+    return pairing_code(secret, id16("device", state.device))
 
 
 class Site:
@@ -37,6 +82,7 @@ class Site:
 
     def __init__(self, folder: Path, random: Callable[[int], bytes]) -> None:
         self._file = StateFile(folder / "site.cbor", SiteState)
+        self._authority = folder / "authority"
         self._random = random
 
     @classmethod
@@ -72,8 +118,18 @@ class Site:
 
     # --- provisioning ------------------------------------------------------------------------------
 
-    def provision(self, name: str, hw_class: str, device_state: StateFile[DeviceState], *, now_s: int) -> str:
+    def provision(
+        self,
+        name: str,
+        hw_class: str,
+        device_state: StateFile[DeviceState],
+        make_keys: Callable[[], DeviceKeys],
+        *,
+        now_s: int,
+    ) -> str:
         """Make a device's identity, register it, and open its enrolment window.
+
+        ``make_keys`` lets the device's Security Engine make them; only their public halves come out of it.
 
         Returns:
             The pairing code, for the label on the device.
@@ -87,16 +143,17 @@ class Site:
                 f"device {name} is registered already",
                 hint=f"choose another name, or remove it first with `aif device remove {name}`",
             )
-        identity, exchange = SigningKey(self._random(32)), PrivateKey(self._random(32))
+        keys = make_keys()
+        self._refuse_known(name, keys.identity_pk)
         secret = self._random(SECRET_BYTES)
         enrolment_pk = bytes(SigningKey(self.state.enrolment_seed).verify_key)
-        device_state.save(DeviceState(name, hw_class, bytes(identity), bytes(exchange), enrolment_pk, secret))
+        device_state.save(DeviceState(name, hw_class, enrolment_pk, secret))
         self._put(
             DeviceRecord(
                 name,
                 hw_class,
-                bytes(identity.verify_key),
-                bytes(exchange.public_key),
+                keys.identity_pk,
+                keys.exchange_pk,
                 secret,
                 SecretState.CREATED,
             )
@@ -105,18 +162,122 @@ class Site:
         self.open_window(name, code, now_s=now_s)
         return code
 
+    def register(self, manifest: Manifest) -> None:
+        """Take a device over from another site; it may enrol once it was reset and its code is typed here.
+
+        Raises:
+            EnrolmentRefused: name or key are registered, or the key belongs to a device that was lost.
+        """
+        check_device_name(manifest.device)
+        self._refuse_known(manifest.device, manifest.identity_pk)
+        self._put(
+            DeviceRecord(
+                manifest.device, manifest.hw_class, manifest.identity_pk, manifest.exchange_pk,
+                None, SecretState.USED,
+            )
+        )  # fmt: skip
+
+    def _refuse_known(self, name: str, identity_pk: bytes) -> None:
+        state = self.state
+        if state.device(name) is not None or identity_pk in {r.identity_pk for r in state.devices}:
+            raise EnrolmentRefused(
+                f"device {name} or its key is registered already",
+                hint=f"remove it first with `aif device remove {name}`",
+            )
+        if identity_pk in state.denied:
+            raise EnrolmentRefused(
+                f"the key of {name} belongs to a device that was lost", hint="give it a new identity"
+            )
+
     def open_window(self, name: str, code: str, *, now_s: int) -> None:
-        """Let a device enrol for the next 15 minutes; the code proves that the operator holds the device."""
+        """Let a device enrol for the next 15 minutes; the code proves that the operator holds the device.
+
+        A device whose secret is gone has a new one after it was reset; then the typed code is that secret.
+
+        Raises:
+            EnrolmentRefused: mistyped, another device's code, or the device is revoked or enrolled.
+        """
         record = self.device(name)
-        if read_pairing_code(code, id16("device", name)) != record.secret:
+        if record.revoked:
+            raise EnrolmentRefused(
+                f"{name} is revoked: {record.reason}", hint=f"`aif device re-enrol {name}` takes it back"
+            )
+        if record.enrolled_s is not None:
+            raise EnrolmentRefused(
+                f"{name} is enrolled already", hint=f"use `aif device re-enrol {name}` to let it in anew"
+            )
+        typed = read_pairing_code(code, id16("device", name))
+        secret = secret_of(record).at(now_s)
+        if secret.secret is None:
+            secret = EnrolmentSecret(secret.device_id, typed)
+        elif typed != secret.secret:
             raise EnrolmentRefused(f"this is not the pairing code of {name}")
-        self._put(_with_secret(record, _secret(record).open_window(now_s)))
+        if secret.state is SecretState.OPEN:
+            raise EnrolmentRefused(
+                f"the window of {name} is open already, for {secret.closes_s - now_s} s more",
+                hint="start its host",
+            )
+        self._put(_with_secret(record, secret.open_window(now_s)))
 
     def forget(self, name: str) -> None:
-        """Remove a device from the registry; unknown names are ignored."""
-        self._file.update(
-            lambda state: replace(state, devices=tuple(r for r in state.devices if r.device != name))
-        )
+        """Remove a device from the registry; unknown names are ignored, and a lost one stays denied."""
+
+        def change(state: SiteState) -> SiteState:
+            lost = tuple(r.identity_pk for r in state.devices if r.device == name and r.lost)
+            others = tuple(r for r in state.devices if r.device != name)
+            return replace(state, devices=others, denied=(*state.denied, *lost))
+
+        self._file.update(change)
+
+    # --- leaving -----------------------------------------------------------------------------------
+
+    def revoke(self, name: str, reason: str, *, now_s: int, lost: bool = False) -> DeviceRecord:
+        """Deny a device everything: hello, evidence, enrolment, tickets. Its pairing code is void.
+
+        Raises:
+            NotFound: no such device.
+        """
+        record = self.device(name)
+        burned = record.secret_state if record.secret is None else SecretState.BURNED
+        gone = replace(
+            record, revoked=True, revoked_s=now_s, reason=reason, lost=lost or record.lost, secret=None,
+            secret_state=burned,
+        )  # fmt: skip
+        self._put(gone)
+        return gone
+
+    def re_enrol(self, name: str) -> None:
+        """Let a device come back with its old identity: revocation and enrolment are void.
+
+        It may enrol once it was reset and its new code is typed here (``open_window``).
+
+        Raises:
+            EnrolmentRefused: it was lost; whoever had it may have its identity.
+        """
+        record = self.device(name)
+        if record.lost:
+            raise EnrolmentRefused(
+                f"{name} was lost: whoever had it may have its identity",
+                hint=f"`aif device remove {name}`, then `aif device add {name}` gives it a new one",
+            )
+        self._put(
+            replace(
+                record, revoked=False, revoked_s=None, reason="", enrolled_s=None, secret=None,
+                secret_state=SecretState.USED,
+            )
+        )  # fmt: skip
+
+    def manifest(self, name: str) -> Manifest:
+        """What another site must know of a device to take it over."""
+        record = self.device(name)
+        if record.lost:
+            raise EnrolmentRefused(f"{name} was lost", hint="it cannot be handed to anybody")
+        return Manifest(name, record.hw_class, record.identity_pk, record.exchange_pk)
+
+    @property
+    def enrolment_pk(self) -> bytes:
+        """The key by which a device knows this site when it enrols."""
+        return _public(self.state.enrolment_seed)
 
     # --- enrolment ---------------------------------------------------------------------------------
 
@@ -128,7 +289,7 @@ class Site:
         """
         record = self.device(name)
         device_id = id16("device", name)
-        secret = _secret(record).at(now_s)
+        secret = secret_of(record).at(now_s)
         value = secret.usable(now_s)
         try:
             opened = open_request(request, value, device_id=device_id)
@@ -143,13 +304,31 @@ class Site:
             raise
         state = self.state
         anchors = Anchors(
-            store_root, *(_public(s) for s in (state.grant_seed, state.ticket_seed, state.deployment_seed))
+            store_root,
+            grant_pk=_public(state.grant_seed),
+            ticket_pk=_public(state.ticket_seed),
+            deployment_pk=_public(state.deployment_seed),
+            result_pk=_public(state.result_seed),
         )
-        response = EnrolmentResponse(device_id, anchors, self._random(32), opened.nonce, now_s)
+        certificate = self.certify(name, opened.csr, now_s=now_s) if opened.csr is not None else None
+        response = EnrolmentResponse(device_id, anchors, self._random(32), opened.nonce, now_s, certificate)
         key = SigningKey(state.enrolment_seed)
         answer = build_response(response, request, value, lambda m: key.sign(m).signature)
         self._put(replace(_with_secret(record, secret.enrolled()), enrolled_s=now_s))
         return answer
+
+    def certify(self, name: str, request: bytes, *, now_s: int) -> bytes:
+        """A certificate (DER) for a device's way to the broker, from its signing request.
+
+        Raises:
+            RemoteProtocolError: the request is malformed, or the device holds too many.
+            NotAuthorised: the device is revoked.
+        """
+        if self.device(name).revoked:
+            raise NotAuthorised(f"{name} is revoked")
+        now = datetime.fromtimestamp(now_s, UTC)
+        authority = CertificateAuthority.open_or_create(self._authority, self._random, now=now)
+        return authority.certify(request, Subject.device(name), now=now)
 
     def note_generation(self, name: str, generation: int) -> None:
         record = self.device(name)
@@ -167,7 +346,8 @@ def _public(seed: bytes) -> bytes:
     return bytes(SigningKey(seed).verify_key)
 
 
-def _secret(record: DeviceRecord) -> EnrolmentSecret:
+def secret_of(record: DeviceRecord) -> EnrolmentSecret:
+    """Where the enrolment secret of a device is in its life."""
     return EnrolmentSecret(
         id16("device", record.device),
         record.secret,

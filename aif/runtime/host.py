@@ -27,16 +27,20 @@ from aif.protocol.lifecycle import Signal, State
 from aif.protocol.numbers import HOST_LIMITS, MCU_LIMITS
 from aif.runtime.aims import AIMFactory
 from aif.runtime.clock import Clock
+from aif.runtime.engine_watch import EngineWatch
 from aif.runtime.hosted import HostedWorkflow
 from aif.runtime.instance import AIMInstance
 from aif.runtime.library import AIMLibrary
 from aif.runtime.logbook import LogBook
+from aif.runtime.models import DeviceModels
 from aif.runtime.part import ModelFetcher, Part, Resources
 from aif.runtime.platform import Platform
 from aif.runtime.session import DeviceSession
 from aif.transport.base import Transport
 from aif.trusted.attestation import RUNTIME_COMPONENT, aim_component, model_component, part
+from aif.trusted.client_folder import ClientFolder
 from aif.trusted.model_service import ModelService
+from aif.trusted.security_engine import SecurityEngine
 from aif.trusted.state import DeviceState, StateFile
 
 STATUS_INTERVAL_S = 1.0
@@ -53,6 +57,7 @@ class Host:
         *,
         state: StateFile[DeviceState],
         transport: Transport,
+        engine: SecurityEngine,
         library: AIMLibrary,
         platform: Platform,
         models: ModelService,
@@ -61,6 +66,7 @@ class Host:
         clock: Clock,
         random: Callable[[int], bytes],
         log: LogBook,
+        tls: ClientFolder | None = None,
     ) -> None:
         self._state, self._library, self._platform, self._models = state, library, platform, models
         self._runtime_digest, self._clock, self._log = runtime_digest, clock, log
@@ -68,20 +74,26 @@ class Host:
         self._inbox: asyncio.Queue[ControlMessage] = asyncio.Queue(256)
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.session = DeviceSession(
-            state, transport, clock=clock, random=random, log=log,
+            state, transport, engine, clock=clock, random=random, log=log,
             components=self._components, on_message=self._enqueue,
             limits=MCU_LIMITS if platform.device.device_class is DeviceClass.MCU else HOST_LIMITS,
+            tls=tls,
         )  # fmt: skip
+        opened = DeviceModels(models, platform, engine)
         self._resources = Resources(
-            library, platform, models, fetch, transport, self.session,
-            AIMFactory(library, platform, log, models.read), clock, log, asyncio.Lock(),
+            library, platform, models, opened, engine, fetch, transport, self.session,
+            AIMFactory(library, platform, log, opened.open), clock, log, asyncio.Lock(),
         )  # fmt: skip
+        self._engine_watch = EngineWatch(
+            engine, log=log, on_restart=self.session.renew, on_unfit=self._give_up
+        )
         log.forward = self.session.send
 
     async def run(self) -> None:
         """Serve until cancelled; then stop every AIM and give everything back."""
         try:
             async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._engine_watch.run())
                 tasks.create_task(self.session.run())
                 tasks.create_task(self._work(tasks))
                 tasks.create_task(self._report())
@@ -115,8 +127,11 @@ class Host:
 
     async def _handle(self, message: ControlMessage, tasks: asyncio.TaskGroup) -> None:
         match message:
-            case control.Deploy(document=document):
+            case control.Deploy(document=document, keys=keys):
+                self._resources.opened.take_keys(keys)
                 tasks.create_task(self._guarded(partial(self._deploy, document)))
+            case control.ModelKeys(keys=keys):
+                self._resources.opened.take_keys(keys)
             case control.Undeploy(aiw_id=aiw_id):
                 self._interrupt(aiw_id)
                 tasks.create_task(self._guarded(partial(self._undeploy, aiw_id)))
@@ -198,6 +213,13 @@ class Host:
         if lock is None:
             lock = self._turns[aiw_id] = asyncio.Lock()
         return lock
+
+    async def _give_up(self, reason: str) -> None:
+        """Without a Security Engine there is no protected work here: everything is dropped, for good."""
+        self.session.give_up(reason)
+        for aiw_id in list(self._parts):
+            self._interrupt(aiw_id)
+            await self._undeploy(aiw_id)
 
     def _interrupt(self, aiw_id: str) -> None:
         current = self._parts.get(aiw_id)

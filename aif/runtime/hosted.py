@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from aif.errors import AIFError, CreationFailed, NotConnected, QueueFull, TransportError
+from aif.errors import AIFError, CreationFailed, GrantExhausted, NotConnected, QueueFull, TransportError
 from aif.model.aim import AIMMetadata, Implementation
-from aif.model.codec import Codec, compile_record
+from aif.model.codec import BatchCodec, Codec, compile_batches, compile_record
 from aif.model.handover import conforming
 from aif.model.ports import Port, PortRef
 from aif.protocol import message
@@ -36,7 +36,7 @@ from aif.runtime.instance import AIMInstance, StateListener
 from aif.runtime.library import AIMLibrary
 from aif.runtime.logbook import LogBook
 from aif.runtime.metrics import ChannelMetrics
-from aif.runtime.ports import InputPort, Message, OutputPort
+from aif.runtime.ports import Deliver, InputPort, Message, OutputPort
 from aif.sdk import AIM
 from aif.trusted.communication import CommunicationService, SealedChannel, SecureReceiver, SecureSender
 
@@ -54,7 +54,7 @@ class RemoteInput:
     """The receiving end of one sealed channel: decoded records go to these ports."""
 
     channel: RemoteChannel
-    codec: Codec
+    codec: BatchCodec
     ports: list[InputPort]
     metrics: ChannelMetrics
     ended: bool = False
@@ -186,15 +186,16 @@ class HostedWorkflow:
 
     def _open_input(self, channel: RemoteChannel, sealed: SealedChannel, ports: list[InputPort]) -> None:
         port = ports[0].port
-        codec = compile_record(
-            port.type.record, payload_bytes=port.payload_bytes, label=channel.destinations[0]
-        )
+        codec = compile_batches(
+            port.type.record, lead_bytes=message.HEADER.size, payload_bytes=port.payload_bytes,
+            label=channel.destinations[0],
+        )  # fmt: skip
         entry = RemoteInput(channel, codec, ports, ChannelMetrics())
         self.remote_inputs[channel.channel_id] = entry
         self.receivers.append(
             self._communication.open_receiver(
                 sealed,
-                lambda payload: self._arrived(entry, payload),
+                lambda payloads: self._arrived(entry, payloads),
                 lambda event: self._channel_event(entry, event),
             )
         )
@@ -215,51 +216,63 @@ class HostedWorkflow:
 
     # --- records on their way ----------------------------------------------------------------------
 
-    def _remote_delivery(self, end: str, port: Port, sender: SecureSender) -> Callable[[Message], Any]:
-        codec = compile_record(port.type.record, payload_bytes=port.payload_bytes, label=end)
+    def _remote_delivery(self, end: str, port: Port, sender: SecureSender) -> Deliver:
+        codec = compile_batches(
+            port.type.record, lead_bytes=message.HEADER.size, payload_bytes=port.payload_bytes, label=end
+        )
 
-        async def deliver(record: Message) -> None:
-            encoded = codec.encode(record.value)
-            payload = message.pack(record.t_us, self._clock.time_us(), encoded)
+        async def deliver(values: Sequence[Any], t_us: int) -> None:
+            payloads = codec.encode_all(message.header(t_us, self._clock.time_us()), values)
             # the record waits here, and with it the AIM, until the connection is back: a frame that is sealed
             # and not sent would count as lost
-            while not self._can_send(sender):
-                await self._clock.sleep(CONNECTION_POLL_S)
-            try:
-                sender.send(payload)
-            except NotConnected:
-                return  # lost in this very moment; the next watermark says so
-            except TransportError as full:
-                raise QueueFull(f"{end}: {full}", hint="send less often, or bundle more") from full
+            while True:
+                while not self._can_send(sender):
+                    await self._clock.sleep(CONNECTION_POLL_S)
+                try:
+                    return sender.send_all(payloads)
+                except GrantExhausted:
+                    await self._clock.sleep(CONNECTION_POLL_S)  # so does the record until the next grant
+                except NotConnected:
+                    return None  # lost in this very moment; the next watermark says so
+                except TransportError as full:
+                    raise QueueFull(f"{end}: {full}", hint="send less often, or bundle more") from full
 
         return deliver
 
-    def _boundary_delivery(self, name: str, end: str, port: Port) -> Callable[[Message], Any]:
+    def _boundary_delivery(self, name: str, end: str, port: Port) -> Deliver:
         codec = compile_record(port.type.record, payload_bytes=port.payload_bytes, label=end)
 
-        async def deliver(record: Message) -> None:
-            encoded = codec.encode(record.value)
-            self._boundary_written[name] += 1
-            self._on_boundary(BoundaryRecord(self.deployment.aiw_id, name, record.t_us, encoded))
+        async def deliver(values: Sequence[Any], t_us: int) -> None:
+            for encoded in map(codec.encode, values):
+                self._boundary_written[name] += 1
+                self._on_boundary(BoundaryRecord(self.deployment.aiw_id, name, t_us, encoded))
 
         return deliver
 
-    def _arrived(self, entry: RemoteInput, payload: bytes) -> None:
+    def _arrived(self, entry: RemoteInput, payloads: Sequence[bytes]) -> None:
+        """Deliver the messages of one frame; of those that are wrong only the wrong ones are refused."""
         try:
-            origin_us, sent_us, record = message.unpack(payload)
-            value = entry.codec.decode(record)
+            found = [
+                (origin_us, sent_us, entry.codec.decode_all(run))
+                for origin_us, sent_us, run in message.runs(payloads)
+            ]
         except AIFError as error:
+            if len(payloads) > 1:
+                for payload in payloads:
+                    self._arrived(entry, [payload])
+                return
             entry.metrics.invalid += 1
             self._log.warning(
                 "record refused", channel=entry.channel.topic, code=error.code, reason=str(error)
             )
             return
         now_us = self._clock.time_us()
-        entry.metrics.records += 1
-        entry.metrics.latency_us.add(max(1, now_us - sent_us))
-        entry.metrics.age_us.add(max(1, now_us - origin_us))
-        for port in entry.ports:
-            port.offer(Message(value, origin_us))
+        for origin_us, sent_us, values in found:
+            entry.metrics.records += len(values)
+            entry.metrics.latency_us.add(max(1, now_us - sent_us), len(values))
+            entry.metrics.age_us.add(max(1, now_us - origin_us), len(values))
+            for port in entry.ports:
+                port.offer_all(values, origin_us)
 
     def _channel_event(self, entry: RemoteInput, event: ChannelEvent) -> None:
         if isinstance(event, ControlReceived) and event.code is ControlCode.END_OF_STREAM:
@@ -376,7 +389,7 @@ class HostedWorkflow:
         }
         seen = figures({c.channel_id for c in deployed.remote_channels})
         messages = {
-            "sealed": seen.sealed_messages, "verified": seen.verified_messages,
+            "sealed": seen.sealed_messages, "frames": seen.sealed_frames, "verified": seen.verified_messages,
             "rejected": seen.rejected_frames, "lost": seen.lost_messages,
             "causes": {cause: count for cause, count in seen.causes.items() if count},
         }  # fmt: skip
@@ -392,16 +405,17 @@ def _preload(port: InputPort, empty_turns: int) -> None:
         port.offer(Message(None, 0))
 
 
-def _local_delivery(end: str, port: Port, destination: InputPort) -> Callable[[Message], Any]:
+def _local_delivery(end: str, port: Port, destination: InputPort) -> Deliver:
     unchecked = CHECKED_LOCAL_RECORDS
     conform = conforming(port.type.record, end)
     codec = compile_record(port.type.record, payload_bytes=port.payload_bytes, label=end)
 
-    async def deliver(record: Message) -> None:
+    async def deliver(values: Sequence[Any], t_us: int) -> None:
         nonlocal unchecked
-        if unchecked:
-            unchecked -= 1
-            codec.encode(record.value)
-        await destination.put(Message(conform(record.value), record.t_us))
+        for value in values:
+            if unchecked:
+                unchecked -= 1
+                codec.encode(value)
+            await destination.put(Message(conform(value), t_us))
 
     return deliver

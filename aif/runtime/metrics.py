@@ -35,10 +35,10 @@ class Histogram:
         self._buckets: Counter[int] = Counter(known)
         self.count = sum(self._buckets.values())
 
-    def add(self, value: float) -> None:
+    def add(self, value: float, times: int = 1) -> None:
         bucket = int(math.log2(min(value, _LARGEST)) * BUCKETS_PER_OCTAVE) if value > 1 else 0
-        self._buckets[bucket] += 1
-        self.count += 1
+        self._buckets[bucket] += times
+        self.count += times
 
     def merge(self, other: Histogram) -> None:
         self._buckets.update(other._buckets)

@@ -10,32 +10,37 @@ a preparation that fails or is cancelled has given back all it took, and no thre
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from aif.errors import CreationFailed, DownloadInterrupted, TransportError
-from aif.model.aim import Implementation, Runtime
+from aif.model.aim import AIMMetadata, Implementation, Runtime
 from aif.protocol.control import Failure, Phase, Progress
 from aif.protocol.deployment import DeployedAIM, Deployment, ModelRelease
 from aif.protocol.lifecycle import State
+from aif.protocol.limits import ID_BYTES
 from aif.runtime.aims import AIMFactory
 from aif.runtime.clock import Clock
 from aif.runtime.hosted import HostedWorkflow
 from aif.runtime.instance import AIMInstance
 from aif.runtime.library import AIMLibrary
 from aif.runtime.logbook import LogBook
+from aif.runtime.models import DeviceModels
 from aif.runtime.platform import Platform
 from aif.runtime.session import DeviceSession
 from aif.sdk import AIM
 from aif.transport.base import Received, Subscription, Transport
 from aif.trusted.communication import SecureReceiver
-from aif.trusted.model_service import ModelService, SlotLimits
+from aif.trusted.model_service import Download, ModelService, SlotLimits
+from aif.trusted.security_engine import SecurityEngine
 
 T = TypeVar("T")
-ModelFetcher = Callable[[Deployment, ModelRelease, Callable[[int, int], None]], bytes]
-"""Downloads one release; runs in a thread. The third argument is told (done, total) bytes."""
+ModelFetcher = Callable[[Deployment, Download, Callable[[int, int], None]], bytes]
+"""Downloads the bytes of one release; runs in a thread. The third argument is told (done, total) bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,8 @@ class Resources:
     library: AIMLibrary
     platform: Platform
     models: ModelService
+    opened: DeviceModels
+    engine: SecurityEngine
     fetch: ModelFetcher
     transport: Transport
     session: DeviceSession
@@ -96,7 +103,10 @@ class Part:
             clock=has.clock,
             log=has.log,
             make=lambda aim, _contract, _implementation: makers[aim.id],
-            blocks=has.platform.engine_blocks,
+            # models and services are behind the Security Engine, which is another process
+            blocks=lambda of: (
+                of.model is not None or bool(of.requires.services) or has.platform.engine_blocks(of)
+            ),
             on_state=on_state,
             on_boundary=has.session.send,
             connected=lambda: has.session.connected,
@@ -124,7 +134,8 @@ class Part:
         if aim.model is not None:
             async with has.installing:
                 await self._install(aim.model, implementation, has)
-        return await _in_thread(lambda: has.factory.maker(owner, aim, contract, implementation))
+        services = has.engine.owner(storage_owner(self.deployment.workflow, aim, contract))
+        return await _in_thread(lambda: has.factory.maker(owner, aim, contract, implementation, services))
 
     async def _install(self, release: ModelRelease, implementation: Implementation, has: Resources) -> None:
         def progress(done: int, total: int) -> None:
@@ -135,9 +146,15 @@ class Part:
 
         loop = asyncio.get_running_loop()
         limits = SlotLimits(has.platform.usage().flash_limit_bytes, _arena_limit(implementation))
-        fetch = has.fetch
+        fetch, deployment = has.fetch, self.deployment
         await _in_thread(
-            lambda: has.models.install(release, limits, lambda r: fetch(self.deployment, r, progress))
+            lambda: has.models.install(
+                release,
+                limits,
+                lambda wanted: fetch(deployment, wanted, progress),
+                wrapped_key=has.opened.key(release.component),
+                plain_models=deployment.plain_models,
+            )
         )
 
     async def discard(self, has: Resources) -> None:
@@ -157,6 +174,15 @@ class Part:
 
     def _owner(self, aim: DeployedAIM) -> str:
         return f"{self.aiw_id}/{aim.id}"
+
+
+def storage_owner(workflow: str, aim: DeployedAIM, contract: AIMMetadata) -> bytes:
+    """In whose name an AIM uses the trusted services: this AIM, under its id, in this workflow.
+
+    Not bound to one deployment nor to the AIM's version, so that what is stored outlives both.
+    """
+    name = json.dumps([workflow, aim.id, contract.implementer, contract.name])
+    return hashlib.blake2b(b"AIF-OWNER-1" + name.encode(), digest_size=ID_BYTES).digest()
 
 
 async def _in_thread(work: Callable[[], T]) -> T:

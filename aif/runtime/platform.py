@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from aif.engines.base import Engine as InferenceEngine
 from aif.model.aim import Implementation
 from aif.model.inventory import Device
 from aif.sdk import Model, Sensor
@@ -30,7 +32,19 @@ class Engine(Model, Protocol):
     def close(self) -> None: ...
 
 
-class Platform(Protocol):
+class Sensors(Protocol):
+    """The sensors of one device."""
+
+    def sensor(self, kind: str) -> Sensor:
+        """The sensor of that kind.
+
+        Raises:
+            NotFound: this device has none.
+        """
+        ...
+
+
+class Platform(Sensors, Protocol):
     """One device's budgets, sensors and engines."""
 
     @property
@@ -50,14 +64,6 @@ class Platform(Protocol):
         """Give back what ``owner`` was charged; unknown owners are ignored."""
         ...
 
-    def sensor(self, kind: str) -> Sensor:
-        """The sensor of that kind.
-
-        Raises:
-            NotFound: this device has none.
-        """
-        ...
-
     def open_engine(
         self, owner: str, implementation: Implementation, model: bytes, sha256: bytes, arena_bytes: int
     ) -> Engine:
@@ -65,6 +71,20 @@ class Platform(Protocol):
 
         Raises:
             LengthOrHashMismatch, ArenaOverflow, EngineError: the model cannot run here.
+        """
+        ...
+
+    def hold_engine(
+        self,
+        owner: str,
+        implementation: Implementation,
+        arena_bytes: int,
+        open_: Callable[[str], InferenceEngine],
+    ) -> Engine:
+        """Like ``open_engine`` for a model that somebody else opens, given the name of the runtime.
+
+        Raises:
+            ArenaOverflow, EngineError: the model cannot run here.
         """
         ...
 

@@ -99,6 +99,16 @@ class InputPort:
         self._append(message)
         return True
 
+    def offer_all(self, values: Sequence[Any], t_us: int) -> None:
+        """Put records of one age without waiting, as `offer` would one by one."""
+        if self._closed or len(self._queue) + len(values) > self.port.queue_depth:
+            for value in values:
+                self.offer(Message(value, t_us))
+            return
+        self.counters.received += len(values)
+        self._queue.extend([Message(value, t_us) for value in values])
+        self._wake()
+
     async def put(self, message: Message) -> None:
         """Put, waiting for room when the policy is BLOCK (a neighbour in the same process)."""
         if self.port.overflow is Overflow.BLOCK:
@@ -106,6 +116,11 @@ class InputPort:
                 self._writable.clear()
                 await self._writable.wait()
         self.offer(message)
+
+    async def put_all(self, values: Sequence[Any], t_us: int) -> None:
+        """Put records of one age, as `put` would one by one."""
+        for value in values:
+            await self.put(Message(value, t_us))
 
     def finish(self) -> None:
         """One producer will send nothing more."""
@@ -234,7 +249,8 @@ async def select(ports: Sequence[InputPort], timeout: float | None = None) -> in
             port.unwatch(changed)
 
 
-Deliver = Callable[[Message], Awaitable[None]]
+Deliver = Callable[[Sequence[Any], int], Awaitable[None]]
+"""Takes records in order, and when their source records were made, microseconds since the epoch."""
 
 
 class OutputPort:
@@ -249,12 +265,15 @@ class OutputPort:
         self._channels.append(deliver)
 
     async def write(self, value: Any, *, t_us: int) -> None:
-        """Hand one record to every Channel.
+        """Hand one record to every Channel; errors as in `write_many`."""
+        await self.write_many((value,), t_us=t_us)
+
+    async def write_many(self, values: Sequence[Any], *, t_us: int) -> None:
+        """Hand records that were made together to every Channel, each of which carries them as one batch.
 
         Raises:
-            InvalidRecord: the value is not of the port's record type.
+            InvalidRecord: one value is not of the port's record type; no remote Channel got any of them.
         """
-        self.written += 1
-        message = Message(value, t_us)
+        self.written += len(values)
         for deliver in self._channels:
-            await deliver(message)
+            await deliver(values, t_us)

@@ -5,17 +5,21 @@ lost on the way is asked for again; when the Controller falls silent the device 
 a workflow is decided here: control messages go to ``on_message``.
 
 Invariants: what anybody could have sent changes nothing; nothing is sent in clear but the signed Hello, the
-enrolment request and the evidence; a lost connection costs messages, never the session's life.
+enrolment request and the evidence; a lost connection costs messages, never the session's life. Whatever needs
+a long-term key or the session key is done by the Security Engine, asked in threads and in order of arrival:
+it may be busy with a model. A new session of the engine keeps the boot: the hello names the same boot and
+another key.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
 
-from nacl.public import PrivateKey
 from nacl.signing import SigningKey
 
 from aif.errors import (
@@ -23,16 +27,27 @@ from aif.errors import (
     EnrolmentRefused,
     LocalProtocolError,
     NotConnected,
+    PSAError,
     ReplayDetected,
     TransportError,
 )
 from aif.protocol import control
-from aif.protocol.control import ControlMessage, Heartbeat, Hello, InstalledRelease, LogLine
+from aif.protocol.control import (
+    CertificateRequest,
+    ControlMessage,
+    Heartbeat,
+    Hello,
+    InstalledRelease,
+    LogLine,
+    SiteCertificate,
+    Unfit,
+)
 from aif.protocol.enrolment import EnrolmentRequest, build_request, open_response
 from aif.protocol.evidence import Component
-from aif.protocol.grant import open_grant
+from aif.protocol.grant import Grant
 from aif.protocol.identifiers import id16
 from aif.protocol.numbers import HOST_LIMITS, AuthMode, ChannelLimits
+from aif.protocol.ticket import ticket_digest
 from aif.protocol.topics import (
     Attestation,
     AttestationTopic,
@@ -47,11 +62,15 @@ from aif.runtime.books import log_channel_event
 from aif.runtime.clock import Clock
 from aif.runtime.logbook import LogBook
 from aif.transport.base import ConnectionChange, Received, Transport
-from aif.trusted.attestation import Attester
+from aif.trusted.client_folder import CertificateKeeper, ClientFolder
 from aif.trusted.communication import CommunicationService, SealedChannel
+from aif.trusted.security_engine import SecurityEngine
 from aif.trusted.state import DeviceState, StateFile
 
 HELLO_INTERVAL_S = 1.0
+NO_TICKET = bytes(32)
+"""Stands for the digest of a ticket, of a release that was given up."""
+
 HEARTBEAT_INTERVAL_S = 1.0
 CONTROLLER_SILENCE_S = 6.0
 """Without a sealed word from the Controller for this long, the device says Hello again."""
@@ -64,8 +83,14 @@ POLL_INTERVAL_S = 0.1
 CLOCK_SKEW_WARNING_S = 2.0
 """A difference to the Controller's clock that is worth a word; it is repeated when it has grown this much."""
 
+EPOCHS_KEPT = 4_096
+"""Channels whose last epoch is remembered, also after they were closed; four times what a host may have."""
+
 UNANSWERED_WARNING_S = 15.0
 """A device that gets no answer says so after this long, and again after each such time."""
+
+MAX_ENGINE_REQUESTS = 256
+"""Challenges and grants that may wait for the Security Engine; more are dropped, and asked for again."""
 
 
 class DeviceSession:
@@ -75,6 +100,7 @@ class DeviceSession:
         self,
         state: StateFile[DeviceState],
         transport: Transport,
+        engine: SecurityEngine,
         *,
         clock: Clock,
         random: Callable[[int], bytes],
@@ -82,19 +108,19 @@ class DeviceSession:
         components: Callable[[], Iterable[Component]],
         on_message: Callable[[ControlMessage], None],
         limits: ChannelLimits = HOST_LIMITS,
+        tls: ClientFolder | None = None,
     ) -> None:
-        self._state, self._transport, self._clock = state, transport, clock
+        self._tls, self._keeper = tls, CertificateKeeper(tls) if tls is not None else None
+        self._state, self._transport, self._engine, self._clock = state, transport, engine, clock
         self._random, self._log = random, log
         self._components, self._on_message = components, on_message
         loaded = state.load()
         self.device = loaded.device
-        self._session_sk = PrivateKey(random(32))
         self._frame_key = SigningKey(random(32))
         self._boot_id = random(16)
-        self._attester = Attester(
-            loaded.identity_seed, loaded.hw_class, bytes(self._session_sk.public_key), random(32)
-        )
-        self._highest_serial = 0
+        self._requests: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue(MAX_ENGINE_REQUESTS)
+        self._unfit = ""
+        self._epochs: dict[bytes, int] = {}
         self._told_skew_s = 0.0
         self._told_unanswered_ms = clock.monotonic_ms()
         self._last_heard_ms = clock.monotonic_ms()
@@ -105,12 +131,13 @@ class DeviceSession:
         )
         up_id, up_topic = control.control_channel(self.device, up=True)
         down_id, self._down_topic = control.control_channel(self.device, up=False)
+        self._control_ids = {up_id, down_id}
         self._up = self.communication.open_sender(
             SealedChannel(up_id, up_topic, AuthMode.AEAD, qos=CONTROL_QOS)
         )
         self._down = self.communication.open_receiver(
             SealedChannel(down_id, self._down_topic, AuthMode.AEAD, qos=CONTROL_QOS),
-            self._control_payload,
+            self._control_payloads,
             lambda event: log_channel_event(log, event, self._down_topic),
         )
 
@@ -130,7 +157,7 @@ class DeviceSession:
 
     async def _serve(self) -> None:
         if not self._state.load().enrolled:
-            await self._enrol()
+            await self.enrol()
         subscriptions = [
             await self._transport.subscribe(
                 str(AttestationTopic(self.device, Attestation.REQUEST)), self._attestation_request, qos=1
@@ -141,6 +168,7 @@ class DeviceSession:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._keep_trusted())
+                tasks.create_task(self._ask_engine())
                 tasks.create_task(self._poll())
         finally:
             for subscription in subscriptions:
@@ -171,6 +199,29 @@ class DeviceSession:
         with suppress(TransportError):
             self._up.flush()
 
+    def renew(self) -> None:
+        """The Security Engine was started again: introduce its new session to the Controller."""
+        if not self._state.load().enrolled:
+            return
+        self.trusted.clear()
+        self._told_unanswered_ms = self._clock.monotonic_ms()
+        self._enqueue(self._say_hello)
+
+    def give_up(self, reason: str) -> None:
+        """This host is unfit: say so, for as long as somebody hears it, and never ask for trust again."""
+        self._unfit = reason
+        self.trusted.clear()
+        self.send(Unfit(reason))
+
+    def _enqueue(self, request: Callable[[], Awaitable[None]]) -> None:
+        with suppress(asyncio.QueueFull):
+            self._requests.put_nowait(request)
+
+    async def _ask_engine(self) -> None:
+        while True:
+            request = await self._requests.get()
+            await request()
+
     def _connection_changed(self, change: ConnectionChange) -> None:
         if change.connected:
             self._log.info("connected to the broker again")
@@ -178,7 +229,7 @@ class DeviceSession:
             self._log.warning("the connection to the broker is lost", reason=change.reason)
 
     async def _keep_trusted(self) -> None:
-        while True:
+        while not self._unfit:
             silent_s = (self._clock.monotonic_ms() - self._last_heard_ms) / 1000.0
             if self.trusted.is_set() and silent_s > CONTROLLER_SILENCE_S:
                 self._log.warning(
@@ -188,9 +239,13 @@ class DeviceSession:
                 self._told_unanswered_ms = self._clock.monotonic_ms()
             if self.trusted.is_set():
                 self.send(Heartbeat(self._clock.time_us()))
+                if self._keeper is not None and (
+                    request := self._keeper.wanted(self._clock.monotonic_ms(), self._now())
+                ):
+                    self.send(CertificateRequest(request))
                 await self._clock.sleep(HEARTBEAT_INTERVAL_S)
             else:
-                self._say_hello()
+                await self._say_hello()
                 self._tell_unanswered(
                     "the Controller does not answer",
                     "is it running, on the same broker? `aif status` there says whether it refused it",
@@ -198,6 +253,9 @@ class DeviceSession:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(HELLO_INTERVAL_S):
                         await self.trusted.wait()
+        while True:
+            self.send(Unfit(self._unfit))
+            await self._clock.sleep(HEARTBEAT_INTERVAL_S)
 
     def _tell_unanswered(self, event: str, hint: str) -> None:
         now_ms = self._clock.monotonic_ms()
@@ -227,8 +285,8 @@ class DeviceSession:
 
     # --- enrolment ---------------------------------------------------------------------------------
 
-    async def _enrol(self) -> None:
-        """Ask until the site answers.
+    async def enrol(self) -> None:
+        """Ask until the site answers. With TLS that is done on a connection of its own, before ``run``.
 
         Raises:
             EnrolmentRefused: the device was never provisioned, or has used its secret.
@@ -240,17 +298,18 @@ class DeviceSession:
             )
         topic = EnrolmentTopic(self.device, Enrolment.RESPONSE)
         subscription = await self._transport.subscribe(str(topic), self._enrolment_response, qos=1)
-        identity = SigningKey(state.identity_seed)
-        request = build_request(
+        request = await asyncio.to_thread(
+            build_request,
             EnrolmentRequest(
                 id16("device", self.device),
-                bytes(identity.verify_key),
-                bytes(PrivateKey(state.exchange_secret).public_key),
+                self._engine.identity_pk,
+                self._engine.exchange_pk,
                 self._random(32),
                 id16("hwclass", state.hw_class),
+                self._tls.request() if self._tls is not None else None,
             ),
             state.secret,
-            lambda message: identity.sign(message).signature,
+            self._engine.sign_as_device,
         )
         self._log.info("enrolling")
         enrolled = False
@@ -269,6 +328,10 @@ class DeviceSession:
             )
         with suppress(TransportError):
             await subscription.aclose()
+        anchors = self._state.load()
+        await asyncio.to_thread(
+            self._engine.enrolled, grant_pk=anchors.grant_pk or b"", ticket_pk=anchors.ticket_pk or b""
+        )
         self._log.info("enrolled")
 
     def _accept_enrolment(self, answer: bytes, request: bytes, secret: bytes) -> bool:
@@ -276,6 +339,10 @@ class DeviceSession:
         state = self._state.load()
         try:
             response = open_response(answer, request, secret, state.controller_pk)
+            if self._tls is not None:
+                if response.certificate is None:
+                    raise EnrolmentRefused("the site's answer holds no certificate for the broker")
+                self._tls.take(response.certificate, now=self._now())
         except AIFError as error:
             self._log.warning("enrolment answer refused", code=error.code, reason=str(error))
             return False
@@ -288,6 +355,7 @@ class DeviceSession:
                 grant_pk=anchors.grant_pk,
                 ticket_pk=anchors.ticket_pk,
                 deployment_pk=anchors.deployment_pk,
+                result_pk=anchors.result_pk,
                 time_floor_s=response.time_s,
             )
         )
@@ -299,51 +367,48 @@ class DeviceSession:
 
     # --- trust -------------------------------------------------------------------------------------
 
-    def _say_hello(self) -> None:
+    async def _say_hello(self) -> None:
         state = self._state.load()
-        identity = SigningKey(state.identity_seed)
-        installed = tuple(InstalledRelease(m.component, m.counter, m.sha256, m.slot) for m in state.installed)
+        installed = tuple(
+            InstalledRelease(
+                m.component, m.counter, m.sha256, m.slot, ticket_digest(m.ticket) if m.ticket else NO_TICKET
+            )
+            for m in state.installed
+        )
         hello = Hello(
             self.device,
             self._boot_id,
-            bytes(self._session_sk.public_key),
+            self._engine.session_pk,
             bytes(self._frame_key.verify_key),
             self._clock.time_us(),
             state.mapping_floor,
             installed,
         )
-        message = control.sign_hello(hello, lambda m: identity.sign(m).signature)
-        with suppress(TransportError):
+        # A lost engine is noticed and started again by ``engine_watch``; the next hello is a new one's.
+        with suppress(TransportError, PSAError):
+            message = await asyncio.to_thread(control.sign_hello, hello, self._engine.sign_as_device)
             self._publish(str(UpTopic(self.device, Up.HELLO)), message, 1)
 
     def _attestation_request(self, received: Received) -> None:
-        state = self._state.load()
+        self._enqueue(partial(self._attest, received.payload))
+
+    async def _attest(self, challenge: bytes) -> None:
         try:
-            evidence = self._attester.evidence(
-                received.payload,
-                components=self._components(),
-                mapping_version=state.mapping_floor,
-                generation=state.generation,
-            )
+            components, mapping_version = list(self._components()), self._state.load().mapping_floor
+            evidence = await asyncio.to_thread(self._engine.attest, challenge, components, mapping_version)
             self._publish(str(AttestationTopic(self.device, Attestation.EVIDENCE)), evidence, 1)
         except AIFError as error:
             self._log.warning("attestation request not answered", code=error.code, reason=str(error))
 
     def _grant(self, received: Received) -> None:
-        state = self._state.load()
-        if state.grant_pk is None or received.retained:
-            return
+        if not received.retained:
+            self._enqueue(partial(self._open_grant, received.payload))
+
+    async def _open_grant(self, blob: bytes) -> None:
+        now_s = self._clock.time_us() // 1_000_000
         try:
-            grant = open_grant(
-                received.payload,
-                bytes(self._session_sk),
-                state.grant_pk,
-                now_s=self._clock.time_us() // 1_000_000,
-                highest_serial=self._highest_serial,
-                mapping_version=0,
-            )
-            self._highest_serial = grant.serial  # whether or not it has a use: it must not come again
-            self.communication.apply_grant(grant, bytes(self._frame_key))
+            grant = await asyncio.to_thread(self._engine.open_grant, blob, now_s)
+            self._apply(grant)
         except ReplayDetected:
             return  # a redelivery, or a recording: either way it changes nothing
         except TransportError:
@@ -357,10 +422,28 @@ class DeviceSession:
             self._log.info("session with the Controller is trusted")
             self.send(Heartbeat(self._clock.time_us()))
 
+    def _apply(self, grant: Grant) -> None:
+        """Hand a grant to its channel, and confirm a data channel's; a repeated grant is only confirmed.
+
+        A channel that was closed and opened again since must not start its counters over under the same key.
+        """
+        channel = grant.channel_id
+        if self._epochs.get(channel) != grant.epoch:
+            self.communication.apply_grant(grant, bytes(self._frame_key))
+            self._epochs[channel] = grant.epoch
+            if len(self._epochs) > EPOCHS_KEPT:
+                del self._epochs[next(iter(self._epochs))]
+        if channel not in self._control_ids and self.communication.keyed(channel):
+            self.send(control.Keyed(channel, grant.epoch))
+
     # --- control messages --------------------------------------------------------------------------
 
     def _control_frame(self, received: Received) -> None:
         self._down.receive(received.payload, retained=received.retained)
+
+    def _control_payloads(self, payloads: Sequence[bytes]) -> None:
+        for payload in payloads:
+            self._control_payload(payload)
 
     def _control_payload(self, payload: bytes) -> None:
         self._last_heard_ms = self._clock.monotonic_ms()
@@ -371,8 +454,22 @@ class DeviceSession:
             return
         if isinstance(message, Heartbeat):
             self._take_time(message.time_us)
+        elif isinstance(message, SiteCertificate):
+            self._take_certificate(message.certificate)
         else:
             self._on_message(message)
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock.time_us() / 1e6, UTC)
+
+    def _take_certificate(self, certificate: bytes) -> None:
+        if self._keeper is None:
+            return
+        try:
+            self._keeper.take(certificate, self._now())
+            self._log.info("certificate renewed")
+        except AIFError as error:
+            self._log.warning("certificate refused", code=error.code, reason=str(error))
 
     def _take_time(self, time_us: int) -> None:
         """The Controller's time is the site's: it is the floor, and a large difference is worth a word."""

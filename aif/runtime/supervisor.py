@@ -2,12 +2,14 @@
 
 Degraded means that an AIM has failed or that a device is away. What then:
 
-* A device that comes back in the same boot goes on; keys are renewed.
+* A device that comes back in the same boot, or with a new session of its Security Engine, goes on; keys are
+  renewed.
 * ``on_degraded: stop``: a device that stays away longer than ``Patience.degraded_s``, or comes back in
   another boot, or has dropped its AIMs, stops the workflow, with the reason.
 * ``on_degraded: continue``: the rest goes on, DEGRADED, until its AIMs have ended or a person stops it.
 * A failed AIM ends its streams; the rest drains, and the workflow ends as FAILED.
-* A device whose evidence is rejected fails the workflow at once: no attestation, no keys.
+* A device that is not trusted any more, because its evidence was rejected or it was revoked: with
+  ``on_degraded: stop`` the workflow fails at once; else the rest gets new keys without it and goes on.
 * An AIM whose producers have all ended, but who never heard of it, is stopped after ``Patience.end_s``.
 
 Decides nothing about keys or documents, and takes nothing off a device.
@@ -19,13 +21,17 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 
 from aif.errors import AIMFailed, NotConnected, StartFailed
-from aif.protocol.control import Phase, SignalAIMs
+from aif.protocol.control import ModelKeys, Phase, SignalAIMs
 from aif.protocol.lifecycle import Signal, State, WorkflowState
 from aif.runtime.books import ChannelBook, channel_books, figure, output_books
-from aif.runtime.bringup import Absences, Means, check_devices, emptied, send_keys
+from aif.runtime.bringup import Absences, Means, check_devices, emptied
 from aif.runtime.grants import MAX_FRAMES, RENEWAL_S
+from aif.runtime.links import Trust
 from aif.runtime.logbook import LogBook
 from aif.runtime.workflows import RunningWorkflow
+
+KEYS_REPEATED_S = 5.0
+"""For this long after a device has a new session its model keys are sent with every look at it."""
 
 _ENDED = (State.STOPPED, State.FAILED)
 _AT_WORK = (State.RUNNING, State.DEGRADED)
@@ -47,9 +53,11 @@ class Supervisor:
         self._feeders = _feeders(running)
         self._idle: dict[str, tuple[int, float]] = {}
         now_ms = means.clock.monotonic_ms()
-        self._renew_ms, self._renew_sealed = now_ms + RENEWAL_S * 1000, MAX_FRAMES // 2
+        self._renew_ms, self._renew_frames = now_ms + RENEWAL_S * 1000, MAX_FRAMES // 2
         self._signals_ms = now_ms
         self._away: frozenset[str] = frozenset()
+        self._sessions: dict[str, bytes] = {}
+        self._keys_until_ms: dict[str, float] = {}
 
     async def run(self) -> tuple[WorkflowState, str]:
         """Start every AIM and watch until the end.
@@ -70,21 +78,24 @@ class Supervisor:
         )  # fmt: skip
         self._show([])
         while True:
-            check_devices(running, self._means.admission)
+            stops = running.workflow.metadata.availability.on_degraded == "stop"
+            check_devices(running, self._means.admission, rejected_too=stops)
             lost = emptied(running, self._means.admission)
             rest = [d for d in running.devices if d not in lost]
             away = [d for d in rest if not self._means.admission.trusted(d)]
             overdue = self._absences.longer_than(rest, patience.degraded_s)
             troubles = self._troubles(away, lost)
             self._show(troubles)
-            if (lost or overdue) and running.workflow.metadata.availability.on_degraded == "stop":
+            if (lost or overdue) and stops:
                 return WorkflowState.STOPPED, "; ".join(troubles)
             present = [d for d in rest if d not in away]
             if set(away) <= set(overdue) and all(running.phase(d) is Phase.FINISHED for d in present):
                 break
-            self._renew(away, lost)
+            rejected = [d for d in away if self._rejected(d)]
+            self._renew(away, lost, rejected)
+            self._send_model_keys(present)
             self._repeat_signals(present)
-            self._end_orphans(present, lost)
+            self._end_orphans(present, [*lost, *rejected])
             await self._means.changes.pulse(1.0)
         if not troubles:
             await self._settle()
@@ -100,11 +111,15 @@ class Supervisor:
         return [
             *(f"AIM {aim} failed: {detail}" for aim, detail in self._failed().items()),
             *(
-                f"device {d} is away" + (f" ({link.reason})" if link.reason else "")
+                f"device {d} is {'not trusted' if self._rejected(d) else 'away'}"
+                + (f" ({link.reason})" if link.reason else "")
                 for d, link in links.items()
             ),
             *(f"device {device} was stopped or restarted and has lost its AIMs" for device in lost),
         ]
+
+    def _rejected(self, device: str) -> bool:
+        return self._means.admission.link(device).trust is Trust.REJECTED
 
     def _failed(self) -> dict[str, str]:
         reports = (report for status in self._running.status.values() for report in status.aims.items())
@@ -131,18 +146,42 @@ class Supervisor:
     def _send(self, device: str, aim: str, signal: Signal) -> None:
         self._means.admission.send(device, SignalAIMs(self._running.aiw_id, aim, signal))
 
-    def _renew(self, away: list[str], lost: list[str]) -> None:
-        """New keys in time, before they are used up, and when a device has come back."""
+    def _renew(self, away: list[str], lost: list[str], rejected: list[str]) -> None:
+        """New keys in time, before they are used up, for who came back, and without who has left."""
         running, now_ms = self._running, self._means.clock.monotonic_ms()
-        came_back = self._away - set(away) - set(lost)
-        self._away = frozenset(away)
-        sealed = max((figure(m, "messages", "sealed") for m in running.metrics.values()), default=0)
-        if running.plan is None or not (
-            came_back or now_ms >= self._renew_ms or sealed >= self._renew_sealed
-        ):
+        back = self._new_session(lost) or self._away - set(away) - set(lost)
+        without = frozenset((*lost, *rejected))
+        left = without - running.without
+        self._away, running.without = frozenset(away), without
+        frames = max((figure(m, "messages", "frames") for m in running.metrics.values()), default=0)
+        due = now_ms >= self._renew_ms or frames >= self._renew_frames
+        if running.plan is None or not (back or left or due):
             return
-        self._renew_ms, self._renew_sealed = now_ms + RENEWAL_S * 1000, sealed + MAX_FRAMES // 2
-        send_keys(running.plan, self._means.admission, self._means.grants, without=lost)
+        self._renew_ms, self._renew_frames = now_ms + RENEWAL_S * 1000, frames + MAX_FRAMES // 2
+        self._means.rekeying.renew(running.plan, without=lost, refused=rejected)
+
+    def _new_session(self, lost: list[str]) -> bool:
+        """Whether a device was admitted with another session key: its Security Engine was started again."""
+        links = {d: self._means.admission.link(d) for d in self._running.devices if d not in lost}
+        now = {d: link.hello.session_public for d, link in links.items() if link.hello is not None}
+        changed = any(self._sessions.get(device, key) != key for device, key in now.items())
+        self._sessions |= now
+        return changed
+
+    def _send_model_keys(self, present: list[str]) -> None:
+        """Keys of its models for a device whose Security Engine was started anew; said a few times."""
+        running, now_ms = self._running, self._means.clock.monotonic_ms()
+        for device in present:
+            hello = self._means.admission.link(device).hello
+            if hello is None or running.plan is None:
+                continue
+            if running.sessions.get(device) != hello.session_public:
+                running.sessions[device] = hello.session_public
+                self._keys_until_ms[device] = now_ms + KEYS_REPEATED_S * 1000
+            if now_ms < self._keys_until_ms.get(device, 0.0):
+                keys = self._means.deployer.content_keys(running.plan, device, hello.session_public)
+                if keys:
+                    self._means.admission.send(device, ModelKeys(keys))
 
     def _repeat_signals(self, present: list[str]) -> None:
         """PAUSE and RESUME again, where a device has not followed."""

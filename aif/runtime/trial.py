@@ -94,7 +94,14 @@ async def try_aim(
     clock = _TrialClock()
     log = LogBook(contract.name, clock)
     bench = _Bench(clock, sensors or {})
-    factory = AIMFactory(library, bench, log, lambda _component: model or b"")
+    factory = AIMFactory(
+        library,
+        bench,
+        log,
+        lambda owner, of, release: bench.open_engine(
+            owner, of, model or b"", release.sha256, release.arena_bytes
+        ),
+    )
     release = _release(contract, chosen, model)
     digest = library.digest(contract.reference)
     deployed = DeployedAIM(
@@ -229,9 +236,10 @@ def _collector(
 ) -> OutputPort:
     codec = _codec(contract, port)
 
-    async def deliver(message: Message) -> None:
-        if at_most is None or len(into) < at_most:
-            into.append(codec.decode(codec.encode(message.value)))
+    async def deliver(values: Sequence[Any], _t_us: int) -> None:
+        for value in values:
+            if at_most is None or len(into) < at_most:
+                into.append(codec.decode(codec.encode(value)))
         if at_most is not None and len(into) >= at_most:
             done.set()
 

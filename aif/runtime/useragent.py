@@ -20,6 +20,7 @@ from aif.protocol.lifecycle import FINAL_WORKFLOW_STATES, Signal
 from aif.runtime.controller import Controller, RunningWorkflow
 from aif.runtime.library import AIMLibrary
 from aif.runtime.logbook import LogBook
+from aif.runtime.trust_calls import trust_call
 
 Loader = Callable[[Path, Path, list[Path]], tuple[Workflow, Inventory, AIMLibrary]]
 """Reads a workflow and an inventory with AIM folders; raises ConfigError."""
@@ -54,6 +55,8 @@ class UserAgentServer:
                 signal = Signal.PAUSE if call == "pause" else Signal.RESUME
                 self._controller.signal(str(arguments["aiw"]), signal, str(arguments.get("aim", "")))
                 return None
+            case "revoke" | "trust" | "verify":
+                return await trust_call(self._controller, call, arguments)
             case "shutdown":
                 self.shutdown_requested.set()
                 return None
@@ -92,7 +95,7 @@ class UserAgentServer:
                     "device": link.device,
                     "trust": str(link.trust),
                     "reason": link.reason,
-                    "appraisal": list(link.verdict),
+                    "appraisal": list(link.verdict.steps) if link.verdict is not None else [],
                     "clock_skew_s": round(link.skew_s, 3),
                 }
                 for link in links

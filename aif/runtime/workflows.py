@@ -68,8 +68,12 @@ class RunningWorkflow:
     paused_aims: set[str] = field(default_factory=set)
     boots: dict[str, bytes] = field(default_factory=dict)
     """The boot of each device whose AIMs belong to this workflow; another boot has lost them."""
+    sessions: dict[str, bytes] = field(default_factory=dict)
+    """The session of each device that its model keys were last wrapped for."""
     dropped: set[str] = field(default_factory=set)
     """Devices that confirmed that nothing of this workflow is left on them."""
+    without: frozenset[str] = frozenset()
+    """Devices that are left out since the newest keys."""
     outputs: Counter[str] = field(default_factory=Counter)
     """Records that came out of each boundary Port."""
     unaccounted: dict[str, dict[str, int]] = field(default_factory=dict)

@@ -1,11 +1,12 @@
 """Where a broker is: ``mqtt://[user[:password]@]host[:port]`` or ``mqtts://…``.
 
-Decides what such an address may contain. Does not resolve names or connect. The password never appears in
-``repr``, ``str`` or an error message.
+Decides what such an address may contain, how the nodes of a cluster are listed, and which of them is next.
+Does not resolve names or connect. The password never appears in ``repr``, ``str`` or an error message.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
@@ -18,6 +19,9 @@ TLS_PORT = 8883
 """Registered port of MQTT over TLS (IANA ``secure-mqtt``)."""
 
 MAX_URL_CHARACTERS = 2_048
+
+MAX_BROKERS = 16
+"""Nodes of one cluster."""
 
 _HINT = "write mqtt://[user[:password]@]host[:port], or mqtts:// for TLS"
 
@@ -75,3 +79,52 @@ def mqtt_url(text: str) -> BrokerAddress:
         username=unquote(parts.username) if parts.username else None,
         password=unquote(parts.password) if parts.password is not None else None,
     )
+
+
+def broker_addresses(text: str) -> tuple[BrokerAddress, ...]:
+    """Parse one broker address, or those of a cluster's nodes with commas between them.
+
+    Raises:
+        TransportError: an address is wrong, one is listed twice, or some have TLS and others not: who breaks
+            the connection to the first must not be able to have the next made in clear.
+    """
+    if text.count(",") >= MAX_BROKERS:
+        raise TransportError(f"more than {MAX_BROKERS} brokers are listed", hint=_HINT)
+    return checked_brokers([mqtt_url(part.strip()) for part in text.split(",")])
+
+
+def checked_brokers(brokers: Sequence[BrokerAddress]) -> tuple[BrokerAddress, ...]:
+    """The nodes of one cluster.
+
+    Raises:
+        TransportError: as :func:`broker_addresses`.
+    """
+    if not 1 <= len(brokers) <= MAX_BROKERS:
+        raise TransportError(f"{len(brokers)} brokers are listed, 1 to {MAX_BROKERS} can be", hint=_HINT)
+    if len({(broker.host, broker.port) for broker in brokers}) != len(brokers):
+        raise TransportError("a broker is listed twice", hint=_HINT)
+    if len({broker.tls for broker in brokers}) != 1:
+        raise TransportError("some brokers are reached with TLS and others without", hint="use one of both")
+    return tuple(brokers)
+
+
+class Rotation:
+    """Which broker is tried: the next after each failure, and after the last the first again."""
+
+    def __init__(self, brokers: BrokerAddress | str | Sequence[BrokerAddress]) -> None:
+        if isinstance(brokers, str):
+            self._brokers = broker_addresses(brokers)
+        else:
+            self._brokers = checked_brokers([brokers] if isinstance(brokers, BrokerAddress) else brokers)
+        self._at = 0
+
+    def __len__(self) -> int:
+        return len(self._brokers)
+
+    @property
+    def current(self) -> BrokerAddress:
+        return self._brokers[self._at]
+
+    def advance(self) -> None:
+        """The current one failed."""
+        self._at = (self._at + 1) % len(self._brokers)

@@ -10,7 +10,8 @@ for nothing.
 
 Invariants:
 
-* The session is clean: after a reconnect every filter is subscribed again before ``connected`` is announced.
+* The session is clean: after a reconnect every filter is in force again before ``connected`` is announced; a
+  connection on which one is refused is given up.
 * A QoS 1 message is confirmed to the broker only after its handler returned.
 * QoS 1 messages on their way when a connection breaks are sent again on the next one, in order and marked as
   repeated; QoS 0 messages that were not written are lost and counted.
@@ -26,6 +27,7 @@ import os
 import random
 import socket
 import ssl
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -39,7 +41,7 @@ from aif.errors import (
     TransportError,
 )
 from aif.transport import packets
-from aif.transport.address import BrokerAddress, mqtt_url
+from aif.transport.address import BrokerAddress, Rotation
 from aif.transport.backoff import Backoff
 from aif.transport.base import Handler, LastWill, Limits, Received, Statistics, check_message, check_qos
 from aif.transport.confirmations import Confirmations, Unconfirmed
@@ -48,6 +50,7 @@ from aif.transport.fast_link import FastLink
 from aif.transport.filters import Entry
 from aif.transport.mqtt import FILTERS_PER_PACKET, MAX_CLIENT_ID_BYTES, UNSUBSCRIBE_TIMEOUT_S
 from aif.transport.packets import PacketType
+from aif.transport.tls import refusal
 
 CLOSE_GRACE_S = 2.0
 """How long ``aclose`` lets the last messages be written before it cuts the connection."""
@@ -79,7 +82,7 @@ class FastTransport(Endpoint):
 
     def __init__(
         self,
-        broker: BrokerAddress | str,
+        broker: BrokerAddress | str | Sequence[BrokerAddress],
         *,
         client_id: str = "",
         will: LastWill | None = None,
@@ -96,7 +99,7 @@ class FastTransport(Endpoint):
         bounds for incoming messages are not needed, because none of them ever waits here.
         """
         super().__init__(client_id, will, limits)
-        self._broker = mqtt_url(broker) if isinstance(broker, str) else broker
+        self._brokers = Rotation(broker)
         if not 1 <= keep_alive_s <= 65_535:
             raise LocalProtocolError(
                 f"keep_alive_s is {keep_alive_s}, allowed are 1 to 65535",
@@ -108,6 +111,7 @@ class FastTransport(Endpoint):
             raise LocalProtocolError(f"the client id is longer than {MAX_CLIENT_ID_BYTES} B")
         self._tls, self._keep_alive_s, self._connect_timeout_s = tls, keep_alive_s, connect_timeout_s
         self._backoff, self._rng = backoff or Backoff(), rng or random.SystemRandom()
+        self._failures = 0
         self._link: FastLink | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._first: asyncio.Future[None] | None = None
@@ -115,6 +119,10 @@ class FastTransport(Endpoint):
         self._replies: dict[int, asyncio.Future[None]] = {}  # by packet id of SUBSCRIBE or UNSUBSCRIBE
         self._unconfirmed = Confirmations()
         self._room_wanted: set[asyncio.Future[None]] = set()
+
+    @property
+    def _broker(self) -> BrokerAddress:
+        return self._brokers.current
 
     @property
     def socket(self) -> socket.socket | None:
@@ -141,8 +149,8 @@ class FastTransport(Endpoint):
             raise
 
     async def _keep_connected(self) -> None:
-        failures = 0
         while True:
+            cause: BaseException | None = None
             try:
                 async with asyncio.timeout(self._connect_timeout_s):
                     self._link = link = await self._open()
@@ -150,18 +158,20 @@ class FastTransport(Endpoint):
             except TimeoutError:
                 reason = f"no answer within {self._connect_timeout_s:g} s"
             except AIFError as error:
-                reason = str(error)
+                reason, cause = str(error), error.__cause__
             except OSError as error:
-                reason = _reason(error)
+                reason, cause = _reason(error), error
             else:
-                failures = 0
+                late = asyncio.get_running_loop().call_later(self._connect_timeout_s, self._unsettled, link)
                 self._accepted(link)
                 reason = await asyncio.shield(link.closed)
+                late.cancel()
             if self._link is not None:
                 self._link.abort()
-            self._lost(reason)
-            await asyncio.sleep(self._backoff.delay_s(failures, self._rng))
-            failures += 1
+            self._lost(reason, cause)
+            self._brokers.advance()
+            await asyncio.sleep(self._backoff.delay_s(self._failures, self._rng))
+            self._failures += 1
 
     async def _open(self) -> FastLink:
         broker = self._broker
@@ -187,20 +197,24 @@ class FastTransport(Endpoint):
         if not filters:
             self._announce_up()
 
+    def _unsettled(self, link: FastLink) -> None:
+        if link is self._link and not self._connected:
+            link.abort(f"its filters were not in force within {self._connect_timeout_s:g} s")
+
     def _announce_up(self) -> None:
-        self._connected = True
+        self._connected, self._failures = True, 0
         if self._first is not None and not self._first.done():
             self._first.set_result(None)
         else:
             self._counters.reconnects += 1
         self._announce(f"connected to {self._broker}")
 
-    def _lost(self, reason: str) -> None:
+    def _lost(self, reason: str, cause: BaseException | None) -> None:
         link, self._link = self._link, None
         if link is not None:
             self._counters.dropped_outgoing += link.waiting_messages
-        if self._first is not None and not self._first.done():
-            self._first.set_exception(self._refused(reason))
+        if self._first is not None and not self._first.done() and self._failures + 1 >= len(self._brokers):
+            self._first.set_exception(refusal(self._broker, reason, cause))
         self._go_down(reason, f"the connection to {self._broker} was lost: {reason}")
 
     def _go_down(self, reason: str, told: str) -> None:
@@ -211,12 +225,6 @@ class FastTransport(Endpoint):
         if self._connected:
             self._connected = False
             self._announce(reason)
-
-    def _refused(self, reason: str) -> BrokerRefused:
-        return BrokerRefused(
-            f"no MQTT connection to {self._broker.host}:{self._broker.port}: {reason}",
-            hint="start the broker there, or give the address of another one",
-        )
 
     async def aclose(self) -> None:
         self._used = True
@@ -373,9 +381,11 @@ class FastTransport(Endpoint):
         reply = self._replies.get(packet_id)
         if packet_id in self._resubscribing:
             self._resubscribing.discard(packet_id)
-            if error is not None:
+            if error is not None:  # a node of a cluster that is not whole, or a right that was taken away
                 self._report(error)
-            if not self._resubscribing:
+                if self._link is not None:
+                    self._link.abort(error.message)
+            elif not self._resubscribing:
                 self._announce_up()
         elif reply is not None and not reply.done():
             if error is not None:
@@ -391,13 +401,14 @@ class FastTransport(Endpoint):
         Raises:
             RemoteProtocolError: the broker does not speak MQTT 3.1.1; the connection must end.
         """
-        kind = first >> 4
-        if kind == PacketType.PUBLISH:
+        if first & 0xF0 == packets.PUBLISH:
             topic, packet_id, payload = packets.split_publish(first, body)
             self._publish_arrived(first, topic, payload)
             if packet_id:
                 link.acknowledge(packet_id)
-        elif kind == PacketType.PUBACK:
+            return
+        kind = first >> 4
+        if kind == PacketType.PUBACK:
             if packet := self._unconfirmed.confirmed(packets.packet_id_of(body), self._replies):
                 link.write(packet)
             self._wake_senders()

@@ -201,7 +201,7 @@ def _controller_rules(members: Sequence[Member]) -> tuple[list[str], list[str]]:
     writes = [
         topics.attestation_filter(Attestation.REQUEST),
         topics.enrolment_filter(Enrolment.RESPONSE),
-        *(topics.down_filter(member.device) for member in members),
+        *(topics.down_filter(member.device) for member in members if not member.revoked),
     ]
     return reads, writes
 

@@ -6,7 +6,8 @@ know what topics or payloads mean, and leaves socket and thread to :mod:`aif.tra
 Invariants:
 
 * Everything here runs on the event loop thread.
-* The session is clean: after a reconnect every filter is subscribed again before ``connected`` is announced.
+* The session is clean: after a reconnect every filter is in force again before ``connected`` is announced; a
+  connection on which one is refused is given up.
 * A QoS 1 message is confirmed to the broker only after its handler returned.
 * QoS 1 messages on their way when a connection breaks are sent again on the next one; QoS 0 messages are
   lost and counted.
@@ -22,12 +23,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from aif.errors import BrokerRefused, LocalProtocolError, NotConnected, PublishTimeout, TransportError
-from aif.transport.address import BrokerAddress, mqtt_url
+from aif.transport.address import BrokerAddress, Rotation
 from aif.transport.backoff import Backoff
 from aif.transport.base import Handler, LastWill, Limits, Statistics, check_message, check_qos
 from aif.transport.endpoint import Endpoint
 from aif.transport.filters import Entry
 from aif.transport.outbox import Outbox, Ticket
+from aif.transport.tls import refusal
 
 if TYPE_CHECKING:
     from aif.transport.paho_link import PahoLink
@@ -78,7 +80,7 @@ class MQTTTransport(Endpoint):
 
     def __init__(
         self,
-        broker: BrokerAddress | str,
+        broker: BrokerAddress | str | Sequence[BrokerAddress],
         *,
         client_id: str = "",
         will: LastWill | None = None,
@@ -92,13 +94,14 @@ class MQTTTransport(Endpoint):
         """Prepare a client; nothing is opened before :meth:`connect`.
 
         Args:
-            broker: an address or its URL.
+            broker: an address or its URL, or the nodes of a cluster (a sequence, or URLs with commas
+                between). After each failure the next is tried; :meth:`connect` tries every one once.
             client_id: up to 256 bytes; empty lets the broker choose. A second client with the same id takes
                 the connection over.
             will: published by the broker when this client goes away without ``aclose``.
             tls: needs an ``mqtts`` address; without it an ``mqtts`` address uses the system's authorities.
             keep_alive_s: 1 to 65 535 seconds; a silent connection is given up after at most twice this.
-            connect_timeout_s: for the first connection, and for the TCP part of every later one.
+            connect_timeout_s: for a connection to a broker, until this client and its filters are accepted.
             limits: bounds of queues and messages.
             backoff: the delay between attempts to reconnect.
             rng: its jitter; the system's source unless given.
@@ -108,7 +111,7 @@ class MQTTTransport(Endpoint):
             TransportError: a malformed URL.
         """
         super().__init__(client_id, will, limits)
-        self._broker = mqtt_url(broker) if isinstance(broker, str) else broker
+        self._brokers = Rotation(broker)
         if not 1 <= keep_alive_s <= 65_535:
             raise LocalProtocolError(
                 f"keep_alive_s is {keep_alive_s}, allowed are 1 to 65535",
@@ -122,6 +125,7 @@ class MQTTTransport(Endpoint):
         self._backoff, self._rng = backoff or Backoff(), rng or random.SystemRandom()
         self._link: PahoLink | None = None
         self._first: asyncio.Future[None] | None = None
+        self._settling: asyncio.TimerHandle
         self._resubscribing: set[int] = set()
         self._replies: dict[int, asyncio.Future[None]] = {}  # by packet id of SUBSCRIBE or UNSUBSCRIBE
         self._unconfirmed: dict[int, _Unconfirmed] = {}  # by packet id of PUBLISH
@@ -130,6 +134,10 @@ class MQTTTransport(Endpoint):
             for _ in (0, 1)
         )
         self._unusable = 0
+
+    @property
+    def _broker(self) -> BrokerAddress:
+        return self._brokers.current
 
     @property
     def statistics(self) -> Statistics:
@@ -147,9 +155,11 @@ class MQTTTransport(Endpoint):
         self._used = True
         from aif.transport.paho_link import PahoLink
 
-        self._first = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self._first = loop.create_future()
+        self._settling = loop.call_later(self._connect_timeout_s, self._unsettled)
         self._link = PahoLink(
-            self._broker,
+            self._brokers,
             self.inbox,
             self,
             client_id=self._client_id,
@@ -162,11 +172,11 @@ class MQTTTransport(Endpoint):
         )
         self._link.start(self._keep_alive_s)
         try:
-            async with asyncio.timeout(self._connect_timeout_s):
+            async with asyncio.timeout(self._connect_timeout_s * len(self._brokers)):
                 await self._first
         except TimeoutError:
             await self.aclose()
-            raise self._refused(f"no answer within {self._connect_timeout_s:g} s") from None
+            raise refusal(self._broker, f"no answer within {self._connect_timeout_s:g} s", None) from None
         except BaseException:
             await self.aclose()
             raise
@@ -176,6 +186,7 @@ class MQTTTransport(Endpoint):
         link, self._link = self._link, None
         if link is None:
             return
+        self._settling.cancel()
         if self._connected:
             self._announce_down("closed by this program")
         for waiting in self._unconfirmed.values():
@@ -301,6 +312,16 @@ class MQTTTransport(Endpoint):
 
     # --- what the link tells ----------------------------------------------------------------------
 
+    def opened(self) -> None:
+        """Give the broker its time to accept this client and its filters."""
+        self._settling.cancel()
+        loop = asyncio.get_running_loop()
+        self._settling = loop.call_later(self._connect_timeout_s, self._unsettled)
+
+    def _unsettled(self) -> None:
+        if self._link is not None and not self._connected:
+            self._link.give_up()
+
     def accepted(self) -> None:
         """Subscribe again to everything; the connection is announced when the broker confirmed that."""
         if self._link is None:
@@ -322,9 +343,11 @@ class MQTTTransport(Endpoint):
         reply = self._replies.get(packet_id)
         if packet_id in self._resubscribing:
             self._resubscribing.discard(packet_id)
-            if error is not None:
+            if error is not None:  # a node of a cluster that is not whole, or a right that was taken away
                 self._report(error)
-            if not self._resubscribing:
+                if self._link is not None:
+                    self._link.give_up()
+            elif not self._resubscribing:
                 self._announce_up()
         elif reply is not None and not reply.done():
             if error is not None:
@@ -332,12 +355,13 @@ class MQTTTransport(Endpoint):
             else:
                 reply.set_result(None)
 
-    def lost(self, reason: str) -> None:
+    def lost(self, reason: str, broker: BrokerAddress, error: BaseException | None, failures: int) -> None:
         """Tell who waits for the connection, or who believed in it."""
         if self._link is None:
             return
         if self._first is not None and not self._first.done():
-            self._first.set_exception(self._refused(reason))
+            if failures + 1 >= len(self._brokers):
+                self._first.set_exception(refusal(broker, reason, error))
         elif self._connected:
             self._announce_down(reason)
 
@@ -364,6 +388,8 @@ class MQTTTransport(Endpoint):
         if self._connected or self._link is None:
             return
         self._connected = True
+        self._settling.cancel()
+        self._link.settled()
         if self._first is not None and not self._first.done():
             self._first.set_result(None)
         else:
@@ -379,12 +405,6 @@ class MQTTTransport(Endpoint):
             if not reply.done():
                 reply.set_exception(NotConnected(f"the connection to {self._broker} was lost: {reason}"))
         self._announce(reason)
-
-    def _refused(self, reason: str) -> BrokerRefused:
-        return BrokerRefused(
-            f"no MQTT connection to {self._broker.host}:{self._broker.port}: {reason}",
-            hint="start the broker there, or give the address of another one",
-        )
 
 
 def _wait(ticket: Ticket) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
+from functools import lru_cache
 
 from aif.errors import RemoteProtocolError
 from aif.transport.base import LastWill
@@ -112,9 +113,15 @@ def publish(topic: bytes, payload: bytes, *, qos: int, retain: bool, packet_id: 
         packet_id: 1 to 65 535 at QoS 1; not sent at QoS 0.
     """
     if qos:
-        topic += packet_id.to_bytes(2, "big")
-    first = PUBLISH | qos << 1 | retain
-    return bytes((first,)) + remaining_length(len(topic) + len(payload)) + topic + payload
+        head = _publish_head(PUBLISH | qos << 1 | retain, topic, 2 + len(payload))
+        return head + packet_id.to_bytes(2, "big") + payload
+    return _publish_head(PUBLISH | retain, topic, len(payload)) + payload
+
+
+@lru_cache(maxsize=1_024)
+def _publish_head(first: int, topic: bytes, behind_bytes: int) -> bytes:
+    """What stands before packet id and payload; kept, because most messages of a topic have one length."""
+    return bytes((first,)) + remaining_length(len(topic) + behind_bytes) + topic
 
 
 def repeated(packet: bytes) -> bytes:

@@ -32,7 +32,7 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.reasoncodes import ReasonCode
 
-from aif.transport.address import BrokerAddress
+from aif.transport.address import BrokerAddress, Rotation
 from aif.transport.backoff import Backoff
 from aif.transport.base import LastWill, Limits, Received
 from aif.transport.inbox import Arrival, Inbox
@@ -47,11 +47,17 @@ CLOSE_GRACE_S = 2.0
 class LinkEvents(Protocol):
     """What a link tells its owner, on the event loop thread."""
 
+    def opened(self) -> None:
+        """A socket was connected; the broker has not answered yet."""
+
     def accepted(self) -> None:
         """The broker accepted a new connection; no filter is in force on it."""
 
-    def lost(self, reason: str) -> None:
-        """There is no connection, or an attempt to get one failed; the next attempt follows."""
+    def lost(self, reason: str, broker: BrokerAddress, error: BaseException | None, failures: int) -> None:
+        """There is no connection, or an attempt to get one failed; the next attempt follows.
+
+        ``error`` is what the socket raised, ``failures`` counts attempts that failed before this one.
+        """
 
     def replied(self, packet_id: int, refusals: Sequence[str]) -> None:
         """The broker answered a SUBSCRIBE or UNSUBSCRIBE."""
@@ -65,7 +71,7 @@ class PahoLink:
 
     def __init__(
         self,
-        broker: BrokerAddress,
+        brokers: Rotation,
         inbox: Inbox,
         events: LinkEvents,
         *,
@@ -82,12 +88,14 @@ class PahoLink:
         self.unusable = 0
         """Messages that arrived malformed, at QoS 2 or too large."""
         self._loop = asyncio.get_running_loop()
-        self._broker, self._inbox, self._events = broker, inbox, events
+        self._brokers, self._inbox, self._events = brokers, inbox, events
         self._limits, self._backoff, self._rng = limits, backoff, rng
         self._closing = threading.Event()
         self._told = False
         self._connection = 0
         self._failures = 0
+        self._keep_alive_s = 0
+        self._socket_error: OSError | None = None
         self._client = client = paho.Client(
             CallbackAPIVersion.VERSION2, client_id=client_id, clean_session=True, manual_ack=True
         )
@@ -95,10 +103,10 @@ class PahoLink:
         client.max_queued_messages = limits.outgoing_messages
         client.max_inflight_messages = MAX_IN_FLIGHT
         client.reconnect_delay_set(0, 0)  # _wait_to_retry waits instead, and can be interrupted
-        if broker.username is not None:
-            client.username_pw_set(broker.username, broker.password)
-        if broker.tls:
-            client.tls_set_context(tls)
+        if brokers.current.tls:
+            context = tls or ssl.create_default_context()
+            context.sslsocket_class = _TellingSocket
+            client.tls_set_context(context)
         if will is not None:
             client.will_set(will.topic, will.payload, will.qos, will.retain)
         client.on_socket_open = self._paho_socket_open
@@ -119,7 +127,8 @@ class PahoLink:
 
     def start(self, keep_alive_s: int) -> None:
         """Begin to connect, and to reconnect whenever the connection ends."""
-        self._client.connect_async(self._broker.host, self._broker.port, keep_alive_s)
+        self._keep_alive_s = keep_alive_s
+        self._aim()
         self._client.loop_start()
 
     async def stop(self) -> None:
@@ -164,6 +173,16 @@ class PahoLink:
         """Fill ``confirmed`` or not. It costs paho more than the message itself, at QoS 0 too."""
         self._client.on_publish = self._paho_published if on else None
 
+    def settled(self) -> None:
+        """The connection serves: the next failure is a first one."""
+        self._failures = 0
+
+    def give_up(self) -> None:
+        """End this connection; the next attempt follows after a growing delay."""
+        if (opened := self.socket) is not None:
+            with contextlib.suppress(OSError):  # it ended by itself in this very moment
+                opened.shutdown(socket.SHUT_RDWR)
+
     def rearm(self) -> None:
         """Ask for the next ``ready``; call it before looking into the queues."""
         self._told = False
@@ -182,16 +201,34 @@ class PahoLink:
             self._told = True
             self._post(self._events.ready)
 
+    def _lost(self, reason: str, error: BaseException | None) -> None:
+        self._post(self._events.lost, reason, self._brokers.current, error, self._failures)
+
+    def _aim(self) -> None:
+        """The next connection goes to the current broker."""
+        broker = self._brokers.current
+        self._client.username_pw_set(broker.username, broker.password)
+        self._client.connect_async(broker.host, broker.port, self._keep_alive_s)
+
     def _wait_to_retry(self) -> None:
         self._connection += 1
+        self._brokers.advance()
+        if not self._closing.is_set():
+            self._aim()
         self._closing.wait(self._backoff.delay_s(self._failures, self._rng))
         self._failures += 1
 
     def _paho_socket_open(self, client: paho.Client, _userdata: object, opened: object) -> None:
         if isinstance(opened, socket.socket):
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if isinstance(opened, _TellingSocket):
+            opened.tell = self._socket_failed
+        self._post(self._events.opened)
         if self._closing.is_set():  # stop() came while the connection was being made
             client.disconnect()
+
+    def _socket_failed(self, error: OSError) -> None:
+        self._socket_error = error
 
     def _paho_connect(
         self, client: paho.Client, _userdata: object, _flags: object, reason: ReasonCode, _properties: object
@@ -199,21 +236,21 @@ class PahoLink:
         if self._closing.is_set():
             client.disconnect()
         elif reason.is_failure:
-            self._post(self._events.lost, f"the broker says: {reason}")
+            self._lost(f"the broker says: {reason}", None)
         else:
-            self._failures = 0
             self._post(self._events.accepted)
 
     def _paho_connect_fail(self, _client: paho.Client, _userdata: object) -> None:
         error = sys.exception()  # paho calls back from inside its except clause and passes nothing
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        self._post(self._events.lost, reason)
+        self._lost(reason, error)
         self._wait_to_retry()
 
     def _paho_disconnect(
         self, _client: paho.Client, _userdata: object, _flags: object, reason: ReasonCode, _properties: object
     ) -> None:
-        self._post(self._events.lost, f"the connection ended ({reason})")
+        error, self._socket_error = self._socket_error, None
+        self._lost(f"the connection ended ({reason})", error)
         self._wait_to_retry()
 
     def _paho_message(self, client: paho.Client, _userdata: object, message: paho.MQTTMessage) -> None:
@@ -257,6 +294,41 @@ class PahoLink:
         self, _client: paho.Client, _userdata: object, packet_id: int, _reasons: object, _properties: object
     ) -> None:
         self._post(self._events.replied, packet_id, ())
+
+
+class _TellingSocket(ssl.SSLSocket):
+    """Tells why it failed: paho writes that to its log and reports an unspecified error."""
+
+    tell: Callable[[OSError], None] | None = None
+
+    def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002  # the signature is ssl's
+        try:
+            super().do_handshake(block)
+        except OSError:
+            self.close()  # paho forgets it
+            raise
+
+    def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
+        try:
+            return super().recv(buflen, flags)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except OSError as error:
+            if self.tell is not None:
+                self.tell(error)
+            raise
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        try:
+            return super().send(data, flags)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except OSError as error:
+            if self.tell is not None:
+                self.tell(error)
+                with contextlib.suppress(OSError):  # the alert that the peer sent before it closed
+                    self.recv(1)
+            raise
 
 
 def _acknowledge_at_once(client: paho.Client) -> None:

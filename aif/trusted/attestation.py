@@ -1,7 +1,8 @@
 """Attestation Service: the Attester of a device and the Verifier of a site (RFC 9334).
 
-Builds and appraises Evidence by the rules of ``protocol.evidence``. Decides which parts are measured and
-which names they have; the reference values come from the Store, where their publishers signed them.
+Builds Evidence by the rules of ``protocol.evidence`` and appraises it by those of ``protocol.appraisal``.
+Decides which parts are measured and which names they have; the reference values come from the Store, where
+their publishers signed them.
 
 Measurement happens when a part is loaded; nothing watches it afterwards, and a host without a hardware root
 can claim what it likes. Source: MPAI-AIF V2 Attestation Service; RFC 9334, RFC 9711, RFC 9783.
@@ -16,16 +17,22 @@ from dataclasses import dataclass, field
 from nacl.signing import SigningKey
 
 from aif.errors import AttestationRejected
-from aif.protocol.evidence import (
+from aif.protocol.appraisal import (
     AppraisalLog,
     AppraisalPolicy,
     AttestationKey,
-    AttestationRequest,
     AttestationResult,
+    ReferenceValues,
+    Step,
+    appraise,
+    build_result,
+    issue_result,
+)
+from aif.protocol.cose import Sign
+from aif.protocol.evidence import (
+    AttestationRequest,
     Component,
     Measured,
-    ReferenceValues,
-    appraise,
     build_claims,
     encode_request,
     issue_evidence,
@@ -33,7 +40,6 @@ from aif.protocol.evidence import (
 )
 from aif.protocol.limits import (
     ATTESTATION_REQUEST_VALIDITY_S,
-    ATTESTATION_RESULT_VALIDITY_S,
     MAX_COMPONENT_TEXT,
     NONCE_BYTES,
 )
@@ -94,28 +100,42 @@ class Attester:
         return issue_evidence(claims, self._session_pk, lambda m: self._key.sign(m).signature)
 
 
+UNPROVEN_STEPS = frozenset({Step.FORMAT, Step.KEY, Step.SIGNATURE, Step.PROFILE, Step.NONCE})
+"""Steps that anybody's bytes can fail: failing them says nothing about the device."""
+
+MAX_FALSE_ANSWERS = 256
+"""Answers to one challenge that anybody could have sent and that are looked at: some 50 ms of work."""
+
+
 @dataclass(slots=True)
 class _Challenge:
     request: AttestationRequest
     mapping_version: int
+    false_answers: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Outcome of one appraisal, with its log in words."""
+    """Outcome of one appraisal, with its log in words and the Attestation Result that was signed over it."""
 
     result: AttestationResult
     session_pk: bytes
     generation: int
     steps: tuple[str, ...]
+    components: tuple[Component, ...]
+    signed_result: bytes
 
 
 @dataclass(slots=True)
 class Verifier:
-    """Challenges devices and appraises their answers; one challenge is outstanding per device."""
+    """Challenges devices and appraises their answers; one challenge is outstanding per device.
+
+    A challenge ends with the device's own answer, good or bad, and never with what anybody else sent.
+    """
 
     policy: AppraisalPolicy
     random: Callable[[int], bytes]
+    sign_result: Sign
     _open: dict[str, _Challenge] = field(default_factory=dict)
 
     def challenge(self, device: str, *, mapping_version: int, now_s: int) -> bytes:
@@ -141,8 +161,9 @@ class Verifier:
         reference: Mapping[str, Iterable[Component]],
         last_generation: int,
         now_s: int,
+        log: AppraisalLog | None = None,
     ) -> Verdict:
-        """Appraise one answer; whatever it says, the challenge is used up.
+        """Appraise one answer. What is not proven to be this device's own leaves the challenge open.
 
         Args:
             device: the name on whose topic it came.
@@ -154,34 +175,68 @@ class Verifier:
             reference: the good measurements by component type.
             last_generation: highest storage generation that was ever accepted from it.
             now_s: Unix time.
+            log: receives every step; complete after a rejection too.
 
         Raises:
             AttestationRejected: ``step`` names the first step that failed.
         """
-        challenge = self._open.pop(device, None)
+        log = log if log is not None else AppraisalLog()
+        challenge = self._open.get(device)
         if challenge is None:
-            raise AttestationRejected(f"{device} sent evidence that nobody asked for", step="nonce")
+            raise AttestationRejected(f"{device} sent evidence that nobody asked for", step=Step.NONCE)
+        if challenge.false_answers >= MAX_FALSE_ANSWERS:
+            raise AttestationRejected(f"too many false answers for {device}", step=Step.NONCE)
         good = frozenset(component for parts in reference.values() for component in parts)
-        log = AppraisalLog()
-        appraisal = appraise(
-            evidence,
-            request=challenge.request,
-            mapping_version=challenge.mapping_version,
-            key=AttestationKey(identity_pk, revoked=revoked),
-            reference=ReferenceValues(frozenset({implementation_id(hw_class)}), good),
-            last_generation=last_generation,
-            policy=self.policy,
-            now_s=now_s,
-            log=log,
-        )
-        result = AttestationResult(
-            device_id,
+        try:
+            appraisal = appraise(
+                evidence,
+                request=challenge.request,
+                mapping_version=challenge.mapping_version,
+                key=AttestationKey(identity_pk, revoked=revoked),
+                reference=ReferenceValues(frozenset({implementation_id(hw_class)}), good),
+                last_generation=last_generation,
+                policy=self.policy,
+                now_s=now_s,
+                log=log,
+            )
+        except AttestationRejected as error:
+            if error.step in UNPROVEN_STEPS:
+                challenge.false_answers += 1
+            else:
+                del self._open[device]
+            raise
+        del self._open[device]
+        result = build_result(
+            device_id=device_id,
             passed=True,
-            session_hash=hashlib.sha256(appraisal.session_pk).digest(),
+            session_pk=appraisal.session_pk,
             mapping_version=appraisal.mapping_version,
             issued_s=now_s,
-            not_after_s=now_s + ATTESTATION_RESULT_VALIDITY_S,
             policy_id=self.policy.policy_id,
         )
-        steps = tuple(f"{entry.step}: {'ok' if entry.ok else entry.detail}" for entry in log.entries)
-        return Verdict(result, appraisal.session_pk, appraisal.claims.measured.its_generation, steps)
+        measured = appraisal.claims.measured
+        return Verdict(
+            result,
+            appraisal.session_pk,
+            measured.its_generation,
+            steps_in_words(log),
+            measured.components,
+            issue_result(result, self.sign_result),
+        )
+
+    def refusal(self, device_id: bytes, session_pk: bytes, mapping_version: int, *, now_s: int) -> bytes:
+        """The signed Attestation Result of a session that did not pass."""
+        result = build_result(
+            device_id=device_id,
+            passed=False,
+            session_pk=session_pk,
+            mapping_version=mapping_version,
+            issued_s=now_s,
+            policy_id=self.policy.policy_id,
+        )
+        return issue_result(result, self.sign_result)
+
+
+def steps_in_words(log: AppraisalLog) -> tuple[str, ...]:
+    """One line per step that was taken: its name, and ``ok`` or what was wrong."""
+    return tuple(f"{entry.step}: {'ok' if entry.ok else entry.detail}" for entry in log.entries)

@@ -12,7 +12,7 @@ Source: MPAI-AIF V2 trusted services (Communication Service); frames as in ``pro
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from aif.errors import LocalProtocolError
@@ -33,6 +33,9 @@ from aif.trusted.secure_sender import (
 LOOK_MS = 1_000
 """Forged frames are told once in this time: whoever sends them shall not fill the log."""
 
+Deliver = Callable[[Sequence[bytes]], None]
+"""Takes the messages of one frame, at least one, in order."""
+
 
 class SecureReceiver:
     """The receiving end of a channel on this host."""
@@ -40,7 +43,7 @@ class SecureReceiver:
     def __init__(
         self,
         channel: SealedChannel,
-        deliver: Callable[[bytes], None],
+        deliver: Deliver,
         on_event: Callable[[ChannelEvent], None],
         now_ms: Callable[[], float],
         limits: ChannelLimits = HOST_LIMITS,
@@ -54,12 +57,16 @@ class SecureReceiver:
         )  # fmt: skip
         self._budget_per_s = limits.tag_failures_per_s
         self._forgeries, self._look_ms = 0, now_ms()
-        self._max_frame_bytes: tuple[int, int] = (HOST_LIMITS.max_frame_bytes,) * 2
+        self._granted_bytes = 0
+        self._longest_bytes = HOST_LIMITS.max_frame_bytes
         self._oversized = 0
+        self._senders: frozenset[int] = frozenset()
         self.keyed = False
 
     def install(self, grant: Grant) -> None:
         """Accept the senders of a grant, and frames of the length it allows.
+
+        A sender that is not in it any more has 2 s to come to its end, or none if the grant refuses it.
 
         Raises:
             LocalProtocolError: the grant gives no right to receive or no key, is in another mode than the
@@ -70,20 +77,26 @@ class SecureReceiver:
             raise LocalProtocolError(f"the grant for {self.channel.topic} does not fit its deployment")
         k_epoch = grant.k_epoch
         senders = [RosterSender(row.index, key_of(k_epoch, row), row.sign_pk) for row in grant.roster]
-        waiting = self._receiver.install_epoch(grant.epoch, senders, now_ms=self._now_ms())
-        previous = self._max_frame_bytes[1] if self.keyed else 0
-        self._max_frame_bytes = previous, grant.max_frame_bytes  # frames of the last epoch may still come
+        now_ms = self._now_ms()
+        waiting = self._receiver.install_epoch(grant.epoch, senders, now_ms=now_ms)
+        roster = frozenset(row.index for row in grant.roster)
+        for index in self._senders - roster:
+            self._receiver.retire_sender(index, now_ms=now_ms, at_once=index in grant.refused)
+        self._senders = roster
+        self._longest_bytes = max(self._granted_bytes, grant.max_frame_bytes)
+        self._granted_bytes = grant.max_frame_bytes
         self.keyed = True
-        for payload in waiting:
-            self._deliver(payload)
+        if waiting:
+            self._deliver(waiting)
 
     def receive(self, frame: bytes, *, retained: bool) -> None:
         """Take one frame as it came; what it holds is delivered, or dropped and counted."""
-        if len(frame) > max(self._max_frame_bytes):
+        if len(frame) > self._longest_bytes:
             self._oversized += 1
             return
-        for payload in self._receiver.receive(frame, now_ms=self._now_ms(), retained=retained):
-            self._deliver(payload)
+        payloads = self._receiver.receive(frame, now_ms=self._now_ms(), retained=retained)
+        if payloads:
+            self._deliver(payloads)
 
     def poll(self, now_ms: float) -> None:
         for event in self._receiver.poll(now_ms):
@@ -149,7 +162,7 @@ class CommunicationService:
     def open_receiver(
         self,
         channel: SealedChannel,
-        deliver: Callable[[bytes], None],
+        deliver: Deliver,
         on_event: Callable[[ChannelEvent], None],
     ) -> SecureReceiver:
         """The receiving end of a channel; one that was open before is closed."""

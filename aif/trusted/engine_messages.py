@@ -18,6 +18,8 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any, Final
 
+import cbor2
+
 from aif import errors
 from aif.errors import AIFError, RemoteProtocolError
 from aif.protocol.cbor import Fields, decode, encode
@@ -103,6 +105,7 @@ CRYPTO_OPERATIONS: Final[Mapping[str, Signature]] = MappingProxyType(
 
 ENGINE_OPERATIONS: Final[Mapping[str, Signature]] = MappingProxyType(
     {
+        "enrolled": (bytes, bytes),
         "open_grant": (bytes, int),
         "attest": (bytes, list, int),
         "sign_as_device": (bytes,),
@@ -111,6 +114,7 @@ ENGINE_OPERATIONS: Final[Mapping[str, Signature]] = MappingProxyType(
         "model_begin": (bytes, bytes, str),
         "model_chunks": (int, int, list),
         "model_finish": (int,),
+        "open_in_place": (bytes, bytes, int, list),
         "infer": (int, list),
         "reset": (int,),
         "accept": (int,),
@@ -132,6 +136,7 @@ _ERRORS: Final[Mapping[str, type[AIFError]]] = MappingProxyType(
             errors.ReplayDetected,
             errors.DecryptionFailed,
             errors.NotAuthorised,
+            PSAError,
             errors.NotFound,
             errors.LengthOrHashMismatch,
             errors.ResourceExceeded,
@@ -209,11 +214,18 @@ def encode_error(number: int, error: AIFError) -> bytes:
 def decode_answer(data: bytes, number: int) -> Any:
     """The result of request ``number``, as the CBOR value it is.
 
+    The engine is trusted more than whoever asks, so its answers are decoded without the strictness that its
+    own side needs.
+
     Raises:
         AIFError: the error that the engine answered with.
         RemoteProtocolError: not the answer to this request.
     """
-    match decode(data, max_bytes=MAX_MESSAGE_BYTES):
+    try:
+        answer = cbor2.loads(data)
+    except cbor2.CBORError as error:
+        raise RemoteProtocolError("the Security Engine's answer is no CBOR") from error
+    match answer:
         case {0: int(found), 1: int(status), 2: result} if found == number:
             if status == PSAStatus.SUCCESS:
                 return result
@@ -259,6 +271,7 @@ def row_of_grant(grant: Grant) -> list[object]:
     roster = [[r.index, r.aim_instance_id, r.host_id, r.grant_nonce, r.sign_pk] for r in grant.roster]
     values: dict[str, object] = {name: getattr(grant, name) for name in _GRANT_FIELDS}
     values |= {"roles": int(grant.roles), "auth_mode": grant.auth_mode.value, "roster": roster}
+    values["refused"] = list(grant.refused)
     return list(values.values())
 
 
@@ -267,13 +280,14 @@ def grant_of(row: Any) -> Grant:
     values = dict(zip(_GRANT_FIELDS, row, strict=True))
     values["roles"], values["auth_mode"] = Role(values["roles"]), AuthMode(values["auth_mode"])
     values["roster"] = tuple(RosterRow(*sender) for sender in values["roster"])
+    values["refused"] = tuple(values["refused"])
     return Grant(**values)
 
 
 def _error_of(status: int, words: object) -> AIFError:
     match words:
         case [str(code), str(message), str(hint)] if code in _ERRORS:
-            if code == PSAError.code and status != PSAStatus.GENERIC_ERROR:
+            if code == PSAError.code:
                 return psa_error(PSAStatus(status), message, hint)
             return _ERRORS[code](message, hint=hint)
         case _:

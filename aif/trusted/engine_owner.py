@@ -38,16 +38,21 @@ class EngineArea:
         self._call("delete", *self._where, name)
 
 
-class EngineOwner:
-    """The PSA functions of one owner; see ``storage.OwnerStorage`` and ``encryption.OwnerCrypto``."""
+class _Owned:
+    """Calls in the name of one owner."""
 
     def __init__(self, call: Call, owner: bytes) -> None:
         self._engine, self._owner = call, owner
 
+    def _call(self, operation: str, *arguments: object) -> Any:
+        return self._engine(operation, self._owner, *arguments)
+
+
+class EngineStorage(_Owned):
+    """The storage functions of one owner; see ``storage.OwnerStorage``."""
+
     def area(self, kind: SecureData) -> EngineArea:
         return EngineArea(self._engine, self._owner, kind)
-
-    # --- storage
 
     def psa_its_set(self, uid: int, data: bytes, create_flags: int = 0) -> None:
         self._call("psa_its_set", uid, data, int(create_flags))
@@ -82,7 +87,9 @@ class EngineOwner:
     def psa_ps_get_support(self) -> int:
         return int(self._call("psa_ps_get_support"))
 
-    # --- keys
+
+class EngineCrypto(_Owned):
+    """The keys and algorithms of one owner; see ``encryption.OwnerCrypto``."""
 
     def psa_generate_key(self, attributes: KeyAttributes) -> int:
         return int(self._call("psa_generate_key", row_of_attributes(attributes)))
@@ -157,5 +164,14 @@ class EngineOwner:
     def psa_key_derivation_abort(self, operation: int) -> None:
         self._call("psa_key_derivation_abort", operation)
 
-    def _call(self, operation: str, *arguments: object) -> Any:
-        return self._engine(operation, self._owner, *arguments)
+
+class EngineOwner(EngineStorage, EngineCrypto):
+    """Both services of one owner, and each of them alone."""
+
+    @property
+    def storage(self) -> EngineStorage:
+        return EngineStorage(self._engine, self._owner)
+
+    @property
+    def crypto(self) -> EngineCrypto:
+        return EngineCrypto(self._engine, self._owner)

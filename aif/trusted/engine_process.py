@@ -43,7 +43,7 @@ from aif.trusted.psa import KeyAttributes, PSAError, PSAStatus, StorageInfo
 from aif.trusted.security_core import CoreSettings, SecurityCore, selftest
 from aif.trusted.storage import DataLocation, SecureData
 
-_CONFIGURE: Final = (str, str, list, list, str, bool)
+_CONFIGURE: Final = (str, str, list, list, str, bool, str)
 _PR_GET_DUMPABLE, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 3, 4, 38  # linux/prctl.h
 
 
@@ -68,6 +68,7 @@ class Dispatcher:
         models = core.models
         self._core = core
         self._own: Mapping[str, Callable[..., object]] = {
+            "enrolled": core.enrolled,
             "open_grant": lambda blob, now_s: row_of_grant(core.open_grant(blob, now_s)),
             "attest": core.attest,
             "sign_as_device": core.sign_as_device,
@@ -76,6 +77,7 @@ class Dispatcher:
             "model_begin": models.begin,
             "model_chunks": models.add_chunks,
             "model_finish": lambda handle: [_descriptions(side) for side in models.finish(handle)],
+            "open_in_place": models.open_in_place,
             "infer": models.infer,
             "reset": models.reset,
             "accept": models.accept,
@@ -125,7 +127,7 @@ def serve(connection: socket.socket) -> NoReturn:
                 if dispatcher is None:
                     core = _configure(request)
                     dispatcher = Dispatcher(core)
-                    result: object = [core.identity_pk, core.session_pk]
+                    result: object = [core.identity_pk, core.exchange_pk, core.session_pk]
                 else:
                     result = dispatcher.answer(request)
                 answer = encode_result(request.number, result)
@@ -144,11 +146,13 @@ def serve(connection: socket.socket) -> NoReturn:
 def _configure(request: Request) -> SecurityCore:
     if request.operation != "configure":
         raise PSAError(PSAStatus.BAD_STATE, "the first operation is configure")
-    folder, hw_class, ids, anchors, opener, create = check_arguments(request.arguments, _CONFIGURE)
+    folder, hw_class, ids, anchors, opener, create, remote = check_arguments(request.arguments, _CONFIGURE)
     device_id, hw_class_id, firmware_version, abi = check_arguments(ids, (bytes, bytes, int, int))
     grant_pk, ticket_pk = check_arguments(anchors, (bytes, bytes))
     facts = DeviceFacts(device_id, hw_class_id, firmware_version, abi, ticket_pk or None)
-    settings = CoreSettings(Path(folder), hw_class, facts, grant_pk or None, create)
+    settings = CoreSettings(
+        Path(folder), hw_class, facts, grant_pk or None, create, Path(remote) if remote else None
+    )
     return SecurityCore(settings, random=os.urandom, open_model=lambda: _opener(opener))
 
 

@@ -2,7 +2,12 @@
 
 Order: ticket (who, what, where, how much), then the download, then length and digest, then one atomic write
 into the inactive slot. A release that is already installed needs neither ticket nor download. Every read
-verifies the digest again before an engine may parse the bytes.
+verifies the digest again before anything opens the bytes.
+
+What a slot holds depends on the device. Where models run in the Security Engine it is the ciphertext, as
+downloaded, with the ticket that the engine wants to see. A microcontroller executes from its slot in place:
+there each chunk is opened by the engine before it is kept, and the whole plaintext is checked before the slot
+counts. Releases that are not encrypted are refused unless the site allows them.
 
 Invariants: the slot in use is never written; a slot counts as installed only after its file is complete; the
 release counter of a component never goes back. A slot whose bytes have changed is given up: the device then
@@ -14,17 +19,39 @@ Source: MPAI-AIF V2 Model Service; TUF and Uptane for the split between full and
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from aif.errors import LengthOrHashMismatch, NotAuthorised, NotFound
+from aif.protocol.chunks import SealedRelease, split_ciphertext
 from aif.protocol.deployment import ModelRelease
-from aif.protocol.ticket import ComponentState, InstallTarget, Slot, verify_ticket
+from aif.protocol.ticket import (
+    ComponentState,
+    InstallTarget,
+    ModelAEAD,
+    Slot,
+    Ticket,
+    read_ticket,
+    verify_ticket,
+)
 from aif.trusted.state import DeviceState, InstalledModel, StateFile, write_atomically
 
-Fetch = Callable[[ModelRelease], bytes]
-"""Gets a release's bytes from wherever they are; whatever it returns is verified here."""
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """What is to be fetched: bytes of this digest and length, which the Store lists under ``path``."""
+
+    path: str
+    sha256: bytes
+    bytes_: int
+
+
+Fetch = Callable[[Download], bytes]
+"""Gets bytes from wherever they are; whatever it returns is verified here."""
+
+OpenInPlace = Callable[[bytes, bytes, Sequence[bytes]], Iterable[bytes]]
+"""Opens sealed chunks under a ticket and a wrapped key, for a device that executes from its slots."""
 
 FIRMWARE_VERSION = 1
 FIRMWARE_ABI = 1
@@ -41,24 +68,65 @@ class SlotLimits:
     arena_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class SlotContent:
+    """A slot that was read and verified: plaintext, or the ciphertext of a release with its ticket."""
+
+    content: bytes = field(repr=False)
+    ticket: bytes
+    sealed: SealedRelease | None
+
+
 class ModelService:
-    """Slots and installed releases of one device."""
+    """Slots and installed releases of one device.
+
+    Args:
+        folder: holds one file per slot.
+        state: says which release each component has.
+        device_id: 16 bytes, as tickets name this device.
+        hw_class_id: 16 bytes.
+        open_in_place: for a device that executes models from its slots; None where they stay sealed.
+    """
 
     def __init__(
-        self, folder: Path, state: StateFile[DeviceState], *, device_id: bytes, hw_class_id: bytes
+        self,
+        folder: Path,
+        state: StateFile[DeviceState],
+        *,
+        device_id: bytes,
+        hw_class_id: bytes,
+        open_in_place: OpenInPlace | None,
     ) -> None:
         self._folder, self._state = folder, state
         self._device_id, self._hw_class_id = device_id, hw_class_id
+        self._open_in_place = open_in_place
 
     def installed(self, component: str) -> InstalledModel | None:
         return next((m for m in self._state.load().installed if m.component == component), None)
 
-    def install(self, release: ModelRelease, limits: SlotLimits, fetch: Fetch) -> InstalledModel:
+    def install(
+        self,
+        release: ModelRelease,
+        limits: SlotLimits,
+        fetch: Fetch,
+        *,
+        wrapped_key: bytes = b"",
+        plain_models: bool = False,
+    ) -> InstalledModel:
         """Make ``release`` the installed one of its component.
+
+        Args:
+            release: from a verified deployment document.
+            limits: what this device has for it.
+            fetch: gets the bytes.
+            wrapped_key: the content key for this boot; needed where slots hold plaintext.
+            plain_models: whether the site allows releases that are not encrypted.
 
         Raises:
             TrustError, ResourceExceeded: the ticket does not allow it here; nothing was downloaded.
-            RemoteProtocolError: what came as a ticket is none.
+            PlainModelRefused: it is not encrypted; nothing was downloaded.
+            RemoteProtocolError: what came as a ticket or key is none.
+            DecryptionFailed: a chunk or the key is not of this release and device; nothing was installed.
             LengthOrHashMismatch: what came is not what was signed, or the installed bytes have changed and
                 there is no ticket to install them again; nothing was installed.
         """
@@ -72,11 +140,37 @@ class ModelService:
                     raise
             else:
                 return present
+        ticket = self._verified(release, limits, present, plain_models=plain_models)
+        downloaded = fetch(Download(release.path, ticket.ciphertext_sha256, ticket.ciphertext_bytes))
+        if not _is(downloaded, ticket.ciphertext_sha256, ticket.ciphertext_bytes):
+            raise LengthOrHashMismatch(
+                f"what was downloaded as {release.path} is not what the ticket names; nothing was installed",
+                hint="the store, or the way to it, changed the bytes",
+            )
+        content = self._to_keep(downloaded, ticket, release.ticket, wrapped_key)
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_atomically(self._path(release.component, ticket.slot), content)
+        model = InstalledModel(
+            ticket.component, ticket.release_counter, ticket.plaintext_sha256, ticket.plaintext_bytes,
+            ticket.slot, release.ticket,
+        )  # fmt: skip
+        self._state.update(lambda current: _with_model(current, model))
+        return model
+
+    def _verified(
+        self,
+        release: ModelRelease,
+        limits: SlotLimits,
+        present: InstalledModel | None,
+        *,
+        plain_models: bool,
+    ) -> Ticket:
+        """The ticket of a release, when this device must act on it."""
         state = self._state.load()
-        target_slot = Slot.B if present is not None and present.slot == Slot.A else Slot.A
-        component = ComponentState(present.counter if present else 0, target_slot, limits.slot_bytes)
         if state.ticket_pk is None:
             raise NotAuthorised("this device is not enrolled and installs nothing")
+        target_slot = Slot.B if present is not None and present.slot == Slot.A else Slot.A
+        component = ComponentState(present.counter if present else 0, target_slot, limits.slot_bytes)
         ticket = verify_ticket(
             release.ticket,
             state.ticket_pk,
@@ -84,31 +178,30 @@ class ModelService:
                 self._device_id, self._hw_class_id, FIRMWARE_VERSION, FIRMWARE_ABI, state.time_floor_s,
                 {release.component: component}, limits.arena_bytes,
             ),
-            allow_plain=True,
+            allow_plain=plain_models,
         ).ticket  # fmt: skip
         if (ticket.plaintext_sha256, ticket.plaintext_bytes) != (release.sha256, release.bytes_):
             raise NotAuthorised(f"ticket and deployment name different bytes for {release.component}")
         if ticket.release_counter != release.counter:
             raise NotAuthorised(f"ticket and deployment name different releases of {release.component}")
-        content = fetch(release)
-        if (
-            len(content) != ticket.plaintext_bytes
-            or hashlib.sha256(content).digest() != ticket.plaintext_sha256
-        ):
-            raise LengthOrHashMismatch(
-                f"what was downloaded as {release.path} is not what the ticket names; nothing was installed",
-                hint="the store, or the way to it, changed the bytes",
-            )
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_atomically(self._path(release.component, ticket.slot), content)
-        model = InstalledModel(
-            ticket.component, ticket.release_counter, ticket.plaintext_sha256, len(content), ticket.slot
-        )
-        self._state.update(lambda current: _with_model(current, model))
-        return model
+        return ticket
 
-    def read(self, component: str) -> bytes:
-        """The installed bytes of a component.
+    def _to_keep(self, downloaded: bytes, ticket: Ticket, signed: bytes, wrapped_key: bytes) -> bytes:
+        """What the slot is to hold."""
+        if ticket.aead is ModelAEAD.NONE or self._open_in_place is None:
+            return downloaded
+        chunks = split_ciphertext(SealedRelease.of_ticket(ticket), downloaded)
+        plaintext = b"".join(self._open_in_place(signed, wrapped_key, chunks))
+        if not _is(plaintext, ticket.plaintext_sha256, ticket.plaintext_bytes):
+            raise LengthOrHashMismatch(
+                f"the opened chunks of {ticket.component} are not the model that was signed; nothing was "
+                "installed",
+                hint="the publisher sealed other bytes than the ticket names: publish the release again",
+            )
+        return plaintext
+
+    def read(self, component: str) -> SlotContent:
+        """What the slot of a component holds.
 
         Raises:
             NotFound: nothing is installed.
@@ -119,35 +212,45 @@ class ModelService:
             raise NotFound(
                 f"no valid release of {component} is installed here", hint="deploy the workflow again"
             )
+        ticket = read_ticket(model.ticket) if model.ticket else None
+        sealed = None
+        sha256, length = model.sha256, model.bytes_
+        if ticket is not None and ticket.aead is not ModelAEAD.NONE and self._open_in_place is None:
+            sealed = SealedRelease.of_ticket(ticket)
+            sha256, length = ticket.ciphertext_sha256, ticket.ciphertext_bytes
         try:
             with self._path(component, Slot(model.slot)).open("rb") as file:
-                content = file.read(model.bytes_ + 1)
+                content = file.read(length + 1)
         except FileNotFoundError:
             content = b""
         except OSError as error:
             raise LengthOrHashMismatch(
                 f"the installed model {component} cannot be read: {error.strerror}"
             ) from error
-        if len(content) != model.bytes_ or hashlib.sha256(content).digest() != model.sha256:
+        if not _is(content, sha256, length):
             self._give_up(model)
             raise LengthOrHashMismatch(
                 f"the installed model {component} was changed on this device, and is used no more",
                 hint="deploy the workflow again: the device will ask for the release anew",
             )
-        return content
+        return SlotContent(content, model.ticket, sealed)
 
     def _give_up(self, damaged: InstalledModel) -> None:
         """Keep only what stops a rollback: older releases stay refused, the damaged one does not."""
-        empty = replace(damaged, counter=damaged.counter - 1, sha256=NOTHING, bytes_=0)
+        empty = replace(damaged, counter=damaged.counter - 1, sha256=NOTHING, bytes_=0, ticket=b"")
         self._state.update(
             lambda current: _with_model(current, empty) if damaged in current.installed else current
         )
 
     def _path(self, component: str, slot: Slot) -> Path:
         """A component's name may hold slashes, which are no folders here."""
-        return self._folder / f"{component.replace('/', '~')}.{slot}.tflite"
+        return self._folder / f"{component.replace('/', '~')}.{slot}"
+
+
+def _is(content: bytes, sha256: bytes, length: int) -> bool:
+    return len(content) == length and hashlib.sha256(content).digest() == sha256
 
 
 def _with_model(state: DeviceState, model: InstalledModel) -> DeviceState:
     others = tuple(m for m in state.installed if m.component != model.component)
-    return replace(state, installed=(*others, model), generation=state.generation + 1)
+    return replace(state, installed=(*others, model))

@@ -1,28 +1,35 @@
 """Protected models inside the Security Engine: opened, run and forgotten here, and nowhere else in clear.
 
-Decides when a sealed release may be loaded, keeps its content key sealed for the next boot, and runs it.
-Does not parse models (the injected engine does) nor decide when a release has proved itself: ``accept`` is
-told so.
+Decides when a sealed release may be loaded, and runs it. Does not parse models (the injected engine does) nor
+decide when a release has proved itself: ``accept`` is told so.
 
 Invariants: every chunk is opened under a ticket of this device's ticket key; a release below the accepted one
 is refused; a model reaches the engine only after its whole digest was checked; what leaves is handles, tensor
-descriptions and tensors.
+descriptions and tensors. Content keys live in memory, for one boot: who takes the disk has ciphertext.
+
+The one way out for plaintext is ``open_in_place``, for a microcontroller that executes from its slot. It
+takes only a key that the site wrapped for that use, so a host whose models run here cannot make use of it.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
-from aif.errors import EngineError, NotAuthorised, RemoteProtocolError
-from aif.protocol.cbor import Fields, decode
+from aif.errors import EngineError, NotAuthorised
 from aif.protocol.chunks import ChunkCipher, ModelAssembly, SealedRelease
-from aif.protocol.cose import parse1
-from aif.protocol.limits import KEY_BYTES, MAX_MODEL_BYTES, MAX_TICKET_BYTES, UINT32_MAX
-from aif.protocol.ticket import ComponentState, InstallTarget, Slot, Ticket, VerifiedTicket, verify_ticket
-from aif.protocol.wrap import unwrap
+from aif.protocol.content_keys import KeyUse, unwrap_content_key
+from aif.protocol.limits import MAX_MODEL_BYTES, UINT32_MAX
+from aif.protocol.ticket import (
+    ComponentState,
+    InstallTarget,
+    Ticket,
+    VerifiedTicket,
+    read_ticket,
+    verify_ticket,
+)
 from aif.trusted.psa import PSAError, PSAStatus
 from aif.trusted.records import UID_BYTES, RecordId
 from aif.trusted.sealed_store import Random, SealedStore
@@ -31,7 +38,6 @@ MAX_MODELS: Final = 32
 """Models that are loaded or being loaded."""
 MAX_LOADED_BYTES: Final = 256 << 20
 """Plaintext of all of them."""
-_KEY_OWNER: Final = b"AIF content keys"
 _FLOOR_OWNER: Final = b"AIF model floors"
 
 
@@ -85,8 +91,7 @@ class DeviceFacts:
 class _Loading:
     """A release whose chunks are coming."""
 
-    verified: VerifiedTicket
-    content_key: bytes = field(repr=False)
+    ticket: Ticket
     runtime: str
     assembly: ModelAssembly
 
@@ -103,7 +108,7 @@ class ProtectedModels:
     Args:
         facts: of this device.
         session_sk: X25519 secret of this boot, to which content keys are wrapped.
-        store: keeps content keys and accepted release counters.
+        store: keeps accepted release counters.
         open_model: the inference engine; called with whole, checked models only.
         random: secure random bytes.
     """
@@ -122,20 +127,23 @@ class ProtectedModels:
         self._loading: dict[int, _Loading] = {}
         self._loaded: dict[int, _Loaded] = {}
 
+    def enrolled(self, ticket_pk: bytes) -> None:
+        """The device has enrolled: tickets are held against this key."""
+        self._facts = replace(self._facts, ticket_pk=ticket_pk)
+
     def begin(self, ticket: bytes, wrapped_key: bytes, runtime: str) -> int:
         """Start to load a release; the handle that its chunks and then the model have.
 
         Args:
             ticket: as it was installed; its time limit concerned the installation and is not checked again.
-            wrapped_key: the content key, wrapped to this boot's session under the ticket's digest; empty for
-                a release that was loaded here before.
+            wrapped_key: the content key, wrapped to this boot's session under the ticket's digest.
             runtime: name of an inference runtime.
 
         Raises:
             TrustError: the ticket or the key is not for this device, or the release is older than the
                 accepted one (``RollbackDetected``).
             RemoteProtocolError: malformed.
-            PSAError: ``INSUFFICIENT_MEMORY``; ``DOES_NOT_EXIST``, the key was never given.
+            PSAError: ``INSUFFICIENT_MEMORY``.
         """
         verified = self._verify(ticket)
         in_use = sum(t.plaintext_bytes for t in self._tickets())
@@ -147,10 +155,10 @@ class ProtectedModels:
                 hint="unload a model first",
             )
         release = SealedRelease.of_ticket(verified.ticket)
-        key = self._content_key(verified, wrapped_key)
+        key = unwrap_content_key(wrapped_key, self._session_sk, verified.digest, KeyUse.RUN)
         handle = int.from_bytes(self._random(7))  # random: a handle of an earlier boot stays unknown
         assembly = ModelAssembly(ChunkCipher(key, release))
-        self._loading[handle] = _Loading(verified, key, runtime, assembly)
+        self._loading[handle] = _Loading(verified.ticket, runtime, assembly)
         return handle
 
     def add_chunks(self, handle: int, first: int, chunks: Sequence[bytes]) -> None:
@@ -168,7 +176,7 @@ class ProtectedModels:
             raise
 
     def finish(self, handle: int) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-        """Check the whole model, give it to its engine, and keep its key. Returns inputs and outputs.
+        """Check the whole model and give it to its engine. Returns inputs and outputs.
 
         Raises:
             LengthOrHashMismatch: not whole, or not what was signed.
@@ -176,7 +184,7 @@ class ProtectedModels:
         """
         loading = self._find(self._loading, handle)
         del self._loading[handle]
-        ticket = loading.verified.ticket
+        ticket = loading.ticket
         plaintext = loading.assembly.finish()
         model = self._open_model()(
             loading.runtime,
@@ -185,13 +193,24 @@ class ProtectedModels:
             arena_bytes=ticket.arena_bytes,
             name=ticket.component,
         )
-        try:
-            self._keep_key(loading)
-        except BaseException:
-            model.close()
-            raise
         self._loaded[handle] = _Loaded(ticket, model)
         return model.inputs, model.outputs
+
+    def open_in_place(
+        self, ticket: bytes, wrapped_key: bytes, first: int, chunks: Sequence[bytes]
+    ) -> list[bytes]:
+        """Plaintext of chunks ``first``, ``first + 1`` and so on, for a slot that is executed in place.
+
+        The caller checks the digest of the whole before it counts as installed.
+
+        Raises:
+            DecryptionFailed: the key was not wrapped for this use, or a chunk is not of this release.
+            TrustError, RemoteProtocolError: as ``begin``.
+        """
+        verified = self._verify(ticket)
+        key = unwrap_content_key(wrapped_key, self._session_sk, verified.digest, KeyUse.IN_PLACE)
+        cipher = ChunkCipher(key, SealedRelease.of_ticket(verified.ticket))
+        return [cipher.open(index, chunk) for index, chunk in enumerate(chunks, first)]
 
     def infer(self, handle: int, tensors: Sequence[bytes]) -> list[bytes]:
         """Run a model once.
@@ -242,13 +261,14 @@ class ProtectedModels:
         return table[handle]
 
     def _tickets(self) -> Iterator[Ticket]:
-        yield from (loading.verified.ticket for loading in self._loading.values())
+        yield from (loading.ticket for loading in self._loading.values())
         yield from (loaded.ticket for loaded in self._loaded.values())
 
     def _verify(self, data: bytes) -> VerifiedTicket:
         if self._facts.ticket_pk is None:
             raise NotAuthorised("this device is not enrolled and loads nothing")
-        component, slot = _names(data)
+        named = read_ticket(data)  # believed for nothing but the facts that the check below holds against it
+        component, slot = named.component, named.slot
         # An installed release is loaded at every boot, so its own counter is fine; space is checked by begin.
         state = ComponentState(self._floor(component) - 1, slot, MAX_MODEL_BYTES)
         facts = self._facts
@@ -267,44 +287,6 @@ class ProtectedModels:
         record = _record(_FLOOR_OWNER, component)
         return int.from_bytes(self._store.get(record)) if self._store.contains(record) else 0
 
-    def _content_key(self, verified: VerifiedTicket, wrapped_key: bytes) -> bytes:
-        if wrapped_key:
-            key = unwrap(wrapped_key, self._session_sk, verified.digest)
-            if len(key) != KEY_BYTES:
-                raise RemoteProtocolError(f"a content key has {KEY_BYTES} bytes")
-            return key
-        record = _key_record(verified.ticket)
-        kept = self._store.get(record) if self._store.contains(record) else b""
-        if kept[:-KEY_BYTES] != verified.digest:
-            raise PSAError(
-                PSAStatus.DOES_NOT_EXIST,
-                "the content key of this ticket is not kept here",
-                hint="ask for it again, wrapped to this boot's session key",
-            )
-        return kept[-KEY_BYTES:]
-
-    def _keep_key(self, loading: _Loading) -> None:
-        record = _key_record(loading.verified.ticket)
-        kept = loading.verified.digest + loading.content_key
-        if not self._store.contains(record) or self._store.get(record) != kept:
-            self._store.put(record, kept)
-
-
-def _names(data: bytes) -> tuple[str, Slot]:
-    """Component and slot that a ticket names, before anything about it is believed.
-
-    They only select the facts that the verification then holds against it.
-    """
-    payload = parse1(data, tagged=False, max_bytes=MAX_TICKET_BYTES).unverified_payload
-    fields = Fields(decode(payload, max_bytes=MAX_TICKET_BYTES), "ticket")
-    component, _, slot = fields.text(5, "component:slot", max_length=66).rpartition(":")
-    return component, Slot.B if slot == Slot.B else Slot.A
-
 
 def _record(owner: bytes, name: str) -> RecordId:
     return RecordId(owner, hashlib.blake2b(name.encode(), digest_size=UID_BYTES).digest())
-
-
-def _key_record(ticket: Ticket) -> RecordId:
-    """One key per slot: what a new release overwrites takes its key along."""
-    return _record(_KEY_OWNER, f"{ticket.component}:{ticket.slot}")

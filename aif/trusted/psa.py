@@ -10,39 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 
-from aif.errors import TrustError
-
-
-class PSAStatus(IntEnum):
-    """Status codes (PSA Certified Status code API 1.0); 0 is success, errors are negative."""
-
-    SUCCESS = 0
-    GENERIC_ERROR = -132
-    NOT_PERMITTED = -133
-    NOT_SUPPORTED = -134
-    INVALID_ARGUMENT = -135
-    INVALID_HANDLE = -136
-    BAD_STATE = -137
-    ALREADY_EXISTS = -139
-    DOES_NOT_EXIST = -140
-    INSUFFICIENT_MEMORY = -141
-    INSUFFICIENT_STORAGE = -142
-    INSUFFICIENT_DATA = -143
-    SERVICE_FAILURE = -144
-    COMMUNICATION_FAILURE = -145
-    STORAGE_FAILURE = -146
-    INVALID_SIGNATURE = -149
-    CORRUPTION_DETECTED = -151
-    DATA_CORRUPT = -152
-
-
-class PSAError(TrustError):
-    """A trusted service refused or failed; ``status`` is the PSA code and never ``SUCCESS``."""
-
-    def __init__(self, status: PSAStatus, message: str, *, hint: str = "") -> None:
-        super().__init__(f"{message} ({status.name})", hint=hint)
-        self.status = status
-
+from aif.errors import PSAError as PSAError  # noqa: PLC0414  # part of these APIs; defined with all errors
+from aif.errors import PSAStatus as PSAStatus  # noqa: PLC0414
 
 # --- storage --------------------------------------------------------------------------------------
 

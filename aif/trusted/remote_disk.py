@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from contextlib import suppress
+from pathlib import Path
 from typing import Final, Protocol
 
 from aif.errors import StoreError, TransportError
@@ -19,6 +20,7 @@ from aif.protocol.limits import HASH_BYTES
 from aif.trusted.psa import PSAError, PSAStatus, StorageFlag
 from aif.trusted.records import NONCE_BYTES, RecordId, RecordKeys, corrupt, open_record, seal_record
 from aif.trusted.sealed_store import Random, SealedStore
+from aif.trusted.state import write_atomically
 
 MAX_REMOTE_BYTES: Final = 16 << 20
 """Body of one remote record."""
@@ -36,6 +38,26 @@ class RemoteDisk(Protocol):
 
     def delete(self, name: str) -> None:
         """Forget a blob; one that is not there is no error."""
+
+
+class FolderDisk:
+    """A remote disk that the operating system has mounted at a folder.
+
+    Names are the hexadecimal digits of a digest (see ``RemoteStore``), so they are safe as file names.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def put(self, name: str, blob: bytes) -> None:
+        write_atomically(self._folder / name, blob)
+
+    def get(self, name: str, max_bytes: int) -> bytes:
+        with (self._folder / name).open("rb") as file:
+            return file.read(max_bytes)
+
+    def delete(self, name: str) -> None:
+        (self._folder / name).unlink(missing_ok=True)
 
 
 class RemoteStore:

@@ -13,7 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from aif.errors import LocalProtocolError, MessageTooLarge, NotConnected, TransportError
+from aif.errors import GrantExhausted, LocalProtocolError, MessageTooLarge, NotConnected, TransportError
 from aif.protocol.bundle import BundlePolicy, Bundler
 from aif.protocol.channel_sender import ChannelSender
 from aif.protocol.frame import Buffer, sender_key
@@ -122,47 +122,68 @@ class SecureSender:
         self._drain()
 
     def send(self, payload: bytes) -> None:
-        """Seal and publish, now or with the next bundle.
+        """Seal and publish, now or with the next bundle; errors as in `send_all`."""
+        self.send_all((payload,))
+
+    def send_all(self, payloads: Sequence[bytes]) -> None:
+        """Seal and publish messages that belong together: one look at the clock, few frames, one order.
 
         Raises:
-            NotConnected: no frame can be sent at present, because there is no connection, no room, or no
-                frame left in the grant; the payload was not taken and may be sent again later.
-            MessageTooLarge: longer than the receivers put together.
+            NotConnected: no frame can be sent at present, because there is no connection or no room; no
+                payload was taken and all may be sent again later.
+            GrantExhausted: too few frames are left in the grant; no payload was taken and all may be sent
+                again under the next one.
+            MessageTooLarge: one is longer than the receivers put together, or than the transport carries.
             LocalProtocolError: no grant yet, or the stream has ended.
         """
         epoch = self._epoch
         if epoch is None:
             raise LocalProtocolError(f"channel {self.channel.topic} has no key yet")
-        limit = HOST_LIMITS.max_message_bytes
-        if len(payload) > limit:
-            raise MessageTooLarge(
-                f"a message of {len(payload):,} B on {self.channel.topic} exceeds the limit of {limit:,} B"
-            )
-        if epoch.too_long(payload):
-            raise MessageTooLarge(
-                f"a message of {len(payload):,} B needs too many frames of {epoch.max_frame_bytes:,} B",
-                hint="raise max_frame_bytes of the receivers",
-            )
-        self._drain()
-        if self._outgoing:
-            raise NotConnected(
-                f"channel {self.channel.topic} waits for the transport ({len(self._outgoing)} frames)"
-            )
-        if epoch.exhausted_by(payload):
-            if not epoch.exhausted:
-                epoch.exhausted = True
-                self._causes[Cause.GRANT_EXHAUSTED] += 1
-            raise NotConnected(
-                f"channel {self.channel.topic} has used up the {epoch.max_frames:,} frames of its grant",
-                hint="it goes on with the next grant; larger bundles need fewer frames",
-            )
-        now_ms = self._now_ms()
-        refused = self._seal(epoch, epoch.bundler.add(payload, now_ms))
-        if not self._timer_armed and (wait_ms := epoch.bundler.wait_ms(now_ms)) is not None:
+        count = len(payloads)
+        longest = len(payloads[0]) if count == 1 else max(map(len, payloads), default=0)
+        if (
+            longest >= epoch.one_frame_bytes
+            or self._outgoing
+            or epoch.sender.remaining_frames < 2 * count + _FRAMES_TO_END
+        ):
+            self._check(epoch, longest, count)
+        now_ms, bundler = self._now_ms(), epoch.bundler
+        if count == 1:
+            refused = self._seal(epoch, bundler.add(payloads[0], now_ms))
+        else:
+            refused = self._seal(epoch, bundler.add_all(payloads, now_ms))
+        if not self._timer_armed and (wait_ms := bundler.wait_ms(now_ms)) is not None:
             self._timer_armed = True
             self._call_later(wait_ms, self._flush_due)
         if refused is not None:
             raise refused
+
+    def _check(self, epoch: _SendingEpoch, longest: int, count: int) -> None:
+        """Look closely where not every message surely fits a frame that is left: refuse all, or none."""
+        limit = HOST_LIMITS.max_message_bytes
+        if longest > limit:
+            raise MessageTooLarge(
+                f"a message of {longest:,} B on {self.channel.topic} exceeds the limit of {limit:,} B"
+            )
+        if epoch.too_long(longest):
+            raise MessageTooLarge(
+                f"a message of {longest:,} B needs too many frames of {epoch.max_frame_bytes:,} B",
+                hint="raise max_frame_bytes of the receivers",
+            )
+        if self._outgoing:
+            self._drain()
+            if self._outgoing:
+                raise NotConnected(
+                    f"channel {self.channel.topic} waits for the transport ({len(self._outgoing)} frames)"
+                )
+        if epoch.exhausted_by(longest, count):
+            if not epoch.exhausted:
+                epoch.exhausted = True
+                self._causes[Cause.GRANT_EXHAUSTED] += 1
+            raise GrantExhausted(
+                f"channel {self.channel.topic} has used up the {epoch.max_frames:,} frames of its grant",
+                hint="it goes on with the next grant; larger bundles need fewer frames",
+            )
 
     def _flush_due(self) -> None:
         self._timer_armed = False
@@ -174,8 +195,10 @@ class SecureSender:
             self._seal(self._epoch, self._epoch.bundler.flush())
 
     def _seal(self, epoch: _SendingEpoch, batches: Iterable[Sequence[Buffer]]) -> MessageTooLarge | None:
+        qos = self.channel.qos
         for batch in batches:
-            self._outgoing.extend((frame, self.channel.qos) for frame in epoch.sender.seal_batch(batch))
+            for frame in epoch.sender.seal_batch(batch):
+                self._outgoing.append((frame, qos))
         return self._drain()
 
     def _drain(self) -> MessageTooLarge | None:
@@ -246,7 +269,10 @@ class SecureSender:
 class _SendingEpoch:
     """What one grant lets this host send."""
 
-    __slots__ = ("_interval", "bundler", "exhausted", "max_frame_bytes", "max_frames", "schedule", "sender")
+    __slots__ = (
+        "_interval", "bundler", "exhausted", "max_frame_bytes", "max_frames", "one_frame_bytes", "schedule",
+        "sender",
+    )  # fmt: skip
 
     def __init__(
         self, channel: SealedChannel, grant: Grant, row: RosterRow, frame_sign_seed: bytes, now_ms: float
@@ -260,23 +286,24 @@ class _SendingEpoch:
             sign_key=seed, max_frames=grant.max_frames, max_frame_bytes=grant.max_frame_bytes,
         )  # fmt: skip
         self.max_frames, self.max_frame_bytes = grant.max_frames, grant.max_frame_bytes
+        self.one_frame_bytes = grant.max_frame_bytes - SIGNED_OVERHEAD_BYTES - FRAGMENT_HEADER_BYTES
         self.bundler = Bundler(channel.policy, grant.max_frame_bytes)
         self.schedule = WatermarkSchedule(now_ms)
         self._interval = interval_frames(grant.auth_mode)
         self.exhausted = False
 
-    def exhausted_by(self, payload: bytes) -> bool:
-        """Whether the frames left are needed for the end of the epoch, once this message is sent."""
-        frames = self._frames(payload)
+    def exhausted_by(self, longest_bytes: int, messages: int) -> bool:
+        """Whether the frames left are needed for the end of the epoch, once these messages are sent."""
+        frames = messages * self._frames(longest_bytes)
         return self.sender.remaining_frames < frames + frames // self._interval + _FRAMES_TO_END
 
-    def too_long(self, payload: bytes) -> bool:
-        """Whether no number of frames carries this message."""
-        return self._frames(payload) > FRAGMENT_LIMIT
+    def too_long(self, size_bytes: int) -> bool:
+        """Whether no number of frames carries a message of this size."""
+        return self._frames(size_bytes) > FRAGMENT_LIMIT
 
-    def _frames(self, payload: bytes) -> int:
-        """Frames that this message takes at most, watermarks aside."""
-        return 1 + len(payload) // (self.max_frame_bytes - SIGNED_OVERHEAD_BYTES - FRAGMENT_HEADER_BYTES)
+    def _frames(self, size_bytes: int) -> int:
+        """Frames that such a message takes at most, watermarks aside."""
+        return 1 + size_bytes // self.one_frame_bytes
 
 
 def key_of(k_epoch: bytes, row: RosterRow) -> bytes:

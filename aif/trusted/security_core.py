@@ -21,7 +21,7 @@ from typing import Final
 from nacl.bindings import crypto_scalarmult_base
 from nacl.signing import SigningKey
 
-from aif.errors import LocalProtocolError, NotAuthorised
+from aif.errors import LocalProtocolError, NotAuthorised, RollbackDetected
 from aif.protocol.cbor import encode
 from aif.protocol.control import HELLO_AAD
 from aif.protocol.evidence import Component
@@ -33,6 +33,7 @@ from aif.trusted.encryption import EncryptionService
 from aif.trusted.protected_models import DeviceFacts, OpenModel, ProtectedModels
 from aif.trusted.psa import Algorithm, PSAError, PSAStatus
 from aif.trusted.records import corrupt, derive_key
+from aif.trusted.remote_disk import FolderDisk
 from aif.trusted.sealed_store import Random
 from aif.trusted.state import write_atomically
 from aif.trusted.storage import StorageService
@@ -53,6 +54,7 @@ class CoreSettings:
         hw_class: name of the hardware class, for attestation.
         facts: what tickets are held against, with the ticket key.
         grant_pk: the Controller's grant key, None before enrolment.
+        remote_disk: folder where a remote disk is mounted, None without one.
         create: whether a root key may be made when there is nothing yet.
     """
 
@@ -61,6 +63,7 @@ class CoreSettings:
     facts: DeviceFacts
     grant_pk: bytes | None
     create: bool
+    remote_disk: Path | None = None
 
 
 class SecurityCore:
@@ -75,13 +78,18 @@ class SecurityCore:
     ) -> None:
         root = _root_key(settings, random)
         self.storage = StorageService(
-            settings.folder / STORAGE_FOLDER, derive_key(root, b"AIF-ROOT-1 storage"), random=random
+            settings.folder / STORAGE_FOLDER,
+            derive_key(root, b"AIF-ROOT-1 storage"),
+            random=random,
+            remote=FolderDisk(settings.remote_disk) if settings.remote_disk else None,
         )
         self.crypto = EncryptionService(random=random, store=self.storage.keys)
         self._identity = SigningKey(derive_key(root, b"AIF-ROOT-1 identity"))
+        self._exchange_sk = derive_key(root, b"AIF-ROOT-1 exchange")
         self._session_sk = random(KEY_BYTES)
         self._grant_pk = settings.grant_pk
-        self._highest_serial = self._mapping_version = 0
+        self._highest_serial = 0
+        self._mapping_versions: dict[bytes, int] = {}
         self._attester = Attester(
             bytes(self._identity), settings.hw_class, self.session_pk, random(KEY_BYTES)
         )
@@ -95,9 +103,27 @@ class SecurityCore:
         return bytes(self._identity.verify_key)
 
     @property
+    def exchange_pk(self) -> bytes:
+        """X25519 public key of the device, which its enrolment names."""
+        return crypto_scalarmult_base(self._exchange_sk)
+
+    @property
     def session_pk(self) -> bytes:
         """X25519 public key of this boot, to which grants and content keys are wrapped."""
         return crypto_scalarmult_base(self._session_sk)
+
+    def enrolled(self, grant_pk: bytes, ticket_pk: bytes) -> None:
+        """Take up the site's anchors, once.
+
+        Raises:
+            PSAError: ``BAD_STATE``, there are some already; ``INVALID_ARGUMENT``, these are no keys.
+        """
+        if self._grant_pk is not None:
+            raise PSAError(PSAStatus.BAD_STATE, "this device is enrolled already")
+        if (len(grant_pk), len(ticket_pk)) != (KEY_BYTES, KEY_BYTES):
+            raise PSAError(PSAStatus.INVALID_ARGUMENT, f"an anchor is a key of {KEY_BYTES} bytes")
+        self.models.enrolled(ticket_pk)
+        self._grant_pk = grant_pk
 
     def open_grant(self, blob: bytes, now_s: int) -> Grant:
         """A grant for this boot, with its channel key: sealing each frame here would cost 30 times the AEAD.
@@ -113,9 +139,13 @@ class SecurityCore:
             self._grant_pk,
             now_s=now_s,
             highest_serial=self._highest_serial,
-            mapping_version=self._mapping_version,
+            mapping_version=0,  # each channel has its own, and the grant itself says which channel it is for
         )
-        self._highest_serial, self._mapping_version = grant.serial, grant.mapping_version
+        self._highest_serial = grant.serial  # whatever it is good for: it must not come again
+        newest = self._mapping_versions.get(grant.channel_id, 0)
+        if grant.mapping_version < newest:
+            raise RollbackDetected(f"grant: mapping {grant.mapping_version} is older than {newest}")
+        self._mapping_versions[grant.channel_id] = grant.mapping_version
         return grant
 
     def attest(self, request: bytes, components: list[object], mapping_version: int) -> bytes:

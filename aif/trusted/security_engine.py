@@ -19,7 +19,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -57,6 +57,7 @@ class EngineSettings:
         ticket_pk: the site's ticket key, None before enrolment.
         open_model: ``package.module:function`` that opens a model, see ``protected_models.OpenModel``.
         create: whether a root key may be made when the folder is empty (provisioning).
+        remote_disk: folder where a remote disk is mounted, an absolute path; None without one.
     """
 
     folder: Path
@@ -69,6 +70,27 @@ class EngineSettings:
     ticket_pk: bytes | None
     open_model: str
     create: bool = False
+    remote_disk: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceKeys:
+    """Public keys of a device: what its site registers about it."""
+
+    identity_pk: bytes
+    exchange_pk: bytes
+
+
+def make_identity(settings: EngineSettings) -> DeviceKeys:
+    """Give a device its root key, in an engine of its own that ends at once.
+
+    A device that has one keeps it.
+
+    Raises:
+        PSAError: as the start of an engine.
+    """
+    with SecurityEngine(replace(settings, create=True), clock=lambda: 0.0) as engine:
+        return DeviceKeys(engine.identity_pk, engine.exchange_pk)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +125,18 @@ class SecurityEngine:
         self._lock = threading.Lock()  # one request at a time
         self._number = 0
         self._lost = True
-        self._identity_pk = self._session_pk = b""
+        self._identity_pk = self._exchange_pk = self._session_pk = b""
         self._start()
 
     @property
     def identity_pk(self) -> bytes:
         """Ed25519 public key of the device."""
         return self._identity_pk
+
+    @property
+    def exchange_pk(self) -> bytes:
+        """X25519 public key of the device."""
+        return self._exchange_pk
 
     @property
     def session_pk(self) -> bytes:
@@ -127,8 +154,20 @@ class SecurityEngine:
             self._lost = True
         return self._lost
 
+    def enrolled(self, *, grant_pk: bytes, ticket_pk: bytes) -> None:
+        """The device has enrolled: whose grants and tickets it takes from now on.
+
+        Raises:
+            PSAError: ``BAD_STATE``, it knew that already; what is known cannot be changed.
+        """
+        with self._lock:
+            self._exchange("enrolled", (grant_pk, ticket_pk))
+            self._settings = replace(self._settings, grant_pk=grant_pk, ticket_pk=ticket_pk)
+
     def restart(self) -> None:
-        """Start a lost engine again. It has a new session: attest again, take new grants, load models again.
+        """Start a lost engine again.
+
+        It has a new session: attest again, take new grants, load models again.
 
         Raises:
             PSAError: ``SERVICE_FAILURE``, it was restarted too often and this host is unfit; others as at
@@ -196,7 +235,7 @@ class SecurityEngine:
 
         Args:
             ticket: as it was installed.
-            wrapped_key: the content key for this session; empty for a release that was loaded here before.
+            wrapped_key: the content key for this session.
             chunks: all sealed chunks, in order.
             runtime: name of an inference runtime.
 
@@ -204,7 +243,7 @@ class SecurityEngine:
             TrustError: not for this device, older than the accepted release, or not what was signed.
             LengthOrHashMismatch: chunks are missing, or the whole is not what was signed.
             EngineError, ResourceExceeded: the inference engine refused it.
-            PSAError: ``INSUFFICIENT_MEMORY``, ``DOES_NOT_EXIST``, ``COMMUNICATION_FAILURE``.
+            PSAError: ``INSUFFICIENT_MEMORY``, ``COMMUNICATION_FAILURE``.
         """
         handle = int(self.call("model_begin", ticket, wrapped_key, runtime))
         try:
@@ -216,6 +255,22 @@ class SecurityEngine:
                 self.call("unload", handle)
             raise
         return ProtectedModel(self, handle, _descriptions(inputs), _descriptions(outputs))
+
+    def open_in_place(self, ticket: bytes, wrapped_key: bytes, chunks: Iterable[bytes]) -> Iterable[bytes]:
+        """Plaintext chunks of a sealed release, for a device that executes models from its slots.
+
+        Args:
+            ticket: of the release.
+            wrapped_key: the content key for this session, wrapped for this use.
+            chunks: all sealed chunks, in order.
+
+        Raises:
+            TrustError: not for this device, session or use, or not what was signed.
+            RemoteProtocolError: malformed.
+            PSAError: ``COMMUNICATION_FAILURE``.
+        """
+        for first, batch in _batches(chunks):
+            yield from self.call("open_in_place", ticket, wrapped_key, first, batch)
 
     def call(self, operation: str, *arguments: object) -> Any:
         """One request and its answer, as CBOR values; the methods above say what there is.
@@ -244,7 +299,9 @@ class SecurityEngine:
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
         environment = {name: os.environ[name] for name in _INHERITED_ENVIRONMENT if name in os.environ}
-        command = [sys.executable, "-I", "-B", "-m", "aif.trusted.engine_process"]
+        # Isolated, and compiled code is kept as this process keeps it: compiling doubles the time of a start.
+        flags = ["-I", "-B"] if sys.dont_write_bytecode else ["-I"]
+        command = [sys.executable, *flags, "-m", "aif.trusted.engine_process"]
         with theirs:
             self._process = subprocess.Popen(
                 [*command, str(theirs.fileno()), str(os.getpid())],
@@ -260,7 +317,7 @@ class SecurityEngine:
         ours.settimeout(self._timeout_s)
         s = self._settings
         try:
-            self._identity_pk, self._session_pk = self._exchange(
+            self._identity_pk, self._exchange_pk, self._session_pk = self._exchange(
                 "configure",
                 (
                     str(s.folder),
@@ -269,6 +326,7 @@ class SecurityEngine:
                     [s.grant_pk or b"", s.ticket_pk or b""],
                     s.open_model,
                     s.create,
+                    str(s.remote_disk or ""),
                 ),
             )
         except BaseException:

@@ -18,11 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from nacl.signing import SigningKey
-
 from aif.errors import LocalProtocolError, NotFound, ProtocolError, TrustError
 from aif.protocol import documents
-from aif.protocol.enrolment import SecretState
+from aif.protocol.pairing import SecretState
 
 MAX_STATE_BYTES = 4 * 1024 * 1024
 
@@ -131,23 +129,28 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 @dataclass(frozen=True, slots=True)
 class InstalledModel:
-    """A release that was verified and rests in a slot of this device."""
+    """A release that was verified and rests in a slot of this device.
+
+    ``sha256`` and ``bytes_`` are those of the plaintext; ``ticket`` is the one that brought it.
+    """
 
     component: str
     counter: int
     sha256: bytes
     bytes_: int
     slot: str
+    ticket: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceState:
-    """A device's own memory. Anchors are None until it is enrolled; ``secret`` is None from then on."""
+    """A device's own memory, without its keys: those are in its Security Engine.
+
+    Anchors are None until it is enrolled; ``secret``, the pairing secret, is None from then on.
+    """
 
     device: str
     hw_class: str
-    identity_seed: bytes = field(repr=False)
-    exchange_secret: bytes = field(repr=False)
     controller_pk: bytes
     secret: bytes | None = field(repr=False)
     store_root: bytes | None = None
@@ -156,17 +159,13 @@ class DeviceState:
     deployment_pk: bytes | None = None
     time_floor_s: int = 0
     mapping_floor: int = 0
-    generation: int = 0
     store_floors: str = ""
     installed: tuple[InstalledModel, ...] = ()
+    result_pk: bytes | None = None
 
     @property
     def enrolled(self) -> bool:
         return self.deployment_pk is not None
-
-    @property
-    def identity_pk(self) -> bytes:
-        return bytes(SigningKey(self.identity_seed).verify_key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +183,11 @@ class DeviceRecord:
     enrolled_s: int | None = None
     revoked: bool = False
     last_generation: int = 0
+    revoked_s: int | None = None
+    reason: str = ""
+    """Why it was revoked, in the operator's words."""
+    lost: bool = False
+    """It may be in foreign hands: its identity is never admitted again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,10 +202,15 @@ class SiteState:
     result_seed: bytes = field(repr=False)
     devices: tuple[DeviceRecord, ...] = ()
     mapping_version: int = 0
+    denied: tuple[bytes, ...] = ()
+    """Identity keys of lost devices that were removed since."""
+    audit_seed: bytes = field(default=b"", repr=False)
+    audit_head: bytes = b""
+    """The newest head of the audit log that was signed; kept here, so that a log that was cut off shows."""
 
     @classmethod
     def create(cls, site: str, random: Callable[[int], bytes]) -> SiteState:
-        return cls(site, random(32), random(32), random(32), random(32), random(32))
+        return cls(site, random(32), random(32), random(32), random(32), random(32), audit_seed=random(32))
 
     def device(self, name: str) -> DeviceRecord | None:
         return next((record for record in self.devices if record.device == name), None)

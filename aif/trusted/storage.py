@@ -206,7 +206,11 @@ class OwnerStorage:
     def _assets(self, location: DataLocation) -> _Assets:
         store = self._stores.get(location)
         if store is None:
-            raise PSAError(PSAStatus.NOT_SUPPORTED, f"this device has no {location}")
+            raise PSAError(
+                PSAStatus.NOT_SUPPORTED,
+                f"this device has no {location}",
+                hint="mount one and start the host with --remote-disk FOLDER, or keep it on local_disk",
+            )
         return _Assets(store, self._owner)
 
 

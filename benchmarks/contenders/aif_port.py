@@ -15,7 +15,7 @@ from typing import Any
 
 from nacl.signing import SigningKey
 
-from aif.model.codec import compile_record
+from aif.model.codec import compile_batches, compile_record
 from aif.model.ports import AuthMode
 from aif.model.records import RecordType
 from aif.protocol import message
@@ -32,7 +32,7 @@ from benchmarks.broker import HOST
 from benchmarks.cell import ADAPTIVE, Cell, Run
 from benchmarks.cell import Role as ProcessRole
 from benchmarks.contenders.link import BACK, START_S, THERE, Intake, Link
-from benchmarks.workload import SEQUENCE_BYTES, Buffer, InvalidRun
+from benchmarks.workload import SEQUENCE_BYTES, InvalidRun
 
 POLL_S = 0.1
 """How often a host polls its Communication Service."""
@@ -58,8 +58,9 @@ class AifLink:
         self._timed = run.task == "ping" and cell.mode == AuthMode.CHECKPOINT
         self._clock = SystemClock()
         data_bytes = cell.size_bytes - SEQUENCE_BYTES
-        self._codec = compile_record(RecordType.parse(f"{{uint32 sequence; uint8[{data_bytes}] data}}"))
-        self._record = self._codec.record_class
+        record = RecordType.parse(f"{{uint32 sequence; uint8[{data_bytes}] data}}")
+        self._record = compile_record(record).record_class
+        self._codec = compile_batches(record, lead_bytes=message.HEADER.size)
         loop = asyncio.get_running_loop()
         self._service = CommunicationService(
             publish=lambda topic, frame, qos: transport.send(topic, frame, qos=qos),
@@ -68,13 +69,13 @@ class AifLink:
                 loop.call_later(delay_ms / 1000.0, function) if delay_ms else loop.call_soon(function)
             ),
         )
-        there, back = (_channel(cell, topic) for topic in (THERE, BACK))
+        there, back = (channel_of(cell, topic) for topic in (THERE, BACK))
         self._out, self._in = (there, back) if role == "driver" else (back, there)
         self._sender: SecureSender = self._service.open_sender(self._out)
         self._receiver: SecureReceiver = self._service.open_receiver(self._in, self._deliver, self._event)
         secret = bytes.fromhex(run.secret_hex)
         for channel, may in ((self._out, Role.SEND), (self._in, Role.RECEIVE)):
-            self._service.apply_grant(_grant(channel, may, secret), _seed(secret, channel))
+            self._service.apply_grant(grant_of(channel, may, secret), seed_of(secret, channel))
         self._records: list[Any] = []
         self._trouble: list[str] = []
         self._unsigned_since_ms: float | None = None
@@ -99,10 +100,12 @@ class AifLink:
     # --- output port ------------------------------------------------------------------------------
 
     def send_burst(self, messages: Sequence[Any]) -> None:
-        encode, pack, send, time_us = self._codec.encode, message.pack, self._sender.send, self._clock.time_us
-        for record in messages:
+        """As `OutputPort.write_many`; without bundling one `write` per message."""
+        at_once = len(messages) if self._cell.bundle != 1 else 1
+        encode_all, send_all, time_us = self._codec.encode_all, self._sender.send_all, self._clock.time_us
+        for start in range(0, len(messages), at_once):
             now_us = time_us()
-            send(pack(now_us, now_us, encode(record)))
+            send_all(encode_all(message.header(now_us, now_us), messages[start : start + at_once]))
 
     def flush(self) -> None:
         self._sender.flush()
@@ -122,13 +125,13 @@ class AifLink:
             records = self._records
             if len(records) >= self._intake.due:
                 self._records = []
-                contents: list[Buffer] = [record.data for record in records]
-                self._intake.take([record.sequence for record in records], contents)
+                self._intake.take([record[0] for record in records], [record[1] for record in records])
         except Exception as error:  # noqa: BLE001 - whatever it is, the run is void and must say why
             self._intake.failed(f"{type(error).__name__}: {error}")
 
-    def _deliver(self, payload: bytes) -> None:
-        self._records.append(self._codec.decode(message.unpack(payload)[2]))
+    def _deliver(self, payloads: Sequence[bytes]) -> None:
+        for _, _, run in message.runs(payloads):
+            self._records += self._codec.decode_all(run)
 
     def _note_lag(self, frame: bytes) -> None:
         """How long messages were used on their tag alone before a signature covered them."""
@@ -183,18 +186,18 @@ def policy_of(bundle: int) -> BundlePolicy:
     return BundlePolicy(bundle, max_bytes=largest, max_message_bytes=largest - 1)
 
 
-def _channel(cell: Cell, topic: str) -> SealedChannel:
+def channel_of(cell: Cell, topic: str) -> SealedChannel:
     identity = channel_id("bench", "1.0", "Out.port", ["In.port"], data_type="Bench_t", topic=topic)
     return SealedChannel(identity, topic, AuthMode(cell.mode), cell.qos, policy_of(cell.bundle))
 
 
-def _seed(secret: bytes, channel: SealedChannel) -> bytes:
+def seed_of(secret: bytes, channel: SealedChannel) -> bytes:
     return blake2b(b"sign" + channel.channel_id, key=secret, digest_size=32).digest()
 
 
-def _grant(channel: SealedChannel, roles: Role, secret: bytes) -> Grant:
+def grant_of(channel: SealedChannel, roles: Role, secret: bytes) -> Grant:
     nonce = blake2b(b"nonce" + channel.channel_id, key=secret, digest_size=16).digest()
-    public = bytes(SigningKey(_seed(secret, channel)).verify_key)
+    public = bytes(SigningKey(seed_of(secret, channel)).verify_key)
     row = RosterRow(1, b"bench-instance--", b"bench-host------", nonce, public)
     return Grant(
         channel_id=channel.channel_id, epoch=1, roles=roles, sender_index=1,

@@ -125,7 +125,7 @@ class Arena:
             session = self.site.hosts[name].session
             state[name] = (
                 link.trust, link.hello and link.hello.boot_id, record.secret_state, record.enrolled_s,
-                record.revoked, session._highest_serial,
+                record.revoked, session._engine.session_pk,
                 {
                     receiver.channel.topic: receiver._receiver._epoch
                     for receiver in session.communication._receivers.values()

@@ -33,23 +33,16 @@ from hypothesis import strategies as st
 from aif.cli import _wiring as wiring
 from aif.cli.broker_config import BrokerFiles, Written, app, broker_config
 from aif.errors import AIFError, BrokerRefused, LocalProtocolError, RemoteProtocolError, TrustError
-from aif.protocol.lifecycle import WorkflowState
 from aif.runtime.devices import Site
 from aif.transport.address import BrokerAddress
 from aif.transport.backoff import Backoff
 from aif.transport.base import MAX_PACKET_BYTES, ConnectionChange, LastWill, Received
 from aif.transport.mosquitto_config import ChannelAccess
 from aif.transport.mqtt import MQTTTransport
-from aif.trusted.certificates import (
-    LEAF_VALIDITY,
-    AuthorityState,
-    CertificateAuthority,
-    Credentials,
-    Role,
-    Subject,
-    client_context,
-)
-from aif.trusted.state import SiteState, StateFile
+from aif.trusted.authority import AuthorityState, CertificateAuthority, renewed
+from aif.trusted.certificates import LEAF_VALIDITY, Credentials, Role, Subject, client_context
+from aif.trusted.security_engine import DeviceKeys
+from aif.trusted.state import SiteState, StateFile, write_atomically
 from tests.adversary.conftest import Report
 from tests.runtime import site as bench
 
@@ -115,7 +108,21 @@ class SetUp:
         self.folder, self.port = folder, free_port()
         self.authority = CertificateAuthority.open_or_create(folder / "authority", os.urandom, now=now())
         self.files = BrokerFiles(folder / "out put")
+        self.site_pem = folder / "authority.pem"
+        self.site_pem.write_bytes(self.authority.site_pem)
         self.write()
+        for subject in (CONTROLLER, LEFT, RIGHT, THIRD, FACTORY_LEFT):
+            self.give(subject)
+
+    def credentials(self, subject: Subject) -> Path:
+        return self.folder / f"{subject.common_name}.pem"
+
+    def give(self, subject: Subject) -> str:
+        """A client gets credentials, unless those that it has are good; says why."""
+        pem, reason = renewed(self.authority, subject, self.credentials(subject), now())
+        if pem:
+            write_atomically(self.credentials(subject), pem)
+        return reason
 
     def write(self, *, revoked: Sequence[str] = ()) -> tuple[Written, ...]:
         return broker_config(
@@ -124,14 +131,14 @@ class SetUp:
         )  # fmt: skip
 
     def context(self, subject: Subject) -> ssl.SSLContext:
-        return client_context(self.files.authority, self.files.credentials(subject))
+        return client_context(self.site_pem, self.credentials(subject))
 
     def context_of(self, credentials: Credentials) -> ssl.SSLContext:
         """What someone has who brings a certificate of his own."""
         file = self.folder / "own.pem"
         file.touch(mode=0o600)
         file.write_bytes(credentials.pem)
-        return client_context(self.files.authority, file)
+        return client_context(self.site_pem, file)
 
     def transport(
         self, tls: ssl.SSLContext, *, client_id: str = "anyone", will: LastWill | None = None
@@ -396,7 +403,7 @@ def test_a_certificate_that_does_not_count_is_refused(
 
 @pytest.mark.integration
 def test_no_certificate_is_refused(running: SetUp) -> None:
-    asyncio.run(running.refused(ssl.create_default_context(cafile=running.files.authority)))
+    asyncio.run(running.refused(ssl.create_default_context(cafile=running.site_pem)))
 
 
 @pytest.mark.integration
@@ -463,7 +470,6 @@ def test_revoking_ends_an_open_session_and_refuses_the_next(tmp_path: Path) -> N
     made = SetUp(tmp_path)
     broker = Broker(made.files.configuration, made.port)
     device, factory, survivor = (made.context(s) for s in (LEFT, FACTORY_LEFT, RIGHT))
-    kept = made.files.credentials(RIGHT).read_bytes()
 
     async def journey() -> None:
         async with AsyncExitStack() as stack:
@@ -496,10 +502,7 @@ def test_revoking_ends_an_open_session_and_refuses_the_next(tmp_path: Path) -> N
         asyncio.run(journey())
     finally:
         broker.stop()
-    assert not made.files.credentials(LEFT).exists()
-    assert made.files.credentials(RIGHT).read_bytes() == kept
-    made.write()  # provisioned anew under the same name
-    assert made.files.credentials(LEFT).exists()
+    assert (made.give(LEFT), made.give(RIGHT)) == ("revoked", "kept")
 
 
 async def _enters(made: SetUp, tls: ssl.SSLContext) -> bool:
@@ -576,7 +579,7 @@ def test_only_the_broker_can_pose_as_the_broker(
     made = SetUp(tmp_path)
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     is_broker = subject.role is Role.BROKER
-    server.load_cert_chain(made.files.broker / "broker.pem" if is_broker else made.files.credentials(subject))
+    server.load_cert_chain(made.files.root / "broker.pem" if is_broker else made.credentials(subject))
     if works:
         _shake_hands(made.context(RIGHT), server, host)
     else:
@@ -586,32 +589,30 @@ def test_only_the_broker_can_pose_as_the_broker(
 
 def test_private_files_are_private_and_a_key_that_is_not_is_refused(tmp_path: Path) -> None:
     made = SetUp(tmp_path)
-    private = [path for folder in (made.files.broker, made.files.clients) for path in folder.rglob("*")]
-    private += [tmp_path / "authority" / "authority.cbor", made.files.broker, made.files.clients]
-    assert len(private) > 15
+    private = [*made.files.root.rglob("*"), tmp_path / "authority" / "authority.cbor", made.files.root]
+    assert len(private) == 7
     assert all(path.stat().st_mode & 0o077 == 0 for path in private)
-    credentials = made.files.credentials(LEFT)
+    credentials = made.credentials(LEFT)
     credentials.chmod(0o640)
     with pytest.raises(TrustError, match="open to other users"):
         made.context(LEFT)
     with pytest.raises(TrustError, match="no TLS with"):
-        client_context(made.files.authority, tmp_path / "missing.pem")
+        client_context(made.site_pem, tmp_path / "missing.pem")
 
 
 def test_writing_again_keeps_what_is_good_and_replaces_what_is_not(tmp_path: Path) -> None:
     made = SetUp(tmp_path)
     left, right, broker = (
-        made.files.credentials(LEFT), made.files.credentials(RIGHT), made.files.broker / "broker.pem",
+        made.credentials(LEFT), made.credentials(RIGHT), made.files.root / "broker.pem",
     )  # fmt: skip
     before = {path: path.read_bytes() for path in (left, right, broker)}
-    made.write()
+    assert {made.give(LEFT), made.give(RIGHT)} == {"kept"}
+    notes = {file.path: file.note for file in made.write()}
+    assert notes[broker.resolve()].endswith("kept")
     assert before == {path: path.read_bytes() for path in before}
     left.write_bytes(before[left][:-100])
     right.write_bytes(before[left])  # a mix-up
-    notes = {file.path: file.note for file in made.write()}
-    assert notes[left.resolve()].endswith("unreadable")
-    assert notes[right.resolve()].endswith("made out to another name")
-    assert notes[broker.resolve()].endswith("kept")
+    assert (made.give(LEFT), made.give(RIGHT)) == ("unreadable", "made out to another name")
     for subject in (LEFT, RIGHT):
         made.context(subject)
 
@@ -650,10 +651,7 @@ def test_a_revocation_list_names_the_right_certificates_until_they_expire(
     serials = [x509.load_pem_x509_certificate(c.certificate).serial_number for c in held]
 
     def listed(when: dt.datetime) -> list[set[int]]:
-        pem = authority.revocation_lists_pem(now=when)
-        mark = b"-----END X509 CRL-----\n"
-        lists = [x509.load_pem_x509_crl(part + mark) for part in pem.split(mark) if part]
-        return [{entry.serial_number for entry in one} for one in lists]
+        return _lists(authority.revocation_lists_pem(now=when))
 
     assert listed(start) == [set(), set()]
     assert authority.revoke(LEFT, now=start) == 2
@@ -663,6 +661,13 @@ def test_a_revocation_list_names_the_right_certificates_until_they_expire(
     later = start + LEAF_VALIDITY + dt.timedelta(days=1)
     assert authority.revoke(RIGHT, now=later) == 0  # it has expired
     assert listed(later) == [set(), set()]
+
+
+def _lists(pem: bytes) -> list[set[int]]:
+    """Serial numbers of each revocation list in a file."""
+    mark = b"-----END X509 CRL-----\n"
+    lists = [x509.load_pem_x509_crl(part + mark) for part in pem.split(mark) if part]
+    return [{entry.serial_number for entry in one} for one in lists]
 
 
 def test_names_hold_their_role_and_nothing_else() -> None:
@@ -729,7 +734,7 @@ def test_any_bytes_as_a_signing_request_raise_one_kind_of_error(
         authority.certify(data, RIGHT, now=now())
 
 
-# --- the command, and a whole workflow through it -----------------------------------------------------
+# --- the command --------------------------------------------------------------------------------------
 
 
 def plain_site(folder: Path) -> tuple[wiring.Home, Path, Path]:
@@ -745,78 +750,27 @@ def run_command(*arguments: str | Path) -> None:
     app([str(argument) for argument in arguments], standalone_mode=False)
 
 
-@pytest.mark.integration
-def test_a_workflow_runs_over_the_set_up_that_the_command_writes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Devices enrol with their factory certificates, come back with their own, and run to the end."""
-    home, inventory, aims = plain_site(tmp_path)
-    workflow = tmp_path / "adding.aiw.yaml"
-    workflow.write_text(bench.WORKFLOW)
-    port, output = free_port(), tmp_path / "broker set-up"
-    run_command(
-        "--home", home.root, "--inventory", inventory, "--workflow", workflow,
-        "--aims", aims, "--output", output, "--port", str(port), "--deployments", "1",
-    )  # fmt: skip
-    printed = capsys.readouterr().out
-    files = BrokerFiles(output)
-    assert f"mosquitto -c '{files.configuration}'" in printed
-    assert all(str(path) in printed for path in output.rglob("*") if path.is_file())
-
-    def transport(_: object, *, client_id: str, will: LastWill | None = None) -> MQTTTransport:
-        if client_id == "controller":
-            subject = CONTROLLER
-        elif home.device_state(client_id).load().enrolled:
-            subject = Subject.device(client_id)
-        else:
-            subject, will = Subject.enrolment(client_id), None
-        tls = client_context(files.authority, files.credentials(subject))
-        return MQTTTransport(f"mqtts://localhost:{port}", client_id=client_id, tls=tls, will=will)
-
-    monkeypatch.setattr(bench, "MemoryTransport", transport)
-
-    async def journey() -> None:
-        async with bench.bench_site(tmp_path, devices=()) as site:
-            for name in ("left", "right"):
-                site.add_device(name)
-                await site.start_device(name)
-                state = site.home.device_state(name)
-                await site.until_true(lambda state=state: state.load().enrolled)  # type: ignore[misc]
-                await site.end(name)
-                await site.start_device(name)
-            running = await site.deploy()
-            outputs = await site.run_to_end(running)
-            assert running.failure is None, running.failure.diagnostics()
-            assert running.state is WorkflowState.COMPLETED
-            assert [o["value"] for o in outputs] == [n * (n + 1) for n in range(1, 21)]
-            assert sum(m["messages"]["lost"] for m in running.metrics.values()) == 0
-
-    broker = Broker(files.configuration, port)
-    try:
-        asyncio.run(journey())
-    finally:
-        broker.stop()
-
-
 def test_the_command_takes_rights_from_what_the_registry_revoked(tmp_path: Path) -> None:
     home, inventory, _ = plain_site(tmp_path)
     Site.open_or_create(home.site, os.urandom).provision(
-        "left", "board/arch", home.device_state("left"), now_s=int(now().timestamp())
+        "left",
+        "board/arch",
+        home.device_state("left"),
+        lambda: DeviceKeys(bytes(32), bytes(32)),
+        now_s=int(now().timestamp()),
     )
     arguments = ("--home", home.root, "--inventory", inventory, "--output", tmp_path / "out")
     run_command(*arguments)
     files = BrokerFiles(tmp_path / "out")
-    assert LEFT.user in (files.broker / "access-rules").read_text()
+    assert LEFT.user in (files.root / "access-rules").read_text()
     registry = StateFile(home.site / "site.cbor", SiteState)
     registry.update(lambda s: replace(s, devices=tuple(replace(d, revoked=True) for d in s.devices)))
     run_command(*arguments)
-    rules = (files.broker / "access-rules").read_text()
+    rules = (files.root / "access-rules").read_text()
     assert LEFT.user not in rules
     assert FACTORY_LEFT.user not in rules
     assert RIGHT.user in rules
-    assert not files.credentials(LEFT).exists()
-    lists = (files.broker / "revoked.pem").read_bytes()
-    assert len(list(x509.load_pem_x509_crl(lists))) == 1
+    assert [len(one) for one in _lists((files.root / "revoked.pem").read_bytes())] == [0, 1]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -200,7 +200,7 @@ class ChannelMachine(RuleBasedStateMachine):
         boot = self._boot(name, _nothing_is_sent)
         events: list[ChannelEvent] = []
         end = boot.communication.open_receiver(
-            self._channel(), lambda payload: self._delivered(name, payload), events.append
+            self._channel(), lambda payloads: self._delivered(name, payloads), events.append
         )
         return Consumer(boot, end, events=events)
 
@@ -230,13 +230,14 @@ class ChannelMachine(RuleBasedStateMachine):
 
     # --- what is delivered ----------------------------------------------------------------------------
 
-    def _delivered(self, name: str, payload: bytes) -> None:
+    def _delivered(self, name: str, payloads: Sequence[bytes]) -> None:
         consumer = self.consumers[name]
-        number = int.from_bytes(payload[:4], "big")
-        assert payload in self.messages[number : number + 1], "a forged payload was delivered"
-        assert number not in consumer.delivered, "a message was delivered twice"
-        assert number not in consumer.forbidden, "a message was read by who is not a member"
-        consumer.delivered.add(number)
+        for payload in payloads:
+            number = int.from_bytes(payload[:4], "big")
+            assert payload in self.messages[number : number + 1], "a forged payload was delivered"
+            assert number not in consumer.delivered, "a message was delivered twice"
+            assert number not in consumer.forbidden, "a message was read by who is not a member"
+            consumer.delivered.add(number)
 
     def _bring(self, consumer: Consumer, frame: bytes, *, retained: bool = False) -> None:
         consumer.end.receive(frame, retained=retained)

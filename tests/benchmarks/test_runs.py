@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import p1_throughput, p2_round_trip
+from benchmarks import micro, p1_throughput, p2_round_trip
 from benchmarks.__main__ import main
 from benchmarks.broker import BrokerMissing, program
 from benchmarks.cell import ADAPTIVE, Cell, Durations, Plant, Task
@@ -106,6 +106,19 @@ def test_a_planted_fault_voids_the_run(running: Bench, cell: Cell, plant: Plant,
         once(running, "stream", cell, plant)
 
 
+def test_a_frame_that_gets_lost_voids_the_costs_per_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = iter([True])
+    receive = micro._Channel.receive
+
+    def sometimes(channel: micro._Channel, frame: bytes) -> None:
+        if not next(lost, False):
+            receive(channel, frame)
+
+    monkeypatch.setattr(micro._Channel, "receive", sometimes)
+    with pytest.raises(InvalidRun, match="aead, 100 B, K=16"):
+        micro.seal_row("aead", 100, 16, micro.QUICK)
+
+
 class TestCommand:
     @pytest.fixture(autouse=True)
     def broker(self) -> None:
@@ -151,6 +164,18 @@ class TestCommand:
         assert set(written["tables"]["p1"]["void"]) == {cell.name for cell in cells}
         assert [metric["name"] for metric in written["metrics"]] == ["p1.overhead_unbundled"]
         assert "INVALID paho_plain, 100 B" in capsys.readouterr().err
+
+    def test_costs_per_message_are_written_by_mode_and_size(self, tmp_path: Path) -> None:
+        file = tmp_path / "out.json"
+        assert main(["micro", "--quick", "--noisy", "--json", str(file)]) == 0
+        written = json.loads(file.read_text())
+        assert {metric["name"] for metric in written["metrics"]} == {
+            "micro.codec_encode", "micro.codec_decode",
+            "micro.signed_k256_100B_seal", "micro.signed_k256_100B_open",
+        }  # fmt: skip
+        rows = {row["row"]: row for row in written["tables"]["micro"]["sealed"]}
+        assert rows["aead, 100 B, K=1"]["overhead_bytes"] == 38  # of the frame 26, of the message 12
+        assert rows["signed, 16384 B, K=1"]["seal_us"] > 0
 
     def test_a_loaded_machine_is_refused(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -100,6 +100,14 @@ def test_a_model_is_a_component_or_one_exact_file(tmp_path: Path, text: str, mod
     assert load_aim(tmp_path).implementations[0].model == model
 
 
+def test_trusted_services_are_declared(tmp_path: Path) -> None:
+    changed = BASE.replace(
+        "instructions: 10", "instructions: 10, requires: {services: [storage, crypto, storage]}"
+    )
+    (tmp_path / "aim.yaml").write_text(changed)
+    assert load_aim(tmp_path).implementations[0].requires.services == ("storage", "crypto")
+
+
 PORT = 'y: {type: "uint8[]", payload_bytes: 10}'
 RUN = 'runtime: python, entry: "a.b:C", ram_bytes: 1KiB, instructions: 10}'
 
@@ -130,6 +138,7 @@ RUN = 'runtime: python, entry: "a.b:C", ram_bytes: 1KiB, instructions: 10}'
         ('entry: "a.b:C"', "entry: a.b.C", "13 [a.b.C] AIF-E0104 entry must be module:Class, such as aims.event_sink:EventSink"),
         ('entry: "a.b:C"', 'entry: "a.b:C", source: ../../etc', "13 [../../etc] AIF-E0104 source must be a relative path without .."),
         ('entry: "a.b:C"', 'entry: "a.b:C", source: /etc', "13 [/etc] AIF-E0104 source must be a relative path without .."),
+        ("instructions: 10", "instructions: 10, requires: {services: [storge]}", "13 [storge] AIF-E0104 services[0] must be storage or crypto (did you mean 'storage'?)"),
         # types
         ('"int8[4]"', '"int8[4"', "4 [\"] AIF-E0201 expected ']', found the end at character 7 of 'int8[4'"),
         ('"int8[4]"', '"int9[4]"', "4 [i] AIF-E0201 ..."),

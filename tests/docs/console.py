@@ -49,6 +49,13 @@ def steps(page: str) -> Iterator[str]:
                     yield f"echo {shlex.quote(line)}\n{line.removeprefix('$ ')}\n"
 
 
+def commands(page: str) -> list[str]:
+    """What a page tells its reader to type, without the shell's ``&``; each is for a shell of its own."""
+    blocks = [block["text"] for block in _BLOCK.finditer(page) if block["kind"] == "console"]
+    lines = [line for text in blocks for line in text.splitlines() if line.startswith("$ ")]
+    return [line.removeprefix("$ ").removesuffix("&").rstrip() for line in lines]
+
+
 def run_page(page: Path, folder: Path) -> str:
     """Run a page in ``folder``, which becomes a copy of the project's root; what the commands printed.
 

@@ -44,7 +44,8 @@ from aif.protocol.ticket import ModelAEAD
 from aif.protocol.wrap import unwrap, wrap
 from aif.transport.base import check_message
 from aif.transport.filters import check_filter, check_topic
-from aif.trusted.certificates import CertificateAuthority, Role, Subject
+from aif.trusted.authority import CertificateAuthority
+from aif.trusted.certificates import Role, Subject
 from aif.trusted.engine_messages import (
     AREA_OPERATIONS,
     CRYPTO_OPERATIONS,

@@ -18,14 +18,25 @@ import cbor2
 
 from aif.errors import (
     AttestationRejected,
+    AuditBroken,
     EnrolmentRefused,
     LocalProtocolError,
     RemoteProtocolError,
     ResourceExceeded,
+    SignatureInvalid,
     TrustError,
 )
 from aif.model.ports import AuthMode as Auth
-from aif.protocol import cbor, control, cose, deployment, documents
+from aif.protocol import audit, cbor, control, cose, deployment, documents
+from aif.protocol.appraisal import (
+    AppraisalLog,
+    AppraisalPolicy,
+    AttestationKey,
+    ReferenceValues,
+    appraise,
+    verify_result,
+)
+from aif.protocol.content_keys import open_hand_over
 from aif.protocol.control import (
     AIMReport,
     BoundaryRecord,
@@ -35,12 +46,16 @@ from aif.protocol.control import (
     Heartbeat,
     Hello,
     InstalledRelease,
+    Keyed,
     LogLine,
     Metrics,
+    ModelKey,
+    ModelKeys,
     Phase,
     Progress,
     SignalAIMs,
     Undeploy,
+    Unfit,
     WorkflowStatus,
 )
 from aif.protocol.deployment import (
@@ -51,24 +66,20 @@ from aif.protocol.deployment import (
     ModelRelease,
     RemoteChannel,
 )
-from aif.protocol.enrolment import SecretState, open_request, open_response, pairing_code, read_pairing_code
+from aif.protocol.enrolment import open_request, open_response
 from aif.protocol.evidence import (
-    AppraisalLog,
-    AppraisalPolicy,
-    AttestationKey,
     AttestationRequest,
-    ReferenceValues,
-    appraise,
     encode_request,
     issue_alias_certificate,
     read_evidence,
     read_request,
-    verify_result,
 )
 from aif.protocol.grant import open_grant
 from aif.protocol.lifecycle import Signal, State
+from aif.protocol.pairing import SecretState, pairing_code, read_pairing_code
 from aif.protocol.ticket import ComponentState, InstallTarget, Slot, verify_ticket
 from aif.protocol.wrap import unwrap, wrap
+from aif.runtime.devices import Manifest, read_manifest
 from aif.trusted.state import DeviceRecord, DeviceState, InstalledModel, SiteState
 from tests.fuzz.campaign import Decoder, without_folder
 from tests.fuzz.inputs import LEAVES, damaged_text, damaged_tree
@@ -172,6 +183,21 @@ def _ticket() -> Decoder:
 
     errors = (RemoteProtocolError, TrustError, ResourceExceeded)
     return Decoder("ticket", seeds, lambda: feed, errors, craft)
+
+
+def _hand_over() -> Decoder:
+    seed = _vector("content_key", "hand_over")
+    context = blake2b(b"AIF-CKEY-1", digest_size=32).digest()
+    tree = cbor2.loads(unwrap(seed, vectors.SESSION_SK, context))
+
+    def feed(data: bytes) -> None:
+        open_hand_over(data, vectors.SESSION_SK)
+
+    def craft(rng: Random) -> bytes:
+        body = written(rng, damaged_tree(rng, tree))
+        return wrap(body, vectors.SESSION_PK, vectors.EPHEMERAL_SK, context)
+
+    return Decoder("hand-over", (seed,), lambda: feed, (RemoteProtocolError, TrustError), craft)
 
 
 def _payload(data: bytes, *, tagged: bool) -> Tree:
@@ -319,10 +345,13 @@ DEPLOYMENT = Deployment(
     (_REMOTE,),
     (BoundaryPort("out", "b.z", is_output=True),),
 )  # fmt: skip
-HELLO = Hello("mcu-1", bytes(16), bytes(32), bytes(32), 5, 3, (InstalledRelease("g", 4, bytes(32), "A"),))
+HELLO = Hello(
+    "mcu-1", bytes(16), bytes(32), bytes(32), 5, 3, (InstalledRelease("g", 4, bytes(32), "A", bytes(32)),)
+)
 MESSAGES: tuple[ControlMessage, ...] = (
     Heartbeat(5),
-    Deploy(b"document"),
+    Deploy(b"document", (ModelKey("g", bytes(80)),)),
+    ModelKeys((ModelKey("g", bytes(80)),)),
     SignalAIMs("aiw", "", Signal.START),
     Undeploy("aiw"),
     BoundaryRecord("aiw", "out", 5, b"record"),
@@ -332,11 +361,13 @@ MESSAGES: tuple[ControlMessage, ...] = (
     ),
     Metrics("aiw", {"aims": {"c": {"invocations": 3, "process_us": [1, 2.5]}}}),
     LogLine(5, "info", "event", {"a": None, "b": [1, "x"]}),
+    Unfit("the Security Engine died"),
+    Keyed(bytes(16), 7),
 )
 STATES: tuple[DeviceState | SiteState, ...] = (
     DeviceState(
-        "mcu-1", "board/arch", bytes(32), bytes(32), bytes(32), None, b"root",
-        installed=(InstalledModel("g", 4, bytes(32), 10, "A"),),
+        "mcu-1", "board/arch", bytes(32), None, b"root",
+        installed=(InstalledModel("g", 4, bytes(32), 10, "A", b"ticket"),),
     ),
     SiteState(
         "site", bytes(32), bytes(32), bytes(32), bytes(32), bytes(32),
@@ -402,12 +433,39 @@ def _deployment() -> Decoder:
     return Decoder("deployment", (seed,), lambda: feed, (RemoteProtocolError, TrustError), craft)
 
 
+def _audit_log() -> Decoder:
+    key = vectors.DEPLOYMENT_KEY
+    head = audit.sign_head(audit.Head(0, audit.START, 5), lambda data: key.sign(data).signature)
+    entries = [
+        audit.encode_entry(audit.Entry(n, 5 + n, "grant", "left", {"digest": "ab"})) for n in range(1, 4)
+    ]
+    seed = b"".join(audit.frame(record) for record in (head, *entries))
+    tree = cbor2.loads(entries[0])
+
+    def feed(data: bytes) -> None:
+        audit.verify_log([data], b"", bytes(key.verify_key))
+
+    def craft(rng: Random) -> bytes:
+        return audit.frame(head) + audit.frame(written(rng, damaged_tree(rng, tree))[: audit.MAX_ENTRY_BYTES])
+
+    return Decoder("audit log", (seed,), lambda: feed, (AuditBroken,), craft)
+
+
+def _manifest() -> Decoder:
+    seed = documents.encode(Manifest("mcu-1", "board/arch", bytes(vectors.DEVICE_KEY.verify_key), bytes(32)))
+    return Decoder(
+        "manifest", (seed,), lambda: read_manifest, (RemoteProtocolError, SignatureInvalid),
+        crafted(cbor2.loads(seed)),
+    )  # fmt: skip
+
+
 _MAKERS: Mapping[str, Callable[[], Decoder]] = {
     "cbor": _cbor,
     "cose:tagged": partial(_cose, tagged=True),
     "cose:untagged": partial(_cose, tagged=False),
     "grant": _grant,
     "ticket": _ticket,
+    "hand-over": _hand_over,
     "evidence": _evidence,
     "attestation request": _attestation_request,
     "attestation result": _attestation_result,
@@ -417,6 +475,8 @@ _MAKERS: Mapping[str, Callable[[], Decoder]] = {
     "control": _control,
     "hello": _hello,
     "deployment": _deployment,
+    "audit log": _audit_log,
+    "manifest": _manifest,
 }
 FACTORIES: Mapping[str, Callable[[Path], Decoder]] = {
     **{name: without_folder(make) for name, make in _MAKERS.items()},

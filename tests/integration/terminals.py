@@ -17,6 +17,16 @@ ROOT = Path(__file__).resolve().parents[2]
 GESTURE = ROOT / "workflows" / "gesture"
 INVENTORY = GESTURE / "inventory.yaml"
 DEVICES = ("edge-1", "gw-1", "mcu-1", "mcu-2")
+STAYING = {
+    "aif broker --port": r"broker on mqtt",
+    "aif store serve": r"store on http",
+    "aif controller": r"controller started",
+    "aif host": r"host started",
+    "aif mcu": r"host started",
+    "mosquitto -c": r"mosquitto version \S+ running",
+}
+"""Commands that do not end by themselves, and what they say when the next may be typed."""
+
 PATIENCE_S = 60.0
 """Time after which a wait has failed; starting Python on a busy machine takes seconds."""
 
@@ -106,19 +116,27 @@ class Desk:
 
     def __init__(self, home: Path) -> None:
         self.home = home
+        self.folder = ROOT
+        """Where commands are typed."""
         self.started: list[Started] = []
+        self.typed: dict[str, Started] = {}
+        """Lines of a page whose commands stay."""
         self.environment = {
             **os.environ,
             "AIF_HOME": str(home),
             "COLUMNS": "200",
             "OPENBLAS_NUM_THREADS": "1",
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin",
         }
 
     async def run(self, *arguments: object) -> Finished:
-        """One command, to its end."""
+        """One ``aif`` command, to its end."""
+        return await self._finish(sys.executable, "-m", "aif.cli.main", *map(str, arguments))
+
+    async def _finish(self, *arguments: str) -> Finished:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "aif.cli.main", *map(str, arguments),
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, cwd=ROOT, env=self.environment,
+            *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            cwd=self.folder, env=self.environment,
         )  # fmt: skip
         try:
             async with asyncio.timeout(PATIENCE_S):
@@ -136,11 +154,25 @@ class Desk:
         return finished.out
 
     async def start(self, *arguments: object) -> Started:
-        """One command that stays."""
+        """One ``aif`` command that stays."""
+        return await self._stay(sys.executable, "-m", "aif.cli.main", *map(str, arguments))
+
+    async def type(self, command: str) -> str:
+        """A line of a page: what it printed, or what it said until it was ready if it is one that stays."""
+        for beginning, ready in STAYING.items():
+            if command.startswith(beginning):
+                process = await self._stay("bash", "-c", f"exec {command}")
+                self.typed[command] = process
+                await process.until(ready)
+                return process.output
+        finished = await self._finish("bash", "-euo", "pipefail", "-c", command)
+        assert finished.code == 0, f"{command}: {finished.err or finished.out}"
+        return finished.out
+
+    async def _stay(self, *arguments: str) -> Started:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "aif.cli.main", *map(str, arguments),
-            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT, cwd=ROOT, env=self.environment, start_new_session=True,
+            *arguments, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT, cwd=self.folder, env=self.environment, start_new_session=True,
         )  # fmt: skip
         started = Started(process)
         started.reader = asyncio.create_task(started.read())

@@ -1,48 +1,60 @@
-"""The gesture workflow as a person starts it by hand: every part by its own command, on one machine."""
+"""The gesture workflow as a person starts it by hand: what its page says, in the page's order."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import re
+import socket
 from pathlib import Path
 
 import pytest
 
-from tests.integration.terminals import DEVICES, GESTURE, INVENTORY, desk
+from tests.docs.console import commands
+from tests.integration.terminals import DEVICES, ROOT, desk
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+
+PAGE = ROOT / "docs" / "howto" / "five_terminals.md"
+DONE = {"aif train", "aif store publish"}
+"""What the home folder of the tests has behind it."""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def typed(page: Path, *ports: int) -> list[str]:
+    """A page's commands, with free ports in place of those that it names."""
+    text = page.read_text(encoding="utf-8")
+    for port in ports:
+        assert str(port) in text
+        text = text.replace(str(port), str(free_port()))
+    return [command for command in commands(text) if command not in DONE]
 
 
 def test_five_terminals(home: Path) -> None:
+    lines = typed(PAGE, 18830, 18140)
+    stop = lines.index("aif stop GestureRecognition-1")
+
     async def journey() -> None:
         async with desk(home) as terminals:
-            for name in DEVICES:
-                told = await terminals.ok("device", "add", name, "--inventory", INVENTORY)
-                assert re.search(r"^pairing code (\w{4}-){6}\w{4}; it may enrol", told, re.MULTILINE), told
-            _, broker = await terminals.broker()
-            _, store = await terminals.store()
-            controller = await terminals.controller(broker, store)
-            where = ("--inventory", INVENTORY, "--broker", broker)
-            devices = [
-                await terminals.start("host", "--device", "edge-1", *where),
-                await terminals.start("host", "--device", "gw-1", *where),
-                await terminals.start("mcu", "--device", "mcu-2", *where),
-                await terminals.start("mcu", "--device", "mcu-1", *where, "--follow"),
-            ]
-            for device in devices:
-                await device.until("session with the Controller is trusted")
-
-            listed = await terminals.ok("device", "list")
-            assert [line.split()[0] for line in listed.splitlines()] == list(DEVICES)
-            assert all(line.endswith(" enrolled") for line in listed.splitlines())
-
-            told = await terminals.ok("deploy", GESTURE, "--inventory", INVENTORY)
-            assert told.splitlines() == [
+            told = {line: await terminals.type(line) for line in lines[:stop]}
+            for line, text in told.items():
+                if line.startswith("aif device add"):
+                    code = r"^pairing code (\w{4}-){6}\w{4}; it may enrol"
+                    assert re.search(code, text, re.MULTILINE), text
+            assert [line.split()[0] for line in told["aif device list"].splitlines()] == list(DEVICES)
+            (deployed,) = [text for line, text in told.items() if line.startswith("aif deploy")]
+            assert deployed.splitlines() == [
                 "GestureRecognition-1 is planned", "GestureRecognition-1 is running",
             ]  # fmt: skip
+            listed = await terminals.ok("device", "list")
+            assert all(line.endswith(" enrolled") for line in listed.splitlines())
 
-            shown = await terminals.ok("status")
+            shown = told["aif status"]
             assert re.search(r"^ {2}GestureRecognition-1 +running$", shown, re.MULTILINE), shown
             for name in DEVICES:
                 assert re.search(rf"^ {{2}}{name} +trusted$", shown, re.MULTILINE), shown
@@ -55,23 +67,25 @@ def test_five_terminals(home: Path) -> None:
             assert {model["device"] for model in workflow["models"]} == {"mcu-1", "mcu-2"}
             assert all(step.endswith(": ok") for entry in status["devices"] for step in entry["appraisal"])
 
-            logs = await terminals.ok("logs")
-            assert re.search(r"^[\d:.]+ controller +info +evidence accepted device=mcu-1", logs, re.MULTILINE)
+            accepted = r"^[\d:.]+ controller +info +evidence accepted device=mcu-1"
+            assert re.search(accepted, told["aif logs"], re.MULTILINE)
             follower = await terminals.start("logs", "-f")
             await follower.until("workflow state .*state=running")
 
-            assert await terminals.ok("stop", "GestureRecognition-1") == "GestureRecognition-1 is stopped\n"
+            assert lines[stop:] == ["aif stop GestureRecognition-1", "aif stop"]
+            assert await terminals.type(lines[stop]) == "GestureRecognition-1 is stopped\n"
             await follower.until("workflow state .*state=stopped")
             shown = await terminals.ok("status")
             assert re.search(r"^ {2}GestureRecognition-1 +stopped$", shown, re.MULTILINE), shown
 
-            assert await terminals.ok("stop") == "the Controller is stopping\n"
-            assert await controller.ended() == 0
+            assert await terminals.type(lines[stop + 1]) == "the Controller is stopping\n"
             await follower.ended()
-            for process in devices:
-                assert await process.interrupt() == 0, process.output
+            for line, process in terminals.typed.items():
+                if line.startswith("aif controller"):
+                    assert await process.ended() == 0
+                elif line.startswith(("aif host", "aif mcu")):
+                    assert await process.interrupt() == 0, process.output
                 assert "Traceback" not in process.output
-            assert "Traceback" not in controller.output
             assert not (home / "site" / "controller.sock").exists()
 
     asyncio.run(journey())

@@ -153,3 +153,49 @@ def test_nothing_is_lost_reordered_or_oversized(
     for batch in sent:
         assert 1 <= len(batch) <= max_messages
         assert len(batch) == 1 or bundle_bytes(batch) <= frame_bytes - 90
+
+
+@given(st.integers(1, 60), st.integers(0, 40), st.integers(0, 200))
+def test_payloads_of_one_length_come_apart_as_any_others(count: int, size: int, cut: int) -> None:
+    payloads = [bytes([n]) * size for n in range(count)]
+    plaintext = encode_bundle(payloads)
+    assert decode_bundle(plaintext) == payloads
+    for wrong in (plaintext + b"x", plaintext[: cut % len(plaintext)]):
+        with pytest.raises(RemoteProtocolError):
+            decode_bundle(wrong)
+
+
+@given(
+    st.lists(st.lists(st.binary(max_size=40), max_size=12), max_size=8),
+    st.lists(st.sampled_from([0.0, 0.4, 2.0]), min_size=8, max_size=8),
+    st.integers(1, 5), st.integers(0, 120), st.integers(0, 50),
+)  # fmt: skip
+def test_messages_written_together_keep_order_and_limits(
+    written: list[list[bytes]], pauses_ms: list[float], max_messages: int, max_bytes: int, longest: int
+) -> None:
+    policy = BundlePolicy(max_messages, 1.0, max_bytes, longest)
+    bundler = Bundler(policy, 10_000)
+    now_ms, batches = 0.0, list[list[Buffer]]()
+    for together, pause_ms in zip(written, pauses_ms, strict=False):
+        now_ms += pause_ms
+        wait_ms = bundler.wait_ms(now_ms)
+        if wait_ms == 0.0 and pause_ms:
+            batches += bundler.flush()
+        batches += bundler.add_all(together, now_ms)
+        wait_ms = bundler.wait_ms(now_ms)
+        assert wait_ms is None or 0.0 <= wait_ms <= 1.0
+    batches += bundler.flush()
+    assert [payload for batch in batches for payload in batch] == [p for some in written for p in some]
+    for batch in batches:
+        assert batch
+        assert len(batch) == 1 or (len(batch) <= max_messages and bundle_bytes(batch) <= max_bytes)
+
+
+def test_an_idle_channel_sends_all_that_was_written_together() -> None:
+    bundler = Bundler(BundlePolicy(4, 1.0), 10_000)
+    assert list(map(len, bundler.add_all([b"x"] * 10, 5.0))) == [4, 4, 2]
+    assert list(map(len, bundler.add_all([b"x"] * 10, 5.1))) == [4, 4]
+    assert bundler.wait_ms(5.2) == 0.0
+    assert bundler.add_all([], 5.2) == []
+    assert list(map(len, bundler.flush())) == [2]
+    assert bundler.wait_ms(5.3) is None

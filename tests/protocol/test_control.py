@@ -20,21 +20,31 @@ from aif.protocol.control import (
     InstalledRelease,
     LogLine,
     Metrics,
+    ModelKey,
+    ModelKeys,
     Phase,
     Progress,
     SignalAIMs,
     Undeploy,
+    Unfit,
     WorkflowStatus,
 )
 from aif.protocol.lifecycle import Signal, State
 
 KEY = SigningKey(b"\x01" * 32)
 HELLO = Hello(
-    "left", b"b" * 16, b"s" * 32, b"f" * 32, 1_000_000, 3, (InstalledRelease("kws", 2, b"h" * 32, "A"),)
+    "left",
+    b"b" * 16,
+    b"s" * 32,
+    b"f" * 32,
+    1_000_000,
+    3,
+    (InstalledRelease("kws", 2, b"h" * 32, "A", b"t" * 32),),
 )
 MESSAGES: list[ControlMessage] = [
     Heartbeat(5),
-    Deploy(b"document"),
+    Deploy(b"document", (ModelKey("kws", b"w" * 80),)),
+    ModelKeys((ModelKey("kws", b"w" * 80),)),
     SignalAIMs("w-1", "", Signal.PAUSE),
     Undeploy("w-1"),
     BoundaryRecord("w-1", "out", 7, b"record"),
@@ -42,6 +52,7 @@ MESSAGES: list[ControlMessage] = [
     WorkflowStatus("w-1", 3, Phase.RUNNING, {"a": AIMReport(State.RUNNING, "")}),
     WorkflowStatus("w-1", 3, Phase.FAILED, {}, Failure("AIF-E0001", "words", "hint")),
     Metrics("w-1", {"aims": {"a": {"invocations": 1, "process_us": {3: 4}}}}),
+    Unfit("its engine died"),
     LogLine(1, "info", "event", {"number": 1, "share": 0.5, "text": "x", "nothing": None}),
 ]
 
@@ -57,7 +68,7 @@ def test_a_control_message_comes_back_as_it_was(message: ControlMessage) -> None
 
 def test_every_message_has_a_number_of_its_own() -> None:
     kinds = [message.kind for message in {type(m): m for m in MESSAGES}.values()]
-    assert sorted(set(kinds)) == sorted(kinds) == [1, 2, 3, 4, 5, 16, 17, 21, 22]
+    assert sorted(set(kinds)) == sorted(kinds) == [1, 2, 3, 4, 5, 6, 16, 17, 21, 22, 23]
 
 
 @given(st.binary(max_size=80))

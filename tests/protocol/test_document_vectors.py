@@ -9,19 +9,21 @@ from typing import Any
 
 import pytest
 
-from aif.protocol.cose import verify1
-from aif.protocol.enrolment import open_request, open_response, read_pairing_code
-from aif.protocol.evidence import (
+from aif.protocol.appraisal import (
     AppraisalLog,
     AppraisalPolicy,
     AttestationKey,
     ReferenceValues,
     appraise,
-    read_request,
     verify_result,
 )
+from aif.protocol.content_keys import KeyUse, check_commitment, open_hand_over, unwrap_content_key
+from aif.protocol.cose import verify1
+from aif.protocol.enrolment import open_request, open_response
+from aif.protocol.evidence import read_request
 from aif.protocol.grant import open_grant
 from aif.protocol.identifiers import id16
+from aif.protocol.pairing import read_pairing_code
 from aif.protocol.ticket import ComponentState, InstallTarget, Slot, verify_ticket
 from aif.protocol.wrap import unwrap
 
@@ -115,6 +117,16 @@ def test_enrolment() -> None:
         raw("enrolment", "response"), raw("enrolment", "request"), secret, raw("enrolment", "controller_pk")
     )
     assert response.device_nonce == request.nonce
+
+
+def test_content_keys() -> None:
+    key, session_sk = raw("content_key", "content_key"), raw("content_key", "session_sk")
+    for use in KeyUse:
+        wrapped = raw("content_key", use.name.lower())
+        assert unwrap_content_key(wrapped, session_sk, raw("content_key", "ticket_digest"), use) == key
+    check_commitment(key, raw("content_key", "release_id"), raw("content_key", "commitment"))
+    (handed,) = open_hand_over(raw("content_key", "hand_over"), session_sk)
+    assert (handed.path, handed.key) == (VECTORS["content_key"]["path"], key)
 
 
 @pytest.mark.parametrize("group", ["ticket", "ticket_plain"])

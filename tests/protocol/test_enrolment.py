@@ -25,17 +25,19 @@ from aif.errors import (
 )
 from aif.protocol.cbor import encode
 from aif.protocol.enrolment import (
-    SECRET_TRANSITIONS,
     Anchors,
     EnrolmentRequest,
     EnrolmentResponse,
-    EnrolmentSecret,
-    SecretState,
     build_request,
     build_response,
     check_new_device,
     open_request,
     open_response,
+)
+from aif.protocol.pairing import (
+    SECRET_TRANSITIONS,
+    EnrolmentSecret,
+    SecretState,
     pairing_code,
     read_pairing_code,
 )

@@ -23,32 +23,34 @@ from aif.errors import (
     SignatureInvalid,
     TrustError,
 )
-from aif.protocol.cbor import encode
-from aif.protocol.cose import parse1, sign1
-from aif.protocol.evidence import (
-    PROFILE,
+from aif.protocol.appraisal import (
     Appraisal,
     AppraisalLog,
     AppraisalPolicy,
     AttestationKey,
+    ReferenceValues,
+    Step,
+    appraise,
+    build_result,
+    issue_result,
+    verify_result,
+)
+from aif.protocol.cbor import encode
+from aif.protocol.cose import parse1, sign1
+from aif.protocol.evidence import (
+    PROFILE,
     AttestationRequest,
     Claim,
     Component,
     Measured,
-    ReferenceValues,
-    Step,
-    appraise,
     build_claims,
-    build_result,
     encode_request,
     instance_id,
     issue_alias_certificate,
     issue_evidence,
-    issue_result,
     read_evidence,
     read_request,
     token_nonce,
-    verify_result,
 )
 from aif.protocol.limits import MAX_EVIDENCE_BYTES
 

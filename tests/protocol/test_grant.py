@@ -28,6 +28,7 @@ from aif.protocol.grant import Grant, Role, RosterRow, grant_cause, issue_grant,
 from aif.protocol.limits import MAX_GRANT_BYTES
 from aif.protocol.numbers import AuthMode, Cause
 from aif.protocol.wrap import unwrap, wrap
+from aif.trusted.engine_messages import grant_of, row_of_grant
 
 CONTROLLER = SigningKey(bytes([3]) * 32)
 CONTROLLER_PK = bytes(CONTROLLER.verify_key)
@@ -211,7 +212,7 @@ def test_a_grant_by_anybody_else_is_refused() -> None:
         (13, [[7, bytes(16), bytes(16), bytes(16), bytes(32), 0]], "roster row 0: unknown key 5"),
         (13, [[7, bytes(16), bytes(16), bytes(16)], [7, bytes(16), bytes(16), bytes(15) + b"1"]], "twice"),
         (13, [[7, bytes(16), bytes(16), bytes(16)], [8, bytes(16), bytes(16), bytes(16)]], "twice"),
-        (14, 0, "unknown key 14"),
+        (15, 0, "unknown key 15"),
     ],
 )
 def test_each_field_wrong_alone_is_named(key: int, value: object, message: str) -> None:
@@ -276,3 +277,17 @@ def test_random_bodies_that_are_signed_raise_only_our_errors(body: bytes) -> Non
 def test_a_blob_beyond_the_cap_is_refused_unopened() -> None:
     with pytest.raises(RemoteProtocolError, match="not the size of a grant"):
         open_now(bytes(MAX_GRANT_BYTES + 1))
+
+
+def test_refused_senders_travel_with_a_grant_and_through_the_engine() -> None:
+    grant = replace(GRANT, roles=Role.RECEIVE, sender_index=None, refused=(2, 5))
+    assert open_now(issue(grant)) == grant
+    assert grant_of(cbor2.loads(cbor2.dumps(row_of_grant(grant)))) == grant
+    closing = replace(grant, roster=())  # the channel's only sender was revoked
+    assert open_now(issue(closing)) == closing
+
+
+@pytest.mark.parametrize("refused", [[], [5, 2], [2, 2], [7], [65536], [-1], ["2"], 2, list(range(257))])
+def test_refused_senders_are_checked(refused: object) -> None:
+    with pytest.raises(RemoteProtocolError):
+        open_now(sealed(cbor2.dumps({**document(), 14: refused}, canonical=True)))

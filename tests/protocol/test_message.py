@@ -43,3 +43,16 @@ def test_less_than_a_header_is_refused(length: int) -> None:
 def test_the_record_is_not_copied() -> None:
     payload = message.pack(1, 2, b"record")
     assert message.unpack(payload)[2].obj is payload
+
+
+def test_neighbours_with_one_header_are_a_run() -> None:
+    early, late = message.header(1000, 1005), message.header(2000, 2007)
+    assert message.runs([]) == []
+    assert message.runs([early + b"a", early + b"b"]) == [(1000, 1005, [early + b"a", early + b"b"])]
+    assert message.runs([early + b"a", late, late + b"c", early]) == [
+        (1000, 1005, [early + b"a"]), (2000, 2007, [late, late + b"c"]), (1000, 1005, [early]),
+    ]  # fmt: skip
+    with pytest.raises(RemoteProtocolError):
+        message.runs([early + b"a", late[:-1]])
+    with pytest.raises(RemoteProtocolError):
+        message.runs([b"", b""])

@@ -20,10 +20,9 @@ import pytest
 from aif import __version__
 from aif.authoring.publication import Publisher
 from aif.cli import _wiring as wiring
-from aif.cli._publishing import open_or_create_store
+from aif.cli._publishing import open_publisher
 from aif.config import load_catalogue, load_inventory, load_workflow
 from aif.emulator.device import EmulatedDevice
-from aif.protocol.identifiers import id16
 from aif.protocol.lifecycle import FINAL_WORKFLOW_STATES, WorkflowState
 from aif.protocol.topics import Up, UpTopic
 from aif.runtime.clock import SystemClock
@@ -36,7 +35,7 @@ from aif.runtime.logbook import LogBook
 from aif.transport.base import LastWill
 from aif.transport.memory import MemoryBroker, MemoryTransport
 from aif.trusted.measure import runtime_digest
-from aif.trusted.model_service import ModelService
+from aif.trusted.security_engine import SecurityEngine
 from store.server import StoreServer
 
 PATIENCE_S = 45.0
@@ -221,12 +220,13 @@ class BenchSite:
         self.store: StoreServer
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.hosts: dict[str, Host] = {}
+        self.engines: dict[str, SecurityEngine] = {}
         self.transports: dict[str, MemoryTransport] = {}
         self._speed, self._patience = speed, patience or Patience()
 
     @property
     def publisher(self) -> Publisher:
-        return Publisher(open_or_create_store(self.home), wiring.VENDOR, wiring.now)
+        return open_publisher(self.home)
 
     def publish(self) -> None:
         publisher = self.publisher
@@ -241,8 +241,9 @@ class BenchSite:
 
     def add_device(self, name: str) -> str:
         device = load_inventory(self.inventory_file).device(name)
+        hw_class = wiring.device_hw_class(device.board, device.arch)
         return self.registry.provision(
-            name, wiring.device_hw_class(device.board, device.arch), self.home.device_state(name),
+            name, hw_class, self.home.device_state(name), wiring.identity_of(self.home, name, hw_class),
             now_s=int(wiring.now().timestamp()),
         )  # fmt: skip
 
@@ -288,15 +289,14 @@ class BenchSite:
         will = LastWill(str(UpTopic(name, Up.STATUS)), b"gone", qos=1)
         transport = self.transports[name] = MemoryTransport(self.broker, client_id=name, will=will)
         await transport.connect()
+        engine = self.engines[name] = await asyncio.to_thread(wiring.start_engine, self.home, name, clock)
         host = self.hosts[name] = Host(
             state=state,
             transport=transport,
+            engine=engine,
             library=AIMLibrary(load_catalogue([aims or self.aims])),
             platform=EmulatedDevice(device, self.home.recordings, clock=clock),
-            models=ModelService(
-                self.home.device(name) / "models", state,
-                device_id=id16("device", name), hw_class_id=id16("hwclass", state.load().hw_class),
-            ),
+            models=wiring.model_service(self.home, device, state, engine),
             fetch=wiring._model_fetcher(self.home.device(name), state, full_verification=True),
             runtime_digest=runtime_digest(runtime),
             clock=clock,
@@ -311,6 +311,8 @@ class BenchSite:
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
+        if name in self.engines:
+            self.engines.pop(name).close()
         await self.transports[name].aclose()
 
     async def kill(self, name: str) -> None:

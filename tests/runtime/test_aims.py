@@ -10,8 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aif.errors import CreationFailed, EngineError, NotFound
-from aif.model.aim import AIMMetadata, Implementation, ModelRef, Parameter, Requirements, Runtime
+from aif.errors import CreationFailed, EngineError, NotAuthorised, NotFound
+from aif.model.aim import (
+    AIMMetadata,
+    Implementation,
+    ModelRef,
+    Parameter,
+    Requirements,
+    Runtime,
+    TrustedService,
+)
 from aif.model.inventory import Device, DeviceClass
 from aif.model.ports import Direction, Port
 from aif.model.records import PortType, RecordType
@@ -21,6 +29,7 @@ from aif.runtime.library import AIMLibrary
 from aif.runtime.logbook import LogBook
 from aif.runtime.platform import Usage
 from aif.sdk import AIM
+from aif.trusted.engine_owner import EngineCrypto, EngineOwner, EngineStorage
 from tests.runtime.virtual_clock import VirtualClock
 
 MODULE = """
@@ -122,7 +131,7 @@ def factory(tmp_path: Path, bench: Bench, log: io.StringIO | None = None) -> AIM
     (tmp_path / "module.py").write_text(MODULE)
     (tmp_path / "aim.yaml").write_text("schema: 1\n")
     book = LogBook("left", VirtualClock(), log or io.StringIO())
-    return AIMFactory(AIMLibrary(Folders(CONTRACT, tmp_path)), bench, book, lambda _: b"model")
+    return AIMFactory(AIMLibrary(Folders(CONTRACT, tmp_path)), bench, book, bench.open_engine)
 
 
 def made(tmp_path: Path, bench: Bench, aim: DeployedAIM, implementation: Implementation = GLUED) -> AIM:
@@ -184,6 +193,33 @@ def test_a_model_with_other_outputs_than_its_aim_is_told(tmp_path: Path, outputs
 def test_neither_entry_nor_model_is_nothing_to_run(tmp_path: Path) -> None:
     with pytest.raises(CreationFailed, match=r"Scaled@1\.0/bare has neither entry nor model"):
         made(tmp_path, Bench(), deployed(gain=1.0), BARE)
+
+
+@pytest.mark.parametrize("service", TrustedService)
+def test_a_service_that_is_not_declared_is_not_given(tmp_path: Path, service: TrustedService) -> None:
+    asked: list[tuple[object, ...]] = []
+    owner = EngineOwner(lambda *call: asked.append(call), b"o" * 16)
+    declared = replace(GLUED, requires=Requirements(services=(service,)))
+    maker = factory(tmp_path, Bench()).maker
+    aim = maker("owner", deployed(gain=1.0), CONTRACT, declared, owner)()
+    given = getattr(aim.context, service)
+    assert (
+        type(given) is {TrustedService.STORAGE: EngineStorage, TrustedService.CRYPTO: EngineCrypto}[service]
+    )
+    (other,) = set(TrustedService) - {service}
+    with pytest.raises(
+        NotAuthorised, match=f"^owner does not declare that it uses the {other} service$"
+    ) as refused:
+        getattr(aim.context, other)
+    assert refused.value.hint == f"add {other} to requires.services in aim.yaml"
+    assert not asked
+
+
+def test_a_trial_has_no_services(tmp_path: Path) -> None:
+    declared = replace(GLUED, requires=Requirements(services=(TrustedService.STORAGE,)))
+    aim = made(tmp_path, Bench(), deployed(gain=1.0), declared)
+    with pytest.raises(NotFound, match=r"^there is no storage service here$"):
+        _ = aim.context.storage
 
 
 def test_every_start_has_an_engine_of_its_own_and_no_other_is_left_open(tmp_path: Path) -> None:

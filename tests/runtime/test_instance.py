@@ -66,9 +66,9 @@ class Bench:
             on_state=self.on_state, on_finished=self.on_finished, **changes,
         )  # fmt: skip
 
-    async def collect(self, message: Message) -> None:
-        self.emitted.append(message.value)
-        self.stamps.append(message.t_us)
+    async def collect(self, values: Sequence[Any], t_us: int) -> None:
+        self.emitted += values
+        self.stamps += [t_us] * len(values)
 
     def on_state(self, _instance: AIMInstance, state: State, detail: str) -> None:
         self.states.append(state)
@@ -557,7 +557,7 @@ def test_a_generator_is_judged_by_its_work_and_not_by_its_readers() -> None:
         fast.clock = bench.clock
         fast.instance._clock = bench.clock
 
-        async def dawdle(_: Message) -> None:
+        async def dawdle(_values: Sequence[Any], _t_us: int) -> None:
             await bench.clock.sleep(10.0)
 
         for one in (bench, fast):
@@ -668,7 +668,7 @@ def test_stop_ends_what_waits_for_a_full_queue_downstream() -> None:
     async def journey() -> None:
         bench = Bench(Plain, contract(port("a")))
         full = InputPort(port("x", queue_depth=1), producers=1, time_us=bench.clock.time_us)
-        bench.out.connect(full.put)
+        bench.out.connect(full.put_all)
         bench.give("a", 1, 2, 3)
         bench.instance.start()
         await settle()
@@ -687,7 +687,7 @@ def test_a_producer_does_not_wait_for_a_reader_that_failed() -> None:
     async def journey() -> None:
         reader = Bench(Breaking, contract(port("a", queue_depth=1)))
         writer = Bench(Plain, contract(port("a")))
-        writer.out.connect(reader.inputs["a"].put)
+        writer.out.connect(reader.inputs["a"].put_all)
         writer.give("a", *range(1, 11))
         writer.end()
         writer.instance.start()

@@ -264,11 +264,13 @@ def test_every_channel_gets_each_record_once() -> None:
     async def journey() -> None:
         output = OutputPort(Port("out", Direction.OUTPUT, TYPE, 4))
         first, second = make()[0], make()[0]
-        output.connect(first.put)
-        output.connect(second.put)
+        output.connect(first.put_all)
+        output.connect(second.put_all)
         await output.write(5, t_us=7)
-        assert first.take() == second.take() == Message(5, 7)
-        assert output.written == 1
+        await output.write_many([6], t_us=9)
+        assert output.written == 2
+        for reader in (first, second):
+            assert [reader.take() for _ in range(reader.pending)] == [Message(5, 7), Message(6, 9)]
 
     run(journey)
 
@@ -352,5 +354,25 @@ def test_no_schedule_of_producers_and_reader_loses_or_repeats(steps: list[str], 
             await settle()
         assert seen == list(range(len(writers)))
         assert all(writer.done() for writer in writers)
+
+    run(journey)
+
+
+@pytest.mark.parametrize("overflow", Overflow)
+@pytest.mark.parametrize("closed", [False, True])
+def test_records_offered_together_are_as_offered_one_by_one(overflow: Overflow, closed: bool) -> None:
+    async def journey() -> None:
+        (together, _), (alone, _) = make(overflow, depth=4), make(overflow, depth=4)
+        if closed:
+            together.close()
+            alone.close()
+        for values in ([1, 2, 3], [4], [5, 6], []):
+            together.offer_all(values, 9)
+            for value in values:
+                alone.offer(Message(value, 9))
+        assert together.counters == alone.counters
+        assert [together.take() for _ in range(together.pending)] == [
+            alone.take() for _ in range(alone.pending)
+        ]
 
     run(journey)

@@ -17,6 +17,7 @@ import pytest
 from aif.authoring.int8 import build
 from aif.authoring.layers import Dense, Layer, Softmax
 from aif.authoring.publication import StoredModel
+from aif.cli._publishing import hand_over_here
 from aif.emulator.device import EmulatedDevice
 from aif.engines.tflm import TFLMEngine
 from aif.errors import Infeasible
@@ -317,10 +318,9 @@ def built(seed: int) -> bytes:
 def publish_model(site: BenchSite, model: bytes, arena_bytes: int) -> Path:
     """Publish a release of the model; returns where the Store keeps its bytes."""
     stored = StoredModel("thinker", model, arena_bytes, 100, 1.0, 1.0, 10, ("a", "b", "c", "d"), {}, {})
-    site.publisher.model(stored)
-    digest = sha256(model).hexdigest()
-    (blob,) = [path for path in site.home.store.rglob("*") if path.is_file() and digest in path.name]
-    return blob
+    release = site.publisher.model(stored)
+    hand_over_here(site.home)
+    return site.home.store / "blobs" / release.sha256
 
 
 def model_pid(site: BenchSite, running: RunningWorkflow) -> int:
@@ -433,11 +433,12 @@ def test_a_model_that_was_changed_in_the_store(tmp_path: Path, model: bytes) -> 
         async with bench_site(tmp_path, aims=thinker(4_096), inventory=SMALL_INVENTORY) as site:
             blob = publish_model(site, model, 4_096)
             blob.chmod(0o600)
-            blob.write_bytes(model[:-1] + bytes([model[-1] ^ 1]))
+            content = blob.read_bytes()
+            blob.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
             running = await site.deploy(THINKING)
             assert await failure_of(site, running) == (
                 f"right: AIF-E0603: the bytes from {site.store.url} are not those that were signed "
-                f"(SHA-256 {sha256(model).hexdigest()}) | the store or the way to it is damaged or hostile; "
+                f"(SHA-256 {blob.name}) | the store or the way to it is damaged or hostile; "
                 "nothing was installed"
             )
             assert installed(site) == []

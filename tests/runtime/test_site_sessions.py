@@ -14,7 +14,6 @@ import pytest
 from aif.cli import _wiring as wiring
 from aif.errors import EnrolmentRefused
 from aif.protocol.lifecycle import WorkflowState
-from aif.runtime.bringup import send_keys
 from aif.runtime.controller import Patience, RunningWorkflow
 from tests.runtime.site import ENDLESS, BenchSite, bench_site
 
@@ -166,7 +165,7 @@ def test_a_device_that_is_lost_while_it_prepares(tmp_path: Path) -> None:
 def test_a_removed_device_loses_its_trust_and_fails_its_workflow(tmp_path: Path) -> None:
     async def journey() -> None:
         async with bench_site(tmp_path, speed=QUICK) as site:
-            running = await running_workflow(site)
+            running = await running_workflow(site, STOP)
             site.registry.forget("right")
             await site.run_to_end(running)
             assert running.state is WorkflowState.FAILED
@@ -234,7 +233,7 @@ def test_keys_change_without_a_loss(tmp_path: Path) -> None:
             running = await running_workflow(site)
             assert running.plan is not None
             for _ in range(3):
-                send_keys(running.plan, site.controller.admission, site.controller._grants)
+                site.controller.rekeying.renew(running.plan)
                 await site.outputs(running, 30)
             await site.hosted("left", running).instances["count"].stop()
             await site.run_to_end(running)
@@ -291,13 +290,13 @@ def test_a_clock_that_is_slow_gets_its_grants_refused_with_the_reason(tmp_path: 
 def test_a_device_is_added_once(tmp_path: Path) -> None:
     async def journey() -> None:
         async with bench_site(tmp_path, devices=("left",)) as site:
-            identity = site.home.device_state("left").load().identity_seed
+            identity = site.registry.device("left").identity_pk
             with pytest.raises(EnrolmentRefused, match=r"^device left is registered already$") as refused:
                 site.add_device("left")
             assert refused.value.hint == (
                 "choose another name, or remove it first with `aif device remove left`"
             )
-            assert site.home.device_state("left").load().identity_seed == identity
+            assert site.registry.device("left").identity_pk == identity == site.engines["left"].identity_pk
 
     asyncio.run(journey())
 
@@ -336,9 +335,7 @@ def test_an_attempt_without_the_pairing_code_is_counted(tmp_path: Path) -> None:
     async def journey() -> None:
         async with bench_site(tmp_path, devices=()) as site:
             site.add_device("left")
-            site.home.device_state("left").update(
-                lambda state: replace(state, secret=bytes(16), identity_seed=bytes(32))
-            )
+            site.home.device_state("left").update(lambda state: replace(state, secret=bytes(16)))
             await site.start_device("left")
             line = await site.until_logged("enrolment refused", device="left")
             assert line["reason"] == "the enrolment message was not made with this pairing code"

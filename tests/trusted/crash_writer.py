@@ -47,7 +47,7 @@ def main() -> None:
         if pid == 0:
             state = StateFile(copy / file.name, DeviceState)
             die_at(len(steps), log)
-            state.update(lambda current: replace(current, generation=current.generation + 1))
+            state.update(lambda current: replace(current, mapping_floor=current.mapping_floor + 1))
             os._exit(0)
         _, status = os.waitpid(pid, 0)
         if os.WIFEXITED(status):

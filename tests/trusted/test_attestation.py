@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from nacl.signing import SigningKey
 
-from aif.errors import AIFError, AttestationRejected, RemoteProtocolError
-from aif.protocol.evidence import AppraisalPolicy, Component, Step
+from aif.errors import AIFError, AttestationRejected, RemoteProtocolError, SignatureInvalid
+from aif.protocol.appraisal import AppraisalLog, AppraisalPolicy, Step, verify_result
+from aif.protocol.evidence import Component
 from aif.protocol.limits import ATTESTATION_REQUEST_VALIDITY_S, MAX_COMPONENT_TEXT
 from aif.trusted.attestation import (
+    MAX_FALSE_ANSWERS,
     RUNTIME_COMPONENT,
     Attester,
     Verdict,
@@ -35,6 +37,13 @@ SEED = b"\x01" * 32
 SESSION = b"\x02" * 32
 
 
+RESULT_KEY = SigningKey(b"\x07" * 32)
+
+
+def sign_result(message: bytes) -> bytes:
+    return RESULT_KEY.sign(message).signature
+
+
 def counting() -> Callable[[int], bytes]:
     drawn = iter(range(1, 1000))
     return lambda size: next(drawn).to_bytes(size)
@@ -44,7 +53,7 @@ def counting() -> Callable[[int], bytes]:
 class Meeting:
     """One device and one Verifier; a test changes one thing about either."""
 
-    verifier: Verifier = field(default_factory=lambda: Verifier(POLICY, counting()))
+    verifier: Verifier = field(default_factory=lambda: Verifier(POLICY, counting(), sign_result))
     attester: Attester = field(default_factory=lambda: Attester(SEED, HW, SESSION, b"\x03" * 32))
     components: tuple[Component, ...] = (RUNTIME, AIM)
     mapping: int = 7
@@ -66,11 +75,11 @@ class Meeting:
             generation=self.generation,
         )
 
-    def appraise(self, evidence: bytes) -> Verdict:
+    def appraise(self, evidence: bytes, log: AppraisalLog | None = None) -> Verdict:
         return self.verifier.appraise(
             "left", b"d" * 16, evidence, identity_pk=self.identity_pk, revoked=self.revoked,
             hw_class=self.hw_class, reference=self.reference, last_generation=self.last_generation,
-            now_s=NOW_S + self.delay_s,
+            now_s=NOW_S + self.delay_s, log=log,
         )  # fmt: skip
 
 
@@ -128,6 +137,67 @@ def test_every_flipped_bit_is_refused() -> None:
     meeting.appraise(evidence)  # unchanged it passes
 
 
+def test_the_result_is_signed_and_speaks_for_the_session() -> None:
+    meeting = Meeting()
+    signed = meeting.appraise(meeting.answer()).signed_result
+    known: dict[str, Any] = {
+        "device_id": b"d" * 16,
+        "session_pk": SESSION,
+        "mapping_version": 7,
+        "now_s": NOW_S,
+    }
+    assert verify_result(signed, bytes(RESULT_KEY.verify_key), **known).passed
+    with pytest.raises(SignatureInvalid):
+        verify_result(signed, bytes(SigningKey(b"\x08" * 32).verify_key), **known)
+    refusal = meeting.verifier.refusal(b"d" * 16, SESSION, 7, now_s=NOW_S)
+    with pytest.raises(AttestationRejected, match="did not pass"):
+        verify_result(refusal, bytes(RESULT_KEY.verify_key), **known)
+
+
+@pytest.mark.parametrize("false", [b"", b"\xff" * 80, bytes(5_000)])
+def test_what_anybody_may_have_sent_leaves_the_challenge_open(false: bytes) -> None:
+    meeting = Meeting()
+    evidence = meeting.answer()
+    for _ in range(MAX_FALSE_ANSWERS - 1):
+        with pytest.raises(AttestationRejected):
+            meeting.appraise(false)
+    assert meeting.appraise(evidence).result.passed
+
+
+def test_old_evidence_of_the_device_itself_leaves_the_challenge_open() -> None:
+    meeting = Meeting()
+    old = meeting.answer()
+    evidence = meeting.answer()
+    with pytest.raises(AttestationRejected) as refused:
+        meeting.appraise(old)
+    assert refused.value.step == "nonce"
+    assert meeting.appraise(evidence).result.passed
+
+
+def test_false_answers_cost_bounded_work() -> None:
+    meeting = Meeting()
+    evidence = meeting.answer()
+    for _ in range(MAX_FALSE_ANSWERS):
+        with pytest.raises(AttestationRejected):
+            meeting.appraise(b"false")
+    log = AppraisalLog()
+    with pytest.raises(AttestationRejected, match="too many false answers"):
+        meeting.appraise(evidence, log)
+    assert log.entries == ()  # not even looked at
+    assert meeting.appraise(meeting.answer()).result.passed  # the next challenge starts anew
+
+
+def test_the_device_s_own_bad_answer_ends_the_challenge() -> None:
+    meeting = Meeting(components=(AIM,))
+    evidence = meeting.answer()
+    log = AppraisalLog()
+    with pytest.raises(AttestationRejected):
+        meeting.appraise(evidence, log)
+    assert [entry.ok for entry in log.entries] == [True] * 11 + [False]
+    with pytest.raises(AttestationRejected, match="nobody asked for"):
+        meeting.appraise(evidence)
+
+
 def test_an_answer_counts_once() -> None:
     meeting = Meeting()
     evidence = meeting.answer()
@@ -135,15 +205,6 @@ def test_an_answer_counts_once() -> None:
     with pytest.raises(AttestationRejected, match="left sent evidence that nobody asked for") as refused:
         meeting.appraise(evidence)
     assert refused.value.step == "nonce"
-
-
-def test_a_rejected_answer_uses_up_the_challenge() -> None:
-    meeting = Meeting()
-    evidence = meeting.answer()
-    with pytest.raises(AttestationRejected):
-        meeting.appraise(b"nonsense")
-    with pytest.raises(AttestationRejected, match="nobody asked for"):
-        meeting.appraise(evidence)
 
 
 def test_a_new_challenge_makes_the_old_one_void() -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from nacl.signing import SigningKey
 
-from aif.errors import LocalProtocolError, MessageTooLarge, NotConnected, TransportError
+from aif.errors import GrantExhausted, LocalProtocolError, MessageTooLarge, NotConnected, TransportError
 from aif.protocol.bundle import BundlePolicy
 from aif.protocol.events import AuthFailure, ChannelEvent, ControlReceived, ForgeriesRefused, LossReport
 from aif.protocol.grant import Grant, Role, RosterRow
@@ -68,7 +68,7 @@ class Wire:
         )
         self.sender: SecureSender = self.sending.open_sender(sealed)
         self.receiver: SecureReceiver = self.receiving.open_receiver(
-            sealed, self.received.append, self.events.append
+            sealed, self.received.extend, self.events.append
         )
 
     def now(self) -> float:
@@ -151,6 +151,37 @@ def test_messages_arrive_in_order_once(mode: AuthMode) -> None:
     assert (sent.sealed_messages, seen.verified_messages, seen.lost_messages) == (200, 200, 0)
     assert sent.sealed_frames == seen.verified_frames < 30  # bundles
     assert (seen.rejected_frames, dict(seen.causes)) == (0, {})
+
+
+@pytest.mark.parametrize("mode", AuthMode)
+def test_messages_sent_together_share_frames(mode: AuthMode) -> None:
+    wire = Wire(channel(mode))
+    wire.key(mode=mode)
+    sent = [bytes([n % 251]) * (n % 7) for n in range(200)]
+    wire.sender.send_all(sent[:150])
+    wire.sender.send_all([])
+    wire.sender.send(sent[150])
+    wire.sender.send_all(sent[151:])
+    assert len(wire.frames) <= 5
+    wire.wait(20)
+    assert wire.received == sent
+    assert wire.sending.statistics().sealed_messages == 200
+
+
+def test_of_messages_sent_together_all_are_taken_or_none() -> None:
+    wire = Wire(channel())
+    wire.key(max_frames=100)
+    with pytest.raises(MessageTooLarge):
+        wire.sender.send_all([b"x", bytes(HOST_LIMITS.max_message_bytes + 1)])
+    with pytest.raises(GrantExhausted, match="has used up the 100 frames"):
+        wire.sender.send_all([b"x"] * 100)
+    wire.error = NotConnected("gone")
+    wire.sender.send_all([b"a", b"b"])  # taken: sealed, and sent when the transport is back
+    with pytest.raises(NotConnected, match="waits for the transport"):
+        wire.sender.send_all([b"c"])
+    wire.error = None
+    wire.wait(20)
+    assert wire.received == [b"a", b"b"]
 
 
 def test_nothing_is_sent_without_a_grant() -> None:
@@ -290,7 +321,7 @@ def test_figures_stay_when_a_channel_is_closed_or_opened_again() -> None:
     wire.sender.send(b"x")
     wire.carry()
     wire.sending.close(CHANNEL_ID)
-    wire.receiving.open_receiver(channel(), wire.received.append, wire.events.append)
+    wire.receiving.open_receiver(channel(), wire.received.extend, wire.events.append)
     assert wire.sending.statistics().sealed_messages == 1
     assert wire.receiving.statistics().verified_messages == 1
     assert wire.receiving.statistics({CHANNEL_ID}).verified_messages == 0
@@ -329,7 +360,7 @@ def test_a_channel_within_a_host_is_sealed_and_opened_without_the_transport(mode
     sealed = replace(channel(mode), within_host=True)
     sender = wire.sending.open_sender(sealed)
     received: list[bytes] = []
-    wire.sending.open_receiver(sealed, received.append, wire.events.append)
+    wire.sending.open_receiver(sealed, received.extend, wire.events.append)
     with pytest.raises(LocalProtocolError, match="has no key yet"):
         sender.send(b"secret")
     wire.sending.apply_grant(grant(Role.SEND | Role.RECEIVE, mode=mode), FRAME_SEED)
@@ -417,10 +448,10 @@ def test_a_used_up_grant_is_one_error_and_one_count_until_the_next() -> None:
     wire.key(max_frames=20)
     for payload in payloads(15):  # the rest is kept for the end of the epoch
         wire.sender.send(payload)
-    with pytest.raises(NotConnected, match=f"channel {TOPIC} has used up the 20 frames of its grant"):
+    with pytest.raises(GrantExhausted, match=f"channel {TOPIC} has used up the 20 frames of its grant"):
         wire.sender.send(b"one too many")
     for _ in range(50):
-        with pytest.raises(NotConnected):
+        with pytest.raises(GrantExhausted):
             wire.sender.send(b"more")
         wire.wait(1_000)
     assert dict(wire.sending.statistics().causes) == {"grant.exhausted": 1}
@@ -435,10 +466,10 @@ def test_a_used_up_grant_is_one_error_and_one_count_until_the_next() -> None:
 def test_even_a_used_up_grant_can_end_its_stream() -> None:
     wire = Wire(channel())
     wire.key(max_frames=6)
-    with suppress(NotConnected):
+    with suppress(GrantExhausted):
         for payload in payloads(10_000):
             wire.sender.send(payload)
-    with pytest.raises(NotConnected):
+    with pytest.raises(GrantExhausted):
         wire.sender.send(b"one too many")
     wire.wait(30_000)
     wire.sender.finish()

@@ -37,10 +37,11 @@ from aif.errors import (
     SignatureInvalid,
 )
 from aif.protocol import cbor
+from aif.protocol.appraisal import AppraisalPolicy
 from aif.protocol.chunks import SealedRelease, seal_model
+from aif.protocol.content_keys import KeyUse, wrap_content_key
 from aif.protocol.control import Hello, sign_hello
 from aif.protocol.cose import parse1
-from aif.protocol.evidence import AppraisalPolicy
 from aif.protocol.grant import Grant, Role, RosterRow, issue_grant
 from aif.protocol.numbers import AuthMode
 from aif.protocol.ticket import FirmwareRange, Slot, Ticket, issue_ticket
@@ -57,7 +58,7 @@ from aif.trusted.engine_messages import (
     encode_request,
     encode_result,
 )
-from aif.trusted.engine_owner import EngineOwner
+from aif.trusted.engine_owner import EngineCrypto, EngineStorage
 from aif.trusted.psa import (
     Algorithm,
     KeyAttributes,
@@ -70,8 +71,9 @@ from aif.trusted.psa import (
     StorageInfo,
 )
 from aif.trusted.records import derive_key
-from aif.trusted.security_engine import EngineSettings, ProtectedModel, SecurityEngine
+from aif.trusted.security_engine import EngineSettings, ProtectedModel, SecurityEngine, make_identity
 from aif.trusted.storage import DataLocation, OwnerStorage, SecureData
+from tests.trusted.process_memory import holds, may_trace_anything
 
 TICKET_KEY, GRANT_KEY = SigningKey(bytes([1]) * 32), SigningKey(bytes([2]) * 32)
 DEVICE, HW_CLASS, OWNER = bytes([3]) * 16, bytes([4]) * 16, bytes([5]) * 16
@@ -128,10 +130,12 @@ class Package:
     ticket: bytes
     chunks: tuple[bytes, ...]
 
-    def wrapped(self, session_pk: bytes, key: bytes = CONTENT_KEY) -> bytes:
+    def wrapped(self, session_pk: bytes, key: bytes = CONTENT_KEY, *, use: KeyUse = KeyUse.RUN) -> bytes:
         payload = parse1(self.ticket, tagged=False, max_bytes=512).unverified_payload
         digest = hashlib.blake2b(payload, digest_size=32).digest()
-        return wrap(key, session_pk, os.urandom(32), digest)
+        if len(key) != 32:
+            return wrap(key, session_pk, os.urandom(32), digest)
+        return wrap_content_key(key, session_pk, os.urandom(32), digest, use)
 
 
 def package(
@@ -173,7 +177,8 @@ def test_every_function_of_the_services_is_offered() -> None:
 
     assert functions(OwnerCrypto) == set(CRYPTO_OPERATIONS)
     assert functions(OwnerStorage) == set(STORAGE_OPERATIONS)
-    assert functions(EngineOwner) == set(CRYPTO_OPERATIONS) | set(STORAGE_OPERATIONS)
+    assert functions(EngineCrypto) == set(CRYPTO_OPERATIONS)
+    assert functions(EngineStorage) == set(STORAGE_OPERATIONS)
 
 
 @pytest.mark.integration
@@ -339,9 +344,11 @@ def test_errors_cross_as_themselves(error: AIFError) -> None:
 # --- grants, evidence, identity -------------------------------------------------------------------
 
 
-def grant_for(session_pk: bytes, serial: int = 1, mapping: int = 3) -> tuple[Grant, bytes]:
+def grant_for(
+    session_pk: bytes, serial: int = 1, mapping: int = 3, *, channel: bytes = bytes(16)
+) -> tuple[Grant, bytes]:
     grant = Grant(
-        bytes(16), 1, Role.SEND | Role.RECEIVE, 7, bytes(range(32)), 100, 200, 1000, mapping, serial,
+        channel, 1, Role.SEND | Role.RECEIVE, 7, bytes(range(32)), 100, 200, 1000, mapping, serial,
         AuthMode.SIGNED, 4096, (RosterRow(7, bytes(16), bytes(16), bytes(16), bytes(32)),),
     )  # fmt: skip
     return grant, issue_grant(grant, session_pk, GRANT_KEY, os.urandom(32))
@@ -355,6 +362,8 @@ def test_a_grant_opens_once_and_for_this_boot_only(own_engine: SecurityEngine) -
         own_engine.open_grant(blob, 150)
     with pytest.raises(RollbackDetected):
         own_engine.open_grant(grant_for(own_engine.session_pk, 2, 2)[1], 150)
+    other, blob_of_other = grant_for(own_engine.session_pk, 3, 0, channel=bytes([1]) * 16)
+    assert own_engine.open_grant(blob_of_other, 150) == other  # each channel has a mapping of its own
     own_engine.close()
     own_engine.restart()
     with pytest.raises(DecryptionFailed):
@@ -364,7 +373,9 @@ def test_a_grant_opens_once_and_for_this_boot_only(own_engine: SecurityEngine) -
 @pytest.mark.integration
 def test_evidence_satisfies_the_verifier(engine: SecurityEngine) -> None:
     runtime = part(RUNTIME_COMPONENT, bytes(32), "1", b"root")
-    verifier = Verifier(AppraisalPolicy("policy"), os.urandom)
+    verifier = Verifier(
+        AppraisalPolicy("policy"), os.urandom, lambda m: SigningKey(b"\x07" * 32).sign(m).signature
+    )
     request = verifier.challenge("gw-1", mapping_version=4, now_s=1000)
     verdict = verifier.appraise(
         "gw-1",
@@ -402,6 +413,69 @@ def test_a_device_that_is_not_enrolled_takes_neither_grants_nor_models(tmp_path:
             engine.open_grant(grant_for(engine.session_pk)[1], 150)
         with pytest.raises(NotAuthorised):
             load(engine, package(model))
+
+
+@pytest.mark.integration
+def test_anchors_are_taken_once_and_kept_over_a_restart(tmp_path: Path) -> None:
+    site = {"grant_pk": bytes(GRANT_KEY.verify_key), "ticket_pk": bytes(TICKET_KEY.verify_key)}
+    with SecurityEngine(settings(tmp_path / "e", grant_pk=None, ticket_pk=None), clock=Clock()) as engine:
+        with refused(PSAStatus.INVALID_ARGUMENT):
+            engine.enrolled(grant_pk=bytes(31), ticket_pk=bytes(32))
+        engine.enrolled(**site)
+        with refused(PSAStatus.BAD_STATE):
+            engine.enrolled(grant_pk=bytes(32), ticket_pk=bytes(32))
+        grant, blob = grant_for(engine.session_pk)
+        assert engine.open_grant(blob, 150) == grant
+        os.kill(engine.pid, signal.SIGKILL)
+        engine._process.wait(10)
+        engine.restart()
+        grant, blob = grant_for(engine.session_pk)
+        assert engine.open_grant(blob, 150) == grant
+
+
+@pytest.mark.integration
+def test_the_identity_that_was_made_is_the_one_that_starts(tmp_path: Path) -> None:
+    plain = settings(tmp_path / "e", create=False)
+    keys = make_identity(plain)
+    with SecurityEngine(plain, clock=Clock()) as engine:
+        assert (engine.identity_pk, engine.exchange_pk) == (keys.identity_pk, keys.exchange_pk)
+    assert make_identity(plain) == keys
+    assert len({keys.identity_pk, keys.exchange_pk, engine.session_pk}) == 3
+
+
+@pytest.mark.integration
+def test_a_remote_disk_keeps_what_it_cannot_read_or_exchange(tmp_path: Path) -> None:
+    disk, kind = tmp_path / "mounted", SecureData(DataLocation.REMOTE_DISK)
+    disk.mkdir()
+    with SecurityEngine(settings(tmp_path / "e", remote_disk=disk), clock=Clock()) as engine:
+        area = engine.owner(OWNER).area(kind)
+        area.write("name", b"first value, in clear nowhere")
+        (first,) = disk.iterdir()
+        old = first.read_bytes()
+        area.write("name", b"second value, in clear nowhere")
+        (second,) = disk.iterdir()
+        assert second != first
+        assert area.read("name") == b"second value, in clear nowhere"
+        assert b"clear" not in old + second.read_bytes()
+        kept = second.read_bytes()
+        second.write_bytes(old)
+        with refused(PSAStatus.DATA_CORRUPT):
+            area.read("name")
+        second.unlink()
+        with refused(PSAStatus.COMMUNICATION_FAILURE):
+            area.read("name")
+        second.write_bytes(kept)
+        assert engine.owner(bytes(16)).area(kind) is not area
+        with refused(PSAStatus.DOES_NOT_EXIST):
+            engine.owner(bytes(16)).area(kind).read("name")
+        area.delete("name")
+        assert not list(disk.iterdir())
+    with (
+        SecurityEngine(settings(tmp_path / "e"), clock=Clock()) as engine,
+        pytest.raises(PSAError, match=r"no remote_disk \(NOT_SUPPORTED\)$") as missing,
+    ):
+        engine.owner(OWNER).area(kind).write("name", b"")
+    assert "--remote-disk FOLDER" in missing.value.hint
 
 
 # --- protected models -----------------------------------------------------------------------------
@@ -468,12 +542,12 @@ def test_every_wrong_part_of_a_release_is_refused(engine: SecurityEngine, model:
     handle = engine.call("model_begin", good.ticket, wrapped, "tflite")
     with refused(PSAStatus.SERVICE_FAILURE):
         engine.call("model_chunks", handle, 0, [1])
-    with refused(PSAStatus.DOES_NOT_EXIST):  # and none of the attempts left its key behind
+    with pytest.raises(RemoteProtocolError):  # and none of the attempts left its key behind
         attempt(good, b"", good.chunks)()
 
 
 @pytest.mark.integration
-def test_accepted_releases_and_their_keys_survive_the_engine(
+def test_accepted_releases_survive_the_engine_and_content_keys_do_not(
     own_engine: SecurityEngine, model: bytes
 ) -> None:
     older, newer = package(model, 5), package(model, 6)
@@ -494,13 +568,30 @@ def test_accepted_releases_and_their_keys_survive_the_engine(
         accepted.infer([bytes(8)])
     with pytest.raises(RollbackDetected):
         load(own_engine, older)
-    again = own_engine.load_model(newer.ticket, b"", newer.chunks, runtime="tflite")
+    with pytest.raises(DecryptionFailed):  # a key is for one session
+        own_engine.load_model(newer.ticket, newer.wrapped(session_pk), newer.chunks, runtime="tflite")
+    again = load(own_engine, newer)
     assert len(again.infer([bytes(8)])[0]) == 4
     again.accept()  # once more changes nothing
     for number in range(31):
         load(own_engine, package(model, component=f"m{number}"))
     with refused(PSAStatus.INSUFFICIENT_MEMORY):
         load(own_engine, newer)
+
+
+@pytest.mark.integration
+def test_plaintext_leaves_only_under_a_key_for_that_use(engine: SecurityEngine, model: bytes) -> None:
+    sealed = package(model)
+    run = sealed.wrapped(engine.session_pk)
+    in_place = sealed.wrapped(engine.session_pk, use=KeyUse.IN_PLACE)
+    assert b"".join(engine.open_in_place(sealed.ticket, in_place, sealed.chunks)) == model
+    with pytest.raises(DecryptionFailed):
+        list(engine.open_in_place(sealed.ticket, run, sealed.chunks))
+    with pytest.raises(DecryptionFailed):
+        engine.load_model(sealed.ticket, in_place, sealed.chunks, runtime="tflite")
+    for other in (package(model, device=bytes(16)), package(model, signer=GRANT_KEY)):
+        with pytest.raises((NotAuthorised, SignatureInvalid)):
+            list(engine.open_in_place(other.ticket, in_place, sealed.chunks))
 
 
 @pytest.mark.integration
@@ -612,28 +703,6 @@ def test_a_root_key_is_made_once_and_never_replaced(tmp_path: Path) -> None:
 
 
 # --- secrets --------------------------------------------------------------------------------------
-
-
-def memory_of(pid: int) -> Iterator[bytes]:
-    """Everything readable in a process, region by region."""
-    with Path(f"/proc/{pid}/maps").open() as maps, Path(f"/proc/{pid}/mem").open("rb", 0) as memory:
-        for line in maps:
-            place, rights, *_ = line.split()
-            start, end = (int(x, 16) for x in place.split("-"))
-            if rights.startswith("r") and "[v" not in line:
-                with contextlib.suppress(OSError, ValueError):
-                    memory.seek(start)
-                    yield memory.read(end - start)
-
-
-def may_trace_anything() -> bool:
-    """Whether this process has CAP_SYS_PTRACE (linux/capability.h), which no protection stops."""
-    (line,) = [x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("CapEff")]
-    return bool(int(line.split()[1], 16) >> 19 & 1)
-
-
-def holds(pid: int, secret: bytes) -> bool:
-    return any(secret in region for region in memory_of(pid))
 
 
 @pytest.mark.integration

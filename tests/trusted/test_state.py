@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from aif.errors import LocalProtocolError, NotFound, TrustError
-from aif.protocol.enrolment import SecretState
+from aif.protocol.pairing import SecretState
 from aif.trusted.state import (
     MAX_STATE_BYTES,
     DeviceRecord,
@@ -27,7 +27,7 @@ from aif.trusted.state import (
     write_atomically,
 )
 
-STATE = DeviceState("left", "board/arch", b"i" * 32, b"x" * 32, b"c" * 32, b"s" * 16)
+STATE = DeviceState("left", "board/arch", b"c" * 32, b"s" * 16)
 ROOT = Path(__file__).parents[2]
 
 
@@ -42,7 +42,6 @@ def test_a_state_comes_back_as_it_was(file: StateFile[DeviceState]) -> None:
     assert file.exists()
     assert file.load() == STATE
     assert not STATE.enrolled
-    assert len(STATE.identity_pk) == 32
 
 
 def test_a_site_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -124,7 +123,7 @@ def test_a_file_of_any_size_costs_little(file: StateFile[DeviceState]) -> None:
 
 def test_a_state_that_could_not_be_loaded_again_is_not_saved(file: StateFile[DeviceState]) -> None:
     with pytest.raises(LocalProtocolError, match="would have"):
-        file.save(replace(STATE, identity_seed=bytes(MAX_STATE_BYTES)))
+        file.save(replace(STATE, store_root=bytes(MAX_STATE_BYTES)))
     assert file.load() == STATE
 
 
@@ -134,8 +133,8 @@ def test_a_change_that_fails_changes_nothing(file: StateFile[DeviceState]) -> No
 
     with pytest.raises(ZeroDivisionError):
         file.update(change)
-    assert file.update(lambda state: replace(state, generation=5)).generation == 5
-    assert file.load().generation == 5
+    assert file.update(lambda state: replace(state, mapping_floor=5)).mapping_floor == 5
+    assert file.load().mapping_floor == 5
 
 
 @contextmanager
@@ -168,14 +167,14 @@ def test_what_a_crash_left_behind_goes_with_the_next_write(tmp_path: Path) -> No
 def test_changes_by_several_threads_do_not_get_lost(file: StateFile[DeviceState]) -> None:
     def count() -> None:
         for _ in range(5):
-            file.update(lambda state: replace(state, generation=state.generation + 1))
+            file.update(lambda state: replace(state, mapping_floor=state.mapping_floor + 1))
 
     threads = [threading.Thread(target=count) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert file.load().generation == 20
+    assert file.load().mapping_floor == 20
 
 
 def run(program: str, *arguments: object) -> subprocess.Popen[bytes]:
@@ -187,7 +186,7 @@ def run(program: str, *arguments: object) -> subprocess.Popen[bytes]:
 def test_changes_by_several_processes_do_not_get_lost(file: StateFile[DeviceState]) -> None:
     writers = [run("counting_writer.py", file.path, 10) for _ in range(3)]
     assert [writer.wait(60) for writer in writers] == [0, 0, 0]
-    assert file.load().generation == 30
+    assert file.load().mapping_floor == 30
 
 
 @pytest.mark.integration
@@ -201,8 +200,8 @@ def test_a_kill_at_any_moment_leaves_the_old_state_or_the_new_one(
     generations = []
     for moment in range(len(steps)):
         left = StateFile(output / str(moment) / "device.cbor", DeviceState)
-        generations.append(left.load().generation)
-        assert left.update(lambda state: replace(state, generation=100)).generation == 100
+        generations.append(left.load().mapping_floor)
+        assert left.update(lambda state: replace(state, mapping_floor=100)).mapping_floor == 100
         assert sorted(p.name for p in left.path.parent.iterdir()) == ["device.cbor", "device.lock"]
     renamed = next(n for n, step in enumerate(steps) if step.startswith("os.rename"))
     assert generations == [0] * (renamed + 1) + [1] * (len(steps) - renamed - 1)

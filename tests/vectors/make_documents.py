@@ -13,30 +13,24 @@ from pathlib import Path
 from nacl.bindings import crypto_scalarmult_base
 from nacl.signing import SigningKey
 
+from aif.protocol.appraisal import build_result, issue_result
+from aif.protocol.content_keys import ContentKey, KeyUse, commitment, seal_hand_over, wrap_content_key
 from aif.protocol.cose import sign1
-from aif.protocol.enrolment import (
-    Anchors,
-    EnrolmentRequest,
-    EnrolmentResponse,
-    build_request,
-    build_response,
-    pairing_code,
-)
+from aif.protocol.enrolment import Anchors, EnrolmentRequest, EnrolmentResponse, build_request, build_response
 from aif.protocol.evidence import (
     AttestationRequest,
     Component,
     Measured,
     build_claims,
-    build_result,
     encode_request,
     issue_alias_certificate,
     issue_evidence,
-    issue_result,
     token_nonce,
 )
 from aif.protocol.grant import Grant, Role, RosterRow, issue_grant
 from aif.protocol.identifiers import id16
 from aif.protocol.numbers import AuthMode
+from aif.protocol.pairing import pairing_code
 from aif.protocol.ticket import FirmwareRange, ModelAEAD, Slot, Ticket, issue_ticket
 from aif.protocol.wrap import wrap
 
@@ -73,6 +67,7 @@ def documents() -> dict[str, dict[str, str | int | bool]]:
         "enrolment": _enrolment(),
         "ticket": _ticket(ModelAEAD.CHACHA20_POLY1305),
         "ticket_plain": _ticket(ModelAEAD.NONE),
+        "content_key": _content_key(),
     }
 
 
@@ -225,6 +220,23 @@ def _ticket(aead: ModelAEAD) -> dict[str, str | int | bool]:
         "ticket_pk": bytes(TICKET_KEY.verify_key).hex(),
         "now_s": NOW_S,
         "ticket": data.hex(),
+    }
+
+
+def _content_key() -> dict[str, str | int | bool]:
+    key, digest, release_id = bytes(range(32)), bytes([12]) * 32, bytes([13]) * 32
+    wraps = {use.name.lower(): wrap_content_key(key, SESSION_PK, EPHEMERAL_SK, digest, use) for use in KeyUse}
+    return {
+        "session_sk": SESSION_SK.hex(),
+        "content_key": key.hex(),
+        "ticket_digest": digest.hex(),
+        **{name: blob.hex() for name, blob in wraps.items()},
+        "release_id": release_id.hex(),
+        "commitment": commitment(key, release_id).hex(),
+        "path": "aim/tinyaif/gesture/4",
+        "hand_over": seal_hand_over(
+            [ContentKey("aim/tinyaif/gesture/4", key)], SESSION_PK, EPHEMERAL_SK
+        ).hex(),
     }
 
 

@@ -1,0 +1,56 @@
+"""The Controller's answers to enrolment requests.
+
+A request that comes again gets the same answer, so a device that missed it is not locked out; whether a
+device may enrol is decided by ``devices``.
+"""
+
+from __future__ import annotations
+
+from aif.errors import AIFError
+from aif.protocol.topics import Enrolment, EnrolmentTopic
+from aif.runtime.audit_log import AuditLog
+from aif.runtime.clock import Clock
+from aif.runtime.devices import Site
+from aif.runtime.logbook import LogBook
+from aif.transport.base import Transport
+
+ANSWERS_KEPT = 64
+
+
+class EnrolmentDesk:
+    """Answers the enrolment requests of a site's devices."""
+
+    def __init__(
+        self,
+        site: Site,
+        transport: Transport,
+        *,
+        clock: Clock,
+        log: LogBook,
+        store_root: bytes,
+        audit: AuditLog,
+    ) -> None:
+        self._site, self._transport, self._clock = site, transport, clock
+        self._log, self._store_root, self._audit = log, store_root, audit
+        self._answers: dict[tuple[str, bytes], bytes] = {}
+
+    def take(self, name: str, request: bytes) -> None:
+        """One request, as it came on the topic of that device."""
+        try:
+            answer = self._answers.get((name, request))
+            if answer is None:
+                now_s = self._clock.time_us() // 1_000_000
+                answer = self._site.enrol(name, request, self._store_root, now_s=now_s)
+                kept = list(self._answers.items())[: ANSWERS_KEPT - 1]
+                self._answers = {(name, request): answer, **dict(kept)}
+                self._log.info("device enrolled", device=name)
+                self._audit.note("enrolled", name)
+            self._transport.send(str(EnrolmentTopic(name, Enrolment.RESPONSE)), answer, qos=1)
+        except AIFError as error:
+            self._audit.note("enrolment refused", name, code=error.code)
+            self._log.warning(
+                "enrolment refused", device=name, code=error.code, reason=str(error), hint=error.hint
+            )
+
+
+__all__ = ["EnrolmentDesk"]
