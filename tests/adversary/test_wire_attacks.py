@@ -219,11 +219,6 @@ def test_connections_that_never_finish_their_request_are_ended(
             each.close()
 
 
-@pytest.mark.xfail(
-    reason="the time limit of the store's server is per read: a trickle holds a connection",
-    strict=True,
-    raises=AssertionError,
-)
 def test_connections_that_trickle_their_request_are_ended(
     repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:

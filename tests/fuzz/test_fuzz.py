@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
 import pytest
-from _pytest.mark.structures import ParameterSet
 
 from tests.fuzz.campaign import Decoder, DecoderDefect, Tally, fuzz, inputs
 from tests.fuzz.decoders import DECODERS, feed
@@ -16,23 +14,8 @@ from tests.fuzz.inputs import damaged_tree
 SLOW = frozenset({"yaml:aim", "yaml:aiw", "yaml:inventory", "store metadata"})
 INPUTS, SLOW_INPUTS = 800, 80
 
-OPEN_DEFECTS = {
-    "certificate": "replacement_reason: cryptography raises ValueError for a damaged key inside",
-    "engine answer": "decode_answer: a status that PSA does not know raises ValueError",
-    "local answer": "an answer that is not an object, or an error without its fields, raises TypeError",
-    "local call": "a deeply nested line ends the connection's task with RecursionError",
-    "object array": "a damaged header raises TokenError out of numpy",
-    "signing request": "certify: cryptography raises InvalidVersion, which is no ValueError",
-}
 
-
-def _cases() -> Iterator[ParameterSet]:
-    for name in DECODERS:
-        marks = [pytest.mark.xfail(reason=OPEN_DEFECTS[name], strict=True)] if name in OPEN_DEFECTS else []
-        yield pytest.param(name, marks=marks)
-
-
-@pytest.mark.parametrize("name", list(_cases()))
+@pytest.mark.parametrize("name", DECODERS)
 def test_only_documented_refusals_in_bounded_time_and_memory(name: str, tmp_path: Path) -> None:
     count = SLOW_INPUTS if name in SLOW else INPUTS
     tally = feed(name, tmp_path, range(2), count)
