@@ -3,6 +3,7 @@
 PYTHON ?= python3
 JOBS ?= 2
 ARGS ?=
+INPUTS ?= 1000000
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -18,7 +19,7 @@ TFLITE_RUNTIME_KNOWN := tests/engines/test_registry.py::test_truncated_models_ar
 
 CHECKED := aif aims partitioner store benchmarks tests docs
 
-.PHONY: help run test test-adversary check bench docs test-tflite-runtime lock clean programs
+.PHONY: help run test test-adversary fuzz check bench docs test-tflite-runtime lock clean programs
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -26,6 +27,7 @@ help:
 	@echo 'make run [ARGS="--summary FILE"]  set up, then run the gesture workflow over four devices'
 	@echo 'make test                         set up, then check style, types and levels, and run all tests'
 	@echo 'make test-adversary               the long attacks on a running site'
+	@echo 'make fuzz [INPUTS=N] [ARGS=...]   damaged inputs to every decoder, a million each; Ctrl-C ends with the table'
 	@echo 'make check                        style, types and levels only'
 	@echo 'make test-tflite-runtime          the engine tests with tflite-runtime, in an environment of its own'
 	@echo 'make bench [ARGS="--json FILE"]   measure speed beside what people use today; wants a calm machine'
@@ -41,6 +43,9 @@ test: check programs
 
 test-adversary: $(VENV)/.dev programs
 	PATH="$$PATH:/usr/sbin" $(BIN)/pytest -n $(JOBS) --dist worksteal -m adversary $(ARGS)
+
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m tests.fuzz --inputs $(INPUTS) --processes $(JOBS) $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check $(CHECKED)

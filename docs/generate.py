@@ -1,9 +1,9 @@
 # ruff: noqa: INP001  # a script beside the pages, not a package
-"""Writes the pages that follow the code: verbs of the command line, keys of the files, list of error codes.
+"""Writes the pages that follow the code: commands, keys of files, error codes, threats and their tests.
 
 ``python docs/generate.py`` writes them, ``python docs/generate.py --check`` fails when one is out of date.
-Decides how they look; what they say comes from the command line's own help, the JSON Schemas and the headings
-of the error pages.
+Decides how they look; what they say comes from the command line's own help, the JSON Schemas, the headings of
+the error pages, and ``threats.yaml`` (``security_page``).
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
+
+import security_page
 
 DOCS: Final = Path(__file__).resolve().parent
 WIDTH: Final = 100
@@ -67,6 +69,7 @@ def pages() -> dict[Path, str]:
         DOCS / "reference" / "cli.md": command_line(),
         DOCS / "reference" / "files.md": files(),
         DOCS / "errors" / "index.md": errors(),
+        DOCS / "security.md": NOTE + "\n" + security_page.security(security_page.load()),
     }
 
 

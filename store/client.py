@@ -409,6 +409,13 @@ class _Updater(Updater):
                 self._load_targets(leaf, publisher)
         return self._loaded()
 
+    def _load_targets(self, role: str, parent_role: str) -> Targets:
+        """As python-tuf does it; a delegation that is not there is its ``ValueError``."""
+        try:
+            return super()._load_targets(role, parent_role)
+        except ValueError as error:
+            raise tuf_errors.RepositoryError(f"{parent_role} does not delegate to {role}") from error
+
     def _loaded(self) -> list[Release]:
         found = []
         for targets in self._trusted_set:

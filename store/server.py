@@ -16,21 +16,33 @@ versioned metadata never change and may be cached for ever.
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 import os
 import re
 import socket
 import sys
 import threading
+import time
 from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socketserver import TCPServer
-from typing import BinaryIO, Final, Self, cast
+from typing import TYPE_CHECKING, BinaryIO, ClassVar, Final, Self, cast
 
 from aif.errors import NotFound, StoreError
-from store.limits import CHUNK_BYTES, MAX_CONNECTIONS, MAX_REQUEST_TARGET_CHARS, READ_TIMEOUT_S
+from store.limits import (
+    CHUNK_BYTES,
+    MAX_CONNECTIONS,
+    MAX_REQUEST_TARGET_CHARS,
+    MIN_RATE_BPS,
+    RATE_GRACE_S,
+    READ_TIMEOUT_S,
+)
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
 
 _log = logging.getLogger(__name__)
 
@@ -166,15 +178,55 @@ class _Server(ThreadingHTTPServer):
             _log.exception("a request of %s failed", client_address)
 
 
+class _Deadlines(io.RawIOBase):
+    """A connection on which everything must be over at one moment, in however many pieces it comes."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection, self._end_s = connection, time.monotonic()
+
+    def allow(self, seconds: float) -> None:
+        """What is read and written from now on has this long together."""
+        self._end_s = time.monotonic() + seconds
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        self._wait_until_end()
+        return self._connection.recv_into(buffer)
+
+    def write(self, data: ReadableBuffer) -> int:
+        self._wait_until_end()
+        return self._connection.send(data)
+
+    def _wait_until_end(self) -> None:
+        left_s = self._end_s - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError("the client took too long")
+        self._connection.settimeout(left_s)
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version = "MPAI-Store"
     sys_version = ""
-    timeout = READ_TIMEOUT_S
-    disable_nagle_algorithm = (
-        True  # a small answer after a small answer would wait 40 ms for an acknowledgement
-    )
-    wbufsize = -1  # header and body leave together
+    timeout: ClassVar[float] = READ_TIMEOUT_S
+    """For a whole request, the wait for it included."""
+
+    def setup(self) -> None:
+        self.connection = self.request
+        # a small answer after a small answer would wait 40 ms for an acknowledgement
+        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._deadlines = _Deadlines(self.connection)
+        self.rfile = io.BufferedReader(self._deadlines)
+        self.wfile = io.BufferedWriter(self._deadlines)  # header and body leave together
+
+    def handle_one_request(self) -> None:
+        self._deadlines.allow(self.timeout)
+        super().handle_one_request()
 
     def do_GET(self) -> None:
         self._answer()
@@ -183,6 +235,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer()
 
     def _answer(self) -> None:
+        self._deadlines.allow(self.timeout)
         if self.request_version == "HTTP/0.9":
             self._refuse(HTTPStatus.BAD_REQUEST)
         elif len(self.path) > MAX_REQUEST_TARGET_CHARS:
@@ -246,6 +299,7 @@ class _Handler(BaseHTTPRequestHandler):
         file.seek(first)
         left = last - first + 1
         while left and (chunk := file.read(min(left, CHUNK_BYTES))):
+            self._deadlines.allow(RATE_GRACE_S + 8 * len(chunk) / MIN_RATE_BPS)
             self.wfile.write(chunk)
             left -= len(chunk)
         if left:  # the file shrank under us: only a cut connection tells the client

@@ -9,11 +9,14 @@ runs; its digest is checked before it is parsed; a pickle is read by a reader th
 from __future__ import annotations
 
 import io
+import math
 import pickle
+import pickletools
+import re
 from dataclasses import dataclass
 from hashlib import sha256 as digest_of
 from importlib import metadata
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -107,8 +110,8 @@ def read_object_array(content: bytes) -> npt.NDArray[Any]:
         raise InvalidRecord(f"{len(content):,} B of array file, at most {MAX_FILE_BYTES:,} B are read")
     source = io.BytesIO(content)
     try:
-        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        readers[np.lib.format.read_magic(source)](source)
+        _skip_header(source)
+        _check_places(source)
         value = _ArrayUnpickler(source).load()
     except (
         ArithmeticError,
@@ -127,14 +130,37 @@ def read_object_array(content: bytes) -> npt.NDArray[Any]:
     return value
 
 
+def _skip_header(source: io.BytesIO) -> None:
+    """Go to the pickle, which repeats all that the header says; numpy would evaluate that as Python text.
+
+    Raises:
+        ValueError: not format 1.0 or 2.0 of ``numpy.lib.format``, or cut off.
+    """
+    length_bytes = {(1, 0): 2, (2, 0): 4}.get(np.lib.format.read_magic(source))
+    if length_bytes is None:
+        raise ValueError("another version of the format")
+    length = int.from_bytes(source.read(length_bytes), "little")
+    if len(source.read(length)) != length:
+        raise ValueError("cut off in its header")
+
+
+def _check_places(source: io.BytesIO) -> None:
+    """Refuse a pickle that numbers what it keeps higher than it is long: the reader makes room for each."""
+    start, length = source.tell(), len(source.getbuffer())
+    for opcode, argument, _ in pickletools.genops(source):
+        if opcode.name in _PUTS and not 0 <= int(argument or 0) <= length:
+            raise pickle.UnpicklingError(f"the pickle keeps something at place {argument}")
+    source.seek(start)
+
+
 class _ArrayUnpickler(pickle.Unpickler):
     """Maps the few names that a pickled array needs to harmless functions; every other name is refused."""
 
     def find_class(self, module: str, name: str) -> Any:
-        admitted = _ADMITTED.get((module.replace("numpy._core", "numpy.core"), name))
-        if admitted is None:
+        wanted = module.replace("numpy._core", "numpy.core"), name
+        if wanted not in _ADMITTED:
             raise pickle.UnpicklingError(f"the pickle asks for {module}.{name}")
-        return admitted
+        return _ADMITTED[wanted]
 
 
 def _latin1_bytes(text: str, encoding: str) -> bytes:
@@ -144,14 +170,50 @@ def _latin1_bytes(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-def _dtype(specification: str, *_align_copy: object) -> np.dtype[Any]:
-    return np.dtype(str(specification))
+class _Element:
+    """The type of an array's elements, without numpy's own way to change one."""
+
+    def __init__(self, specification: object, *_align_copy: object) -> None:
+        if not isinstance(specification, str) or not _ELEMENT.fullmatch(specification):
+            raise pickle.UnpicklingError(f"the pickle asks for elements of type {specification!r}")
+        self.dtype: np.dtype[Any] = np.dtype(specification)
+
+    def __setstate__(self, state: object) -> None:
+        match state:
+            case (int(), "<" | ">" as order, None, None, None, *_):
+                self.dtype = self.dtype.newbyteorder(order)
+            case (int(), "|", None, None, None, *_):
+                pass
+            case _:
+                raise pickle.UnpicklingError("the pickle asks for elements with parts")
 
 
-_RECONSTRUCT: Final = np.empty(0).__reduce__()[0]  # numpy's own, wherever this release keeps it
+class _Array(np.ndarray[Any, np.dtype[Any]]):
+    """An array that holds as many elements as it says, so that no memory is taken for what is not there."""
+
+    @classmethod
+    def empty(cls, *_kind_shape_code: object) -> Self:
+        return cls(0, np.int8)
+
+    def __setstate__(self, state: object) -> None:
+        match state:
+            case (int(), tuple(shape), _Element() as element, bool(by_column), bytes() | list() as content):
+                of_objects = isinstance(content, list)
+                size = len(content) if of_objects else len(content) // element.dtype.itemsize
+            case _:
+                raise pickle.UnpicklingError("the pickle holds an array without its parts")
+        if element.dtype.hasobject != of_objects or len(shape) > _MAX_DIMENSIONS or math.prod(shape) != size:
+            raise pickle.UnpicklingError(f"the pickle holds {size} elements for an array of {shape}")
+        super().__setstate__((1, shape, element.dtype, by_column, content))  # type: ignore[arg-type]  # bool is one
+
+
+_ELEMENT: Final = re.compile(r"[<>|=]?[biufOSU][0-9]{0,3}")
+"""One number, text or object; numpy evaluates longer descriptions as Python text."""
+_MAX_DIMENSIONS: Final = 8
+_PUTS: Final = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
 _ADMITTED: Final[dict[tuple[str, str], Any]] = {
-    ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): _dtype,
+    ("numpy.core.multiarray", "_reconstruct"): _Array.empty,
+    ("numpy", "ndarray"): None,
+    ("numpy", "dtype"): _Element,
     ("_codecs", "encode"): _latin1_bytes,
 }

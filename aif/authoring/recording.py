@@ -8,13 +8,16 @@ Invariants: all arrays of a recording have the same length; times grow; a file a
 
 from __future__ import annotations
 
+import math
 import os
+import re
+import struct
 import tempfile
 import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +28,26 @@ UNSEEN: Final = -1
 """Label of a window whose kind of motion no model was trained on."""
 MAX_RECORDING_BYTES: Final = 256 << 20
 """Bytes of all arrays of a recording."""
+
+_FORMS: Final = {
+    "samples": ("int16", 3),
+    "t_us": ("uint64", 1),
+    "label": ("int8", 1),
+    "subject": ("int16", 1),
+}
+"""Element type and number of dimensions of each array."""
+_PREFIX_BYTES: Final = 10
+_HEADER: Final = re.compile(
+    rb"\x93NUMPY\x01\x00(?P<length>..)"
+    rb"\{'descr': '(?P<descr><i2|<u8|\|i1|<U[1-9]\d{0,3})', 'fortran_order': False, "
+    rb"'shape': \((?P<shape>\d{1,9},|\d{1,9}(?:, \d{1,9}){1,3})\), \} *\n",
+    re.DOTALL,
+)
+"""Format 1.0 of ``numpy.lib.format`` for the element types above and for texts."""
+_ZIP_ERRORS: Final = (
+    OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, struct.error,
+)  # fmt: skip
+"""What ``zipfile`` raises for a damaged archive; a ``RuntimeError`` when it seems encrypted or too new."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,13 +69,7 @@ class Recording:
     labels: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        wanted = {
-            "samples": ("int16", 3),
-            "t_us": ("uint64", 1),
-            "label": ("int8", 1),
-            "subject": ("int16", 1),
-        }
-        for name, (dtype, rank) in wanted.items():
+        for name, (dtype, rank) in _FORMS.items():
             array = getattr(self, name)
             if array.dtype != dtype or array.ndim != rank or len(array) != len(self.samples):
                 raise InvalidRecord(f"recording: {name} is {array.dtype}{list(array.shape)}")
@@ -102,20 +119,54 @@ def write_recording(path: Path, recording: Recording) -> None:
 def read_recording(path: Path) -> Recording:
     """Read and check a recording.
 
+    A member that claims more bytes than the limit is not unpacked, and no more than it claims is read.
+
     Raises:
         InvalidRecord: not a recording, damaged, or too large.
     """
     try:
+        _check_size(path, path.stat().st_size)
         with zipfile.ZipFile(path) as archive:
-            size = sum(member.file_size for member in archive.infolist())
-        if size > MAX_RECORDING_BYTES:
-            raise InvalidRecord(f"{path}: {size:,} B, a recording has at most {MAX_RECORDING_BYTES:,} B")
-        with np.load(path, allow_pickle=False) as arrays:
-            names = ("samples", "t_us", "label", "subject")
-            samples, t_us, label, subject = (arrays[name] for name in names)
-            labels = tuple(str(name) for name in arrays["labels"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            _check_size(path, sum(member.file_size for member in archive.infolist()))
+            arrays = {name: _array(name, _member(archive, name)) for name in _FORMS}
+            labels = tuple(str(name) for name in _array("labels", _member(archive, "labels")))
+        return Recording(**arrays, labels=labels)
+    except _ZIP_ERRORS as error:
         raise InvalidRecord(
             f"{path} is not a recording: {error}", hint="make it again by training the models"
         ) from error
-    return Recording(samples, t_us, label, subject, labels)
+
+
+def _check_size(path: Path, size_bytes: int) -> None:
+    if size_bytes > MAX_RECORDING_BYTES:
+        raise InvalidRecord(f"{path}: {size_bytes:,} B, a recording has at most {MAX_RECORDING_BYTES:,} B")
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    info = archive.getinfo(f"{name}.npy")
+    if info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+        raise ValueError(f"{name} is compressed in a way that no recording is")
+    with archive.open(info) as file:
+        content = file.read(info.file_size)
+    if len(content) != info.file_size:
+        raise ValueError(f"{name} is cut off")
+    return content
+
+
+def _array(name: str, content: bytes) -> npt.NDArray[Any]:
+    """The array of one ``.npy`` member, in the one form that ``write_recording`` gives it.
+
+    numpy's own reader evaluates the header as Python text, and answers a damaged one with errors of the
+    tokenizer, the parser or the allocator.
+
+    Raises:
+        ValueError: another form, element type, number of dimensions or length.
+    """
+    head = _HEADER.match(content)
+    if head is None or int.from_bytes(head["length"], "little") != len(head[0]) - _PREFIX_BYTES:
+        raise ValueError(f"{name} has no header that a recording has")
+    shape = tuple(int(extent) for extent in head["shape"].split(b",") if extent.strip())
+    dtype = np.dtype(head["descr"].decode("ascii"))
+    if len(content) - len(head[0]) != dtype.itemsize * math.prod(shape):
+        raise ValueError(f"{name} is not as long as its header says")
+    return np.frombuffer(content, dtype, offset=len(head[0])).reshape(shape)

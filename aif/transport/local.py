@@ -21,6 +21,8 @@ MAX_LINE_BYTES = 4 * 1024 * 1024
 MAX_SOCKET_PATH_BYTES = 107
 """``sun_path`` of Linux holds 108 bytes including the terminator (unix(7))."""
 
+MAX_EXIT_CODE = 255
+
 Handler = Callable[[str, Mapping[str, Any]], Awaitable[Any]]
 """``await handler(call, arguments)`` gives a JSON value or an async iterator of JSON values."""
 
@@ -28,11 +30,11 @@ Handler = Callable[[str, Mapping[str, Any]], Awaitable[Any]]
 class RemoteError(AIFError):
     """An error that the other process reported; it prints as it would have there."""
 
-    def __init__(self, body: Mapping[str, Any]) -> None:
-        super().__init__(str(body.get("message", "unknown error")), hint=str(body.get("hint", "")))
-        self.remote_code = str(body.get("code", AIFError.code))
-        self.exit_code = int(body.get("exit_code", 1))  # type: ignore[misc]  # the family's code of the other process
-        self._text = str(body.get("diagnostics", ""))
+    def __init__(self, message: str, hint: str, code: str, exit_code: int, diagnostics: str) -> None:
+        super().__init__(message, hint=hint)
+        self.remote_code = code
+        self.exit_code = exit_code  # type: ignore[misc]  # the family's code of the other process
+        self._text = diagnostics
 
     def diagnostics(self) -> str:
         return self._text or super().diagnostics()
@@ -115,7 +117,7 @@ class LocalServer:
                 return
             request = json.loads(line)
             call, arguments = str(request["call"]), dict(request.get("arguments", {}))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             await _send(writer, {"error": _error_body(TransportError("a call is one JSON line"))})
             return
         gone = asyncio.create_task(reader.read(1))
@@ -162,16 +164,29 @@ async def _open(path: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]
 async def _receive(reader: asyncio.StreamReader) -> dict[str, Any]:
     try:
         line = await reader.readline()
-        body: dict[str, Any] = json.loads(line) if line else {}
-    except (ValueError, ConnectionError) as error:
-        raise TransportError(
-            "the answer of the Controller cannot be read", hint="do both sides have the same version?"
-        ) from error
+        body = json.loads(line) if line else {}
+    except (ValueError, RecursionError, ConnectionError) as error:
+        raise _unreadable() from error
     if not line:
         raise NotConnected("the Controller closed the connection", hint="see its log")
-    if "error" in body:
-        raise RemoteError(body["error"])
-    return body
+    match body:
+        case {
+            "error": {
+                "message": str(message), "hint": str(hint), "code": str(code), "exit_code": int(exit_code),
+                "diagnostics": str(diagnostics),
+            }
+        } if 0 < exit_code <= MAX_EXIT_CODE:  # fmt: skip
+            raise RemoteError(message, hint, code, exit_code, diagnostics)
+        case dict() if "error" not in body:
+            return body
+        case _:
+            raise _unreadable()
+
+
+def _unreadable() -> TransportError:
+    return TransportError(
+        "the answer of the Controller cannot be read", hint="do both sides have the same version?"
+    )
 
 
 async def call(path: Path, name: str, **arguments: Any) -> Any:

@@ -56,6 +56,13 @@ MAX_HELD: Final = 8
 """Valid certificates of one device; it needs two while one follows the other."""
 
 
+_MALFORMED: Final = (
+    ValueError, TypeError, UnsupportedAlgorithm,
+    x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType,
+)  # fmt: skip
+"""What ``cryptography`` raises for damaged bytes; it parses each part when that is first looked at."""
+
+
 @dataclass(frozen=True, slots=True)
 class Revoked:
     """A certificate on the revocation list until it would have expired anyway (RFC 5280 §3.3)."""
@@ -156,7 +163,7 @@ class CertificateAuthority:
             parsed = x509.load_der_x509_csr(request)
             key = parsed.public_key()
             signed = parsed.is_signature_valid
-        except (ValueError, UnsupportedAlgorithm) as error:
+        except _MALFORMED as error:
             raise RemoteProtocolError("the signing request is malformed") from error
         if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
             raise RemoteProtocolError("the signing request is not for a P-256 key")
@@ -176,29 +183,11 @@ class CertificateAuthority:
         self, pem: bytes, subject: Subject, *, now: datetime, hosts: Sequence[str] = ()
     ) -> str:
         """Why credentials that were written before must be replaced; empty when they need not be."""
-        try:
-            certificate = x509.load_pem_x509_certificate(pem)
-            key = serialization.load_pem_private_key(pem, None)
-        except (ValueError, TypeError, UnsupportedAlgorithm):
-            return "unreadable"
         state = self._file.load()
-        if key.public_key() != certificate.public_key():
-            return "the key is not the certificate's"
         try:
-            certificate.verify_directly_issued_by(
-                _issuer(state, by_factory=subject.role is Role.ENROLMENT).certificate
-            )
-        except (ValueError, TypeError, InvalidSignature):
-            return "signed by another authority"
-        if certificate.subject != subject.name:
-            return "made out to another name"
-        if certificate.serial_number in {int.from_bytes(entry.serial) for entry in state.revoked}:
-            return "revoked"
-        if certificate.not_valid_after_utc - now < RENEWAL:
-            return f"it ends on {certificate.not_valid_after_utc:%Y-%m-%d}"
-        if subject.role is Role.BROKER and hosts_of(certificate) != alternative_names(hosts):
-            return "the broker's names have changed"
-        return ""
+            return _fault(state, pem, subject, now, hosts)
+        except _MALFORMED:
+            return "unreadable"
 
     # --- revoking ----------------------------------------------------------------------------------
 
@@ -290,6 +279,30 @@ def _issuer(state: AuthorityState, *, by_factory: bool) -> _Issuer:
     seed = state.factory_seed if by_factory else state.site_seed
     certificate = state.factory_certificate if by_factory else state.site_certificate
     return _Issuer(Ed25519PrivateKey.from_private_bytes(seed), x509.load_der_x509_certificate(certificate))
+
+
+def _fault(state: AuthorityState, pem: bytes, subject: Subject, now: datetime, hosts: Sequence[str]) -> str:
+    """What is wrong with credentials; raises one of ``_MALFORMED`` at any look at damaged ones."""
+    certificate = x509.load_pem_x509_certificate(pem)
+    key = serialization.load_pem_private_key(pem, None)
+
+    if key.public_key() != certificate.public_key():
+        return "the key is not the certificate's"
+    try:
+        certificate.verify_directly_issued_by(
+            _issuer(state, by_factory=subject.role is Role.ENROLMENT).certificate
+        )
+    except (ValueError, TypeError, InvalidSignature):
+        return "signed by another authority"
+    if certificate.subject != subject.name:
+        return "made out to another name"
+    if certificate.serial_number in {int.from_bytes(entry.serial) for entry in state.revoked}:
+        return "revoked"
+    if certificate.not_valid_after_utc - now < RENEWAL:
+        return f"it ends on {certificate.not_valid_after_utc:%Y-%m-%d}"
+    if subject.role is Role.BROKER and hosts_of(certificate) != alternative_names(hosts):
+        return "the broker's names have changed"
+    return ""
 
 
 def _revocation_list(state: AuthorityState, now: datetime, *, by_factory: bool) -> bytes:

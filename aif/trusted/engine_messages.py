@@ -149,6 +149,8 @@ _ERRORS: Final[Mapping[str, type[AIFError]]] = MappingProxyType(
 )
 """Errors that cross as themselves; others as the nearest of their ancestors here."""
 
+_STATUSES: Final = frozenset(int(status) for status in PSAStatus)
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -287,9 +289,11 @@ def grant_of(row: Any) -> Grant:
 def _error_of(status: int, words: object) -> AIFError:
     match words:
         case [str(code), str(message), str(hint)] if code in _ERRORS:
-            if code == PSAError.code:
+            if code != PSAError.code:
+                return _ERRORS[code](message, hint=hint)
+            if status in _STATUSES:
                 return psa_error(PSAStatus(status), message, hint)
-            return _ERRORS[code](message, hint=hint)
+            return RemoteProtocolError(f"the Security Engine answered with the unknown status {status}")
         case _:
             return RemoteProtocolError("the Security Engine answered an error that cannot be read")
 

@@ -29,11 +29,13 @@ from tests.adversary.hostile_client import HostileClient
 from tests.adversary.proxy import Proxy
 from tests.runtime import site as site_module
 from tests.runtime.site import AIMS, INVENTORY, BenchSite, bench_site
+from tests.transport.conftest import Mosquitto
 
 T = TypeVar("T")
 DEVICES: Final = ("left", "right", "far")
 QUICK: Final = Backoff(first_s=0.02, longest_s=0.1)
 WIRES: Final = ("memory", pytest.param("broker", marks=pytest.mark.integration))
+MOSQUITTO: Final = pytest.param("mosquitto", marks=pytest.mark.integration)
 PATIENCE_S: Final = 30.0
 
 _FAR: Final = """
@@ -154,15 +156,18 @@ class Arena:
 async def arena(
     wire: str, folder: Path, *, devices: Sequence[str] = DEVICES, speed: float = 1.0
 ) -> AsyncIterator[Arena]:
-    """A site with trusted devices and an attacker; ``wire`` is memory or broker."""
+    """A site with trusted devices and an attacker; ``wire`` is memory, broker or mosquitto."""
     uncaught: list[str] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: uncaught.append(repr(context.get("exception"))))
     async with AsyncExitStack() as stack:
         proxy = None
-        if wire == "broker":
-            broker = await stack.enter_async_context(EmbeddedBroker(folder / "broker.log"))
-            proxy = await stack.enter_async_context(Proxy(broker.address))
+        if wire != "memory":
+            made: EmbeddedBroker | Mosquitto = (
+                EmbeddedBroker(folder / "broker.log") if wire == "broker" else Mosquitto(folder)
+            )
+            await stack.enter_async_context(made)
+            proxy = await stack.enter_async_context(Proxy(made.address))
             patch = stack.enter_context(pytest.MonkeyPatch.context())
             patch.setattr(site_module, "MemoryTransport", _over(proxy))
         site = await stack.enter_async_context(
@@ -170,7 +175,7 @@ async def arena(
         )
         transport: Transport = MemoryTransport(site.broker, client_id="hostile")
         if proxy is not None:
-            transport = MQTTTransport(broker.address, client_id="hostile", backoff=QUICK)
+            transport = MQTTTransport(made.address, client_id="hostile", backoff=QUICK)
         stack.push_async_callback(transport.aclose)
         hostile = HostileClient(transport)
         await hostile.start()  # before any device says its first word

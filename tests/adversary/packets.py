@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 CONNECT, PUBLISH, PUBACK = 1, 3, 4
+DISCONNECT: Final = b"\xe0\0"
 MAX_LENGTH_BYTES: Final = 4
 """Bytes of the remaining length field (§2.2.3)."""
 

@@ -2,8 +2,9 @@
 
 It applies the same rules to what the broker sends (``aif.transport.faults``: drop, duplicate, delay, edit,
 forge) as the memory broker does, records every PUBLISH in both directions, injects messages that no broker
-would send, and cuts connections. Towards the broker it confirms QoS 1 messages itself and keeps the client's
-confirmations, so what it drops is lost although the broker believes it was delivered.
+would send, cuts connections, lets them stand still, and keeps the very bytes that a client sent. Towards the
+broker it confirms QoS 1 messages itself and keeps the client's confirmations, so what it drops is lost
+although the broker believes it was delivered.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from tests.adversary.packets import (
 
 HOST: Final = "127.0.0.1"
 CHUNK_BYTES: Final = 65_536
+MAX_KEPT_BYTES: Final = 1 << 20
 
 
 @dataclass(eq=False, slots=True)
@@ -42,6 +44,9 @@ class _Connection:
     client_id: str = ""
     next_packet_id: int = 1
     timers: set[asyncio.TimerHandle] = field(default_factory=set)
+    frozen: bool = False
+    sent: bytearray = field(default_factory=bytearray)
+    """The newest bytes of the client, whole packets, its CONNECT first."""
 
     def close(self) -> None:
         for timer in self.timers:
@@ -54,7 +59,7 @@ class Proxy:
     """Listens on loopback and forwards to one broker; lives as long as the ``async with`` block."""
 
     def __init__(self, broker: BrokerAddress) -> None:
-        self._broker = broker
+        self.broker = broker
         self.faults: list[Fault] = []
         """Applied in order to every message on its way to a client."""
         self.dropped = 0
@@ -92,6 +97,17 @@ class Proxy:
             connection.close()
         return len(found)
 
+    def freeze(self, client_id: str) -> int:
+        """Let a client's connections stand still: open at both ends, but nothing passes any more."""
+        found = [each for each in self._connections if each.client_id == client_id]
+        for connection in found:
+            connection.frozen = True
+        return len(found)
+
+    def bytes_of(self, client_id: str) -> bytes:
+        """What a client that is connected has sent, from its CONNECT to at most ``MAX_KEPT_BYTES``."""
+        return b"".join(bytes(each.sent) for each in self._connections if each.client_id == client_id)
+
     def inject(self, client_id: str, message: Received) -> None:
         """Give a client a message that the broker never sent, with any flags."""
         for connection in self._connections:
@@ -106,7 +122,7 @@ class Proxy:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         try:
-            back, forth = await asyncio.open_connection(self._broker.host, self._broker.port)
+            back, forth = await asyncio.open_connection(self.broker.host, self.broker.port)
         except OSError:
             writer.transport.abort()
             return
@@ -127,7 +143,7 @@ class Proxy:
         splitter = Splitter()
         with suppress(OSError):
             while data := await reader.read(CHUNK_BYTES):
-                for packet in splitter.feed(data):
+                for packet in () if connection.frozen else splitter.feed(data):
                     if to_client:
                         self._downwards(connection, packet)
                     else:
@@ -135,6 +151,8 @@ class Proxy:
 
     def _upwards(self, connection: _Connection, packet: bytes) -> None:
         what = kind(packet)
+        if len(connection.sent) + len(packet) <= MAX_KEPT_BYTES:
+            connection.sent += packet
         if what == CONNECT:
             connection.client_id = client_id_of(packet)
         elif what == PUBACK:

@@ -43,6 +43,7 @@ from aif.trusted.authority import AuthorityState, CertificateAuthority, renewed
 from aif.trusted.certificates import LEAF_VALIDITY, Credentials, Role, Subject, client_context
 from aif.trusted.security_engine import DeviceKeys
 from aif.trusted.state import SiteState, StateFile, write_atomically
+from tests.adversary.conftest import Report
 from tests.runtime import site as bench
 
 PATIENCE_S = 20.0
@@ -249,7 +250,7 @@ SERVED: Mapping[tuple[Subject, str], Subject] = {
 
 
 @pytest.mark.integration
-def test_each_client_on_each_topic_reaches_only_who_it_should(running: SetUp) -> None:
+def test_each_client_on_each_topic_reaches_only_who_it_should(running: SetUp, attacks: Report) -> None:
     async def journey() -> None:
         async with AsyncExitStack() as stack:
             clients = {
@@ -270,6 +271,7 @@ def test_each_client_on_each_topic_reaches_only_who_it_should(running: SetUp) ->
                 ]
                 assert all(m.payload.decode().endswith(f" on {m.topic}") for m in client.got)
                 assert client.changes.empty()
+            attacks("broker: a topic without the right to it", len(clients) * len(TOPICS) - len(SERVED))
 
     asyncio.run(journey())
 

@@ -23,6 +23,7 @@ from aif.transport.base import Received
 from aif.transport.faults import Delivery, Fault
 from aif.transport.mqtt import MQTTTransport
 from tests.adversary.arena import ENDLESS, QUICK, WIRES, Arena, arena
+from tests.adversary.conftest import Report
 
 LAST = 100
 SPEED = 4.0
@@ -291,7 +292,9 @@ def noise(rng: Random, sample: bytes) -> Iterator[bytes]:
 
 
 @wires
-def test_a_flooded_channel_stays_exact_or_says_what_it_lost(wire: str, tmp_path: Path) -> None:
+def test_a_flooded_channel_stays_exact_or_says_what_it_lost(
+    wire: str, tmp_path: Path, attacks: Report
+) -> None:
     async def journey() -> None:
         async with arena(wire, tmp_path) as attacked:
             running = await attacked.deploy(LAST)
@@ -299,6 +302,7 @@ def test_a_flooded_channel_stays_exact_or_says_what_it_lost(wire: str, tmp_path:
             topic = attacked.hostile.data_topic("double")
             sample = attacked.hostile.heard(topic)[-1]
             assert attacked.hostile.flood(topic, noise(Random(5), sample)) == FLOOD
+            attacks("flood", FLOOD)
             await attacked.site.run_to_end(running)
             assert running.state is WorkflowState.COMPLETED, running.failure
             check_books(running, lossless=False)

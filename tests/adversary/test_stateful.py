@@ -1,15 +1,17 @@
 """One channel, its Controller and a hostile network, in any order of events.
 
 The machine publishes, crashes and moves the sender, changes keys, revokes and readmits a consumer, and its
-network loses, repeats, reorders, edits and cross-posts frames and grants. Whatever happens: nothing forged is
-delivered, nothing is delivered twice, no (key, nonce) is used twice, who is not a member reads nothing, and
-every message that was not delivered is covered by a loss report.
+network loses, repeats, reorders, edits and cross-posts frames and grants: between channels, versions of the
+workflow, epochs, sender indices and types. On a signed channel a member, or who was one, forges its producer.
+Whatever happens: nothing forged is delivered, nothing is delivered twice, no (key, nonce) is used twice, who
+is not a member reads nothing, and every message that was not delivered is covered by a loss report.
 """
 
 from __future__ import annotations
 
 import heapq
 import itertools
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
@@ -29,16 +31,31 @@ from aif.errors import AIFError, LocalProtocolError, NotConnected, ReplayDetecte
 from aif.protocol import frame as frame_module
 from aif.protocol.aif1 import AuthMode, BundlePolicy, LossReport
 from aif.protocol.events import ChannelEvent, ChannelSilent
+from aif.protocol.frame import channel_id
 from aif.protocol.grant import open_grant
 from aif.protocol.ledger import SenderLedger
+from aif.protocol.numbers import FrameType
 from aif.protocol.window import ReplayWindow
 from aif.runtime.clock import Clock
 from aif.runtime.grants import End, GrantOffice, IssuedGrant, SessionKeys
 from aif.trusted.communication import CommunicationService, SealedChannel, SecureReceiver, SecureSender
+from tests.adversary.conftest import Report
+from tests.adversary.hostile_client import Member
 
 START_US = 1_700_000_000_000_000
 GRANT_KEY = SigningKey(bytes([3]) * 32)
-CHANNEL, OTHER_CHANNEL = b"channel-id-of-16", b"other-channel-16"
+TOPIC = "aif/ch/w/a/p"
+
+
+def _channel_id(version: str = "1.0", source: str = "a.p", topic: str = TOPIC) -> bytes:
+    return channel_id("w", version, source, ["b.q", "c.q"], data_type="bytes", topic=topic)
+
+
+CHANNEL = _channel_id()
+OTHER_CHANNELS = (
+    _channel_id(version="1.1"), _channel_id(source="a.other"), _channel_id(topic="aif/ch/w/a/other"),
+)  # fmt: skip
+"""The same channel of another version of the workflow, another port's, and one on another topic."""
 POLICY = BundlePolicy(max_messages=4, max_delay_ms=20, max_message_bytes=200)
 LARGE_BYTES = 70_000
 """More than a frame holds: travels in fragments."""
@@ -126,6 +143,7 @@ class ChannelMachine(RuleBasedStateMachine):
     """See the module; ``mode`` is set by a subclass."""
 
     mode: AuthMode
+    refused: Counter[str]
 
     def __init__(self) -> None:
         super().__init__()
@@ -149,7 +167,7 @@ class ChannelMachine(RuleBasedStateMachine):
         self.producer = "producer"
         self.sender = self._sender(self.producer)
         self._issue()
-        self.other = self._other_channel()
+        self.others = [self._other_channel(channel) for channel in OTHER_CHANNELS]
 
     # --- construction -------------------------------------------------------------------------------
 
@@ -166,8 +184,8 @@ class ChannelMachine(RuleBasedStateMachine):
     def _call_later(self, delay_ms: float, function: Callable[[], None]) -> None:
         heapq.heappush(self.timers, (self.clock.now_ms + delay_ms, next(self.order), function))
 
-    def _channel(self, channel_id: bytes = CHANNEL) -> SealedChannel:
-        return SealedChannel(channel_id, "aif/ch/w/a/p", self.mode, policy=POLICY)
+    def _channel(self, channel: bytes = CHANNEL) -> SealedChannel:
+        return SealedChannel(channel, TOPIC, self.mode, policy=POLICY)
 
     def _sender(self, device: str) -> SecureSender:
         boot = self._boot(device, self._publish)
@@ -186,16 +204,16 @@ class ChannelMachine(RuleBasedStateMachine):
         )
         return Consumer(boot, end, events=events)
 
-    def _other_channel(self) -> SecureSender:
+    def _other_channel(self, channel: bytes) -> SecureSender:
         """A sender of this device on another channel; its frames are cross-posted."""
         boot = self.boots[self.producer]
         producer = CommunicationService(
             publish=lambda _topic, frame, _qos: self.foreign.append(frame),
             now_ms=self.clock.monotonic_ms, call_later=self._call_later,
         )  # fmt: skip
-        sender = producer.open_sender(self._channel(OTHER_CHANNEL))
+        sender = producer.open_sender(self._channel(channel))
         end = End(self.producer, "aim")
-        issued = self.office.issue(OTHER_CHANNEL, self.mode, [end], [], mapping_version=0)
+        issued = self.office.issue(channel, self.mode, [end], [], mapping_version=0)
         sender.install(issued[0].grant, bytes(boot.frame_key))
         return sender
 
@@ -223,6 +241,18 @@ class ChannelMachine(RuleBasedStateMachine):
 
     def _bring(self, consumer: Consumer, frame: bytes, *, retained: bool = False) -> None:
         consumer.end.receive(frame, retained=retained)
+
+    def _attack(self, kind: str, consumer: Consumer, frame: bytes, *, retained: bool = False) -> None:
+        """As ``_bring``, counted. Only an original frame on its first way may deliver, and is no attack."""
+        before = len(consumer.delivered)
+        self._bring(consumer, frame, retained=retained)
+        harmless = len(consumer.delivered) == before
+        assert harmless or frame in self.sealed, "a frame that nobody sent delivered something"
+        if harmless:
+            self._count(kind)
+
+    def _count(self, kind: str) -> None:
+        self.refused[kind] += 1
 
     # --- what the site does -----------------------------------------------------------------------------
 
@@ -323,7 +353,9 @@ class ChannelMachine(RuleBasedStateMachine):
     def replay(self, name: str, pick: int, retained: bool) -> None:
         """Any frame of any time; one that was not delivered yet is then also still on its way."""
         if self.sealed:
-            self._bring(self.consumers[name], self.sealed[pick % len(self.sealed)], retained=retained)
+            self._attack(
+                "replay", self.consumers[name], self.sealed[pick % len(self.sealed)], retained=retained
+            )
 
     @rule(
         name=st.sampled_from((STEADY, LEAVER)),
@@ -335,15 +367,42 @@ class ChannelMachine(RuleBasedStateMachine):
         if self.sealed:
             frame = bytearray(self.sealed[pick % len(self.sealed)])
             frame[place % len(frame) if place % 3 else place % 10] ^= 1 << bit  # headers often
-            self._bring(self.consumers[name], bytes(frame))
+            self._attack("tampering", self.consumers[name], bytes(frame))
 
-    @rule(name=st.sampled_from((STEADY, LEAVER)))
-    def cross_post(self, name: str) -> None:
-        self.other.send(b"posted elsewhere")
-        self.other.flush()
+    @rule(name=st.sampled_from((STEADY, LEAVER)), which=st.integers(0, len(OTHER_CHANNELS) - 1))
+    def cross_post(self, name: str, which: int) -> None:
+        """From another channel, as it is and under the epoch and sender index of this one."""
+        self.others[which].send(b"posted elsewhere")
+        self.others[which].flush()
         like = self.sealed[-1] if self.sealed else self.foreign[-1]
         for frame in (self.foreign[-1], self.foreign[-1][:1] + like[1:4] + self.foreign[-1][4:]):
-            self._bring(self.consumers[name], frame)
+            self._attack("cross-post", self.consumers[name], frame)
+
+    @rule(
+        name=st.sampled_from((STEADY, LEAVER)),
+        pick=st.integers(0, 1 << 16),
+        like=st.integers(0, 1 << 16),
+        part=st.sampled_from((slice(0, 1), slice(1, 2), slice(2, 4), slice(4, 10), slice(10, None))),
+    )
+    def exchange_parts(self, name: str, pick: int, like: int, part: slice) -> None:
+        """A frame with the type, epoch, sender index, counter or body of another frame of any time."""
+        if self.sealed:
+            frame = bytearray(self.sealed[pick % len(self.sealed)])
+            frame[part] = self.sealed[like % len(self.sealed)][part]
+            self._attack("tampering", self.consumers[name], bytes(frame))
+
+    @precondition(lambda self: self.mode is AuthMode.SIGNED)
+    @rule(kind=st.sampled_from(sorted(FrameType)), ahead=st.sampled_from((1, 2, 70, 1 << 40)))
+    def a_member_forges(self, kind: FrameType, ahead: int) -> None:
+        """The leaver has the producer's sender keys of its epochs, but not its sign key."""
+        end = self.consumers[LEAVER].end
+        if not end._receiver._peers:
+            return
+        with pytest.MonkeyPatch.context() as patch:  # who forges does not care about nonces
+            patch.setattr(frame_module, "ChaCha20Poly1305", ChaCha20Poly1305)
+            member = Member(end, bytes([6]) * 32)
+        forged = member.forge(kind, b"\0\1\0\1x", ahead=ahead, signed="SIGNED" in kind.name)
+        self._attack("consumer forges", self.consumers[STEADY], forged)
 
     @rule(name=st.sampled_from((STEADY, LEAVER, "producer")), pick=st.integers(0, 1 << 16))
     def replay_grant(self, name: str, pick: int) -> None:
@@ -351,12 +410,14 @@ class ChannelMachine(RuleBasedStateMachine):
         if boot.granted:
             with pytest.raises(ReplayDetected):
                 boot.take(boot.granted[pick % len(boot.granted)], self.clock)
+            self._count("replay of grants")
 
     @rule(pick=st.integers(0, 1 << 16))
     def give_a_grant_to_another(self, pick: int) -> None:
         mine, other = self.boots[LEAVER], self.boots[STEADY]
         with pytest.raises(TrustError):
             mine.take(other.granted[pick % len(other.granted)], self.clock)
+        self._count("grants of others")
 
     # --- the account --------------------------------------------------------------------------------------
 
@@ -392,8 +453,12 @@ def _nothing_is_sent(_topic: str, _frame: bytes, _qos: int) -> None:
     raise AssertionError("a consumer sends nothing")
 
 
-def run(mode: AuthMode, *, examples: int, steps: int, planted: bool = False) -> None:
-    machine = type(f"{mode.title()}Machine", (ChannelMachine,), {"mode": mode})
+def run(mode: AuthMode, *, examples: int, steps: int, planted: bool = False) -> type[ChannelMachine]:
+    machine: type[ChannelMachine] = type(
+        f"{mode.title()}Machine",
+        (ChannelMachine,),
+        {"mode": mode, "refused": Counter()},  # counts over all examples
+    )
     run_state_machine_as_test(
         machine,
         settings=settings(
@@ -402,18 +467,24 @@ def run(mode: AuthMode, *, examples: int, steps: int, planted: bool = False) -> 
             phases=(Phase.generate,) if planted else tuple(Phase),
         ),
     )  # fmt: skip
+    return machine
+
+
+def tell(attacks: Report, machine: type[ChannelMachine]) -> None:
+    for kind, refused in machine.refused.items():
+        attacks(f"{kind}, in any order of events", refused)
 
 
 @pytest.mark.parametrize("mode", list(AuthMode))
-def test_whatever_happens_the_invariants_hold(mode: AuthMode) -> None:
-    run(mode, examples=60, steps=40)
+def test_whatever_happens_the_invariants_hold(mode: AuthMode, attacks: Report) -> None:
+    tell(attacks, run(mode, examples=60, steps=40))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1_800)
 @pytest.mark.parametrize("mode", list(AuthMode))
-def test_the_invariants_hold_for_long(mode: AuthMode) -> None:
-    run(mode, examples=1_500, steps=80)
+def test_the_invariants_hold_for_long(mode: AuthMode, attacks: Report) -> None:
+    tell(attacks, run(mode, examples=1_500, steps=80))
 
 
 # --- the machine finds what it is there to find ---------------------------------------------------------
@@ -461,8 +532,8 @@ def _serials_unchecked(patch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("plant", "found"),
     [
-        (_no_window, "delivered twice|not reported"),
-        (_no_tag, "forged payload|member"),
+        (_no_window, "delivered twice|not reported|nobody sent"),
+        (_no_tag, "forged payload|member|nobody sent"),
         (_same_key_again, "used twice"),
         (_key_for_everybody, "not a member"),
         (_no_loss_reports, "loss was not reported"),

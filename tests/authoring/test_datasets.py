@@ -21,13 +21,24 @@ def npy(payload: bytes) -> bytes:
     return file.getvalue() + payload
 
 
+def pickled(
+    *, element: str = "i1", shape: tuple[int, ...] = (3,), names: object = None, of_objects: bool = False
+) -> bytes:
+    """The pickle of an array as numpy writes it, with parts that need not fit each other."""
+    array = Call(np.empty(0).__reduce__()[0], np.ndarray, (0,), b"b")
+    kind = Call(np.dtype, "O8" if of_objects else element, False, True)
+    kind.call += ((3, "|", None, names, None, -1, -1, 0),)
+    array.call += ((1, shape, kind, False, [1, 2, 3] if of_objects else b"abc"),)
+    return pickle.dumps(array)
+
+
 class Call:
     """A pickle that calls a function when it is read."""
 
     def __init__(self, function: object, *arguments: object) -> None:
-        self.call = (function, arguments)
+        self.call: tuple[object, ...] = (function, arguments)
 
-    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+    def __reduce__(self) -> tuple[object, ...]:
         return self.call
 
 
@@ -72,6 +83,13 @@ def test_a_pickle_that_calls_something_is_refused_and_nothing_is_called(
         (npy(b"\x80\x04\x8c"), "array file refused|not an array file"),
         (npy(pickle.dumps([1, 2])), "holds list, not an array"),
         (npy(b"c_codecs\nencode\n(Vabc\nVzlib_codec\ntR."), "the encoding 'zlib_codec'"),
+        (npy(b"\x80\x04Nr\xff\xff\xff\x7f."), "keeps something at place 2147483647"),
+        (npy(pickled(shape=(1 << 40,))), "holds 3 elements for an array of"),
+        (npy(pickled(shape=(1 << 40,), of_objects=True)), "holds 3 elements for an array of"),
+        (npy(pickled(element="(1")), "elements of type"),
+        (npy(pickled(element="S0")), "not an array file"),
+        (npy(pickled(names=("a",))), "elements with parts"),
+        (b"\x93NUMPY\x01\x00\xff\xff" + bytes(20), "cut off in its header"),
         (npy(b"cnumpy\nndarray\n(J\xff\xff\xff\xfftR."), "not an array file"),
         (bytes(MAX_FILE_BYTES + 1), "at most 67,108,864 B"),
     ],

@@ -124,3 +124,57 @@ def test_a_recording_that_would_unpack_to_too_much_is_refused(tmp_path: Path) ->
             file.write(bytes(8 << 20))
     with pytest.raises(InvalidRecord, match="a recording has at most 268,435,456 B"):
         read_recording(path)
+
+
+def _npz(path: Path, **changed: bytes) -> None:
+    """A whole recording in which some members have other bytes."""
+    write_recording(path, recording())
+    with zipfile.ZipFile(path) as archive:
+        members = {info.filename: archive.read(info) for info in archive.infolist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in (members | {f"{name}.npy": data for name, data in changed.items()}).items():
+            archive.writestr(name, content)
+
+
+def _npy(header: str, body: bytes = b"") -> bytes:
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + body
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "{'descr': '<i2', 'fortran_order': False, 'shape': (",
+        "{'descr': '<i2', 'fortran_order': False, 'shape': (9**9**9,), }\n",
+        "{'descr': '<i2', 'fortran_order': False, 'shape': (999999999, 999999999, 999999999), }\n",
+        "{'descr': '|O', 'fortran_order': False, 'shape': (1, 1, 1), }\n",
+        "{'descr': '<i2', 'fortran_order': True, 'shape': (1, 1, 1), }\n",
+        "[" * 200 + "\n",
+    ],
+)
+def test_headers_that_no_recording_has_are_refused_without_being_evaluated(
+    header: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "x.npz"
+    _npz(path, samples=_npy(header, b"\0\0"))
+    with pytest.raises(InvalidRecord, match="is not a recording"):
+        read_recording(path)
+
+
+def test_an_archive_in_another_compression_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    _npz(path)
+    content = path.read_bytes()
+    for method in (b"\x0c", b"\x63"):  # bzip2, and one that zipfile does not know
+        path.write_bytes(content.replace(b"PK\1\2\x14\3\x14\0\0\0\0", b"PK\1\2\x14\3\x14\0\0\0" + method))
+        assert path.read_bytes() != content
+        with pytest.raises(InvalidRecord, match="is not a recording"):
+            read_recording(path)
+
+
+def test_a_file_too_large_is_not_opened(tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    with path.open("wb") as file:
+        file.truncate(MAX_RECORDING_BYTES + 1)
+    with pytest.raises(InvalidRecord, match="at most"):
+        read_recording(path)

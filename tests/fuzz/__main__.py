@@ -1,61 +1,97 @@
 """Feeds every decoder: ``python -m tests.fuzz [--inputs N] [--decoder NAME] [--seed S] [--processes P]``.
 
-Prints one line per decoder and ends with 1 when a decoder did what it must not do.
+Says on the way how far it is, ends with a table (``fuzz.md``, ``fuzz.json`` in ``--output``), and with 1 when
+a decoder did what it must not do; then the input is kept in a file, and ``--decoder NAME --input FILE`` feeds
+it again. Ctrl-C ends a campaign early, with the table of what was done; killed, it leaves the last one.
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
+import signal
 import sys
 import time
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from pathlib import Path
 from typing import Final
 
 from tests.fuzz.campaign import BATCH_INPUTS, DecoderDefect, Tally
-from tests.fuzz.decoders import DECODERS, portion
+from tests.fuzz.decoders import DECODERS, begin_worker, cheapest_first, portion, repeat
+from tests.fuzz.table import Result, line, write_reproducer, write_tables
 
 DEFAULT_INPUTS: Final = 20_000
-PORTION_BATCHES: Final = 200
+PORTION_BATCHES: Final = 100
 """Batches that one process takes at a time."""
+SAY_EVERY_S: Final = 30.0
+DEFAULT_OUTPUT: Final = Path("build/fuzz")
+INTERRUPTED: Final = 130
+
+Work = dict[Future[Tally], str]
+Keep = Callable[[Mapping[str, Result]], object]
 
 
-def campaign(names: list[str], inputs: int, seed: int, processes: int) -> list[str]:
-    """All portions of all decoders; returns the defects."""
+def campaign(
+    names: list[str], inputs: int, seed: int, processes: int, keep: Keep
+) -> tuple[dict[str, Result], bool]:
+    """All portions of all decoders; returns what became of each, and whether it was interrupted.
+
+    Args:
+        names: decoders, in the order in which they are fed.
+        inputs: for each of them, at least.
+        seed: of all inputs.
+        processes: workers.
+        keep: called with the results now and then, so that a campaign that is killed leaves them.
+    """
     batch_inputs = min(BATCH_INPUTS, inputs)
     batches = -(-inputs // batch_inputs)
-    defects = []
+    results = {name: Result(batches * batch_inputs) for name in names}
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
-        work: dict[str, list[Future[Tally]]] = {
-            name: [
-                pool.submit(portion, name, first, min(PORTION_BATCHES, batches - first), batch_inputs, seed)
-                for first in range(0, batches, PORTION_BATCHES)
-            ]
-            for name in names
-        }
-        for name, portions in work.items():
-            tally, found = Tally(), False
+    stopping = context.Event()
+    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=begin_worker, initargs=(stopping,))
+    work: Work = {
+        pool.submit(portion, name, first, min(PORTION_BATCHES, batches - first), batch_inputs, seed): name
+        for name in names
+        for first in range(0, batches, PORTION_BATCHES)
+    }
+    try:
+        say(f"{len(names)} decoders, {batches * batch_inputs:,} inputs each, seed {seed}")
+        _collect(work, results, keep)
+    except KeyboardInterrupt:
+        stopping.set()
+        for waiting in work:
+            waiting.cancel()
+        _collect(work, results, keep)
+        return results, True
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return results, False
+
+
+def _collect(work: Work, results: dict[str, Result], keep: Keep) -> None:
+    said = time.monotonic()
+    while work:
+        done, _ = wait(work, timeout=SAY_EVERY_S, return_when=FIRST_COMPLETED)
+        for future in done:
+            name = work.pop(future)
+            result = results[name]
+            if future.cancelled():
+                continue
             try:
-                for done in portions:
-                    tally += done.result()
+                result.tally += future.result()
             except DecoderDefect as defect:
-                found = True
-                defects.append(str(defect))
-                for rest in portions:
-                    rest.cancel()
-            say(line(name, tally, found=found))
-    return defects
-
-
-def line(name: str, tally: Tally, *, found: bool) -> str:
-    if found:
-        return f"{name:26} DEFECT"
-    accepted, slowest_ms = tally.accepted / tally.inputs, tally.slowest_s * 1e3
-    return (
-        f"{name:26} {tally.inputs:>10,} inputs {accepted:>6.1%} accepted, slowest {slowest_ms:>7.2f} ms, "
-        f"memory +{tally.grown_bytes / 1e6:.1f} MB, {tally.cpu_s:.1f} s"
-    )
+                result.defect = result.defect or defect
+                for other, owner in work.items():
+                    if owner == name:
+                        other.cancel()
+            if name not in work.values():
+                say(line(name, result))
+        if time.monotonic() - said > SAY_EVERY_S:
+            said = time.monotonic()
+            keep(results)
+            fed = sum(result.tally.inputs for result in results.values())
+            say(f"  … {fed:,} of {sum(result.wanted for result in results.values()):,} inputs")
 
 
 def say(text: str) -> None:
@@ -69,16 +105,34 @@ def main() -> int:
     parser.add_argument("--decoder", action="append", metavar="NAME", help="only this one (may be repeated)")
     parser.add_argument("--seed", type=int, default=0, help="another seed makes other inputs")
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--output", type=Path, default=DEFAULT_OUTPUT, help="folder for tables and inputs")
+    parser.add_argument("--input", type=Path, metavar="FILE", help="feed this one input to one --decoder")
     arguments = parser.parse_args()
-    names = arguments.decoder or list(DECODERS)
+    names = cheapest_first(arguments.decoder or DECODERS)
     unknown = [name for name in names if name not in DECODERS]
     if unknown or arguments.inputs < 1 or arguments.processes < 1:
         parser.error(f"decoders: {', '.join(DECODERS)}; inputs and processes are at least 1")
+    if arguments.input is not None:
+        if len(names) != 1:
+            parser.error("--input needs one --decoder")
+        say(repeat(names[0], arguments.input.read_bytes()))
+        return 0
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts what runs beside it with SIGINT ignored
+        signal.signal(number, signal.default_int_handler)
     began = time.monotonic()
-    defects = campaign(names, arguments.inputs, arguments.seed, arguments.processes)
-    say(f"{len(names)} decoders, {time.monotonic() - began:.0f} s, {len(defects)} with defects")
-    for defect in defects:
-        say(defect)
+
+    def keep(results: Mapping[str, Result]) -> Path:
+        return write_tables(arguments.output, results, arguments.seed)
+
+    results, interrupted = campaign(names, arguments.inputs, arguments.seed, arguments.processes, keep)
+    table = keep(results)
+    defects = {name: result.defect for name, result in results.items() if result.defect is not None}
+    say(f"{time.monotonic() - began:.0f} s, {len(defects)} decoders with defects; table: {table}")
+    for name, defect in defects.items():
+        kept = write_reproducer(arguments.output, name, defect)
+        say(f"{defect}\n  again: python -m tests.fuzz --decoder '{name}' --input {kept}")
+    if interrupted:
+        return INTERRUPTED
     return 1 if defects else 0
 
 

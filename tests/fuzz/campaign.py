@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -36,6 +37,7 @@ class Decoder:
         open: a function that takes one input; it may check properties of what was accepted.
         refusals: the errors it documents; everything else is a defect.
         craft: structure-aware inputs: well-formed outside, wrong inside. Without it, damage only.
+        close: gives back what the decoder holds, such as a socket.
     """
 
     name: str
@@ -43,21 +45,45 @@ class Decoder:
     open: Callable[[], Callable[[bytes], object]]
     refusals: tuple[type[Exception], ...]
     craft: Callable[[Random], bytes] | None = None
+    close: Callable[[], None] = lambda: None
 
 
 class DecoderDefect(AssertionError):  # noqa: N818  # what was found is the news, not that it is an error
-    """A decoder did what it must not do; the text tells how to see it again."""
+    """A decoder did what it must not do; the text tells how to see it again.
+
+    Attributes:
+        data: the input at fault; empty when the fault is that of many inputs.
+    """
+
+    def __init__(self, text: str, data: bytes = b"") -> None:
+        super().__init__(text, data)  # both, so that it survives the way out of a worker process
+        self.data = data
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What became of some inputs."""
+    """What became of some inputs.
+
+    Attributes:
+        inputs: how many were fed.
+        accepted: how many were not refused.
+        slowest_s: CPU time of the slowest input.
+        grown_bytes: memory added after the first batches.
+        cpu_s: CPU time of all, making the inputs included.
+        refused: how many of them by class of error.
+        slowest: the slowest input itself.
+    """
 
     inputs: int = 0
     accepted: int = 0
     slowest_s: float = 0.0
     grown_bytes: int = 0
     cpu_s: float = 0.0
+    refused: Mapping[str, int] = field(default_factory=dict)
+    slowest: bytes = b""
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(
@@ -66,6 +92,8 @@ class Tally:
             max(self.slowest_s, other.slowest_s),
             max(self.grown_bytes, other.grown_bytes),
             self.cpu_s + other.cpu_s,
+            dict(Counter(self.refused) + Counter(other.refused)),
+            max(self, other, key=lambda tally: tally.slowest_s).slowest,
         )
 
 
@@ -111,25 +139,26 @@ def fuzz(
 def _one_batch(decoder: Decoder, batch: int, batch_inputs: int, seed: int) -> Tally:
     rng = Random(f"{decoder.name} {seed} {batch}")
     feed = decoder.open()
-    accepted, slowest = 0, 0.0
+    refused: Counter[str] = Counter()
+    slowest_s, slowest = 0.0, b""
     began = before = time.thread_time()
     for data in inputs(decoder, rng, batch_inputs):
         made = time.thread_time()
         try:
             feed(data)
-        except decoder.refusals:
-            pass
+        except decoder.refusals as error:
+            refused[type(error).__name__] += 1
         except Exception as error:
             what = f"{type(error).__name__}: {error}"
-            raise DecoderDefect(f"{_story(decoder, batch, seed, data)} raised {what}") from error
-        else:
-            accepted += 1
+            raise DecoderDefect(f"{_story(decoder, batch, seed, data)} raised {what}", data) from error
         before = time.thread_time()
-        if before - made > slowest:
-            slowest = before - made
-            if slowest > SLOWEST_S:
-                raise DecoderDefect(f"{slowest:.1f} s of CPU time; {_story(decoder, batch, seed, data)}")
-    return Tally(batch_inputs, accepted, slowest, 0, before - began)
+        if before - made > slowest_s:
+            slowest_s, slowest = before - made, data
+            if slowest_s > SLOWEST_S:
+                story = _story(decoder, batch, seed, data)
+                raise DecoderDefect(f"{slowest_s:.1f} s of CPU time; {story}", data)
+    accepted = batch_inputs - refused.total()
+    return Tally(batch_inputs, accepted, slowest_s, 0, before - began, dict(refused), slowest)
 
 
 def _story(decoder: Decoder, batch: int, seed: int, data: bytes) -> str:

@@ -15,6 +15,8 @@ from random import Random
 from typing import Any, Final
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from securesystemslib.formats import encode_canonical
 
 from aif.authoring.recording import read_recording
@@ -137,9 +139,8 @@ def _recording(folder: Path) -> Decoder:
         "label": np.array([0, -1], np.int8), "subject": np.array([1, 1], np.int16),
         "labels": np.array(["wave", "idle"]),
     }  # fmt: skip
-    whole = io.BytesIO()
-    np.savez_compressed(whole, **arrays)  # type: ignore[arg-type]  # its stub takes the flag for an array
     members = {name: _npy(array) for name, array in arrays.items()}
+    whole = _archived(members, zipfile.ZIP_DEFLATED)
     file = folder / "input.npz"
     words = (
         "0",
@@ -166,13 +167,20 @@ def _recording(folder: Path) -> Decoder:
         text = damaged_text(rng, (body[:118].decode("latin-1"),), words)
         changed = head + text.encode("latin-1", "replace")[:118].ljust(118) + body[118:]
         changed = changed if rng.random() < 0.8 else damaged(rng, (members[name],))
-        out = io.BytesIO()
-        with zipfile.ZipFile(out, "w", rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))) as archive:
-            for other, content in members.items():
-                archive.writestr(f"{other}.npy", changed if other == name else content)
-        return out.getvalue()
+        return _archived(members | {name: changed}, rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)))
 
-    return Decoder("recording", (whole.getvalue(),), lambda: feed, (InvalidRecord,), craft)
+    return Decoder("recording", (whole,), lambda: feed, (InvalidRecord,), craft)
+
+
+def _archived(members: Mapping[str, bytes], compression: int) -> bytes:
+    """A zip archive that does not depend on when it was made."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", compression) as archive:
+        for name, content in members.items():
+            info = zipfile.ZipInfo(f"{name}.npy")
+            info.compress_type = compression
+            archive.writestr(info, content)
+    return out.getvalue()
 
 
 def _npy(array: Any) -> bytes:
@@ -293,7 +301,7 @@ class _LyingStore:
 
 def _store(folder: Path) -> Decoder:
     """Metadata as a client meets it. An input is the role's name, a line feed and its bytes, and so on."""
-    keys = RoleKeys.create(folder / "keys", ["acme"])
+    keys = _fixed_keys(folder / "keys")
     repository = Repository.create(folder / "repository", keys, now=NOW)
     custom = {"name": "kws", "arena_bytes": 10}
     repository.publish("acme", "kws", 1, b"model", kind="model", custom=custom, now=NOW)
@@ -313,6 +321,15 @@ def _store(folder: Path) -> Decoder:
 
     seeds = tuple(_written({role: data}) for role, data in zip(store.trees, store.documents, strict=True))
     return Decoder("store metadata", seeds, lambda: feed, (StoreError, TrustError), craft)
+
+
+def _fixed_keys(folder: Path) -> RoleKeys:
+    """The same keys every time, so that an input means the same to every run."""
+    keys = RoleKeys.create(folder, ["acme"])
+    for number, file in enumerate(sorted(folder.iterdir())):
+        key = Ed25519PrivateKey.from_private_bytes(bytes([number + 1]) * 32)
+        file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return keys
 
 
 def _written(replies: Mapping[str, bytes]) -> bytes:

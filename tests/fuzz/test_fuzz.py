@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
 import pytest
-from _pytest.mark.structures import ParameterSet
 
 from tests.fuzz.campaign import Decoder, DecoderDefect, Tally, fuzz, inputs
-from tests.fuzz.decoders import DECODERS
+from tests.fuzz.decoders import DECODERS, feed
 from tests.fuzz.inputs import damaged_tree
 
 SLOW = frozenset({"yaml:aim", "yaml:aiw", "yaml:inventory", "store metadata"})
 INPUTS, SLOW_INPUTS = 800, 80
 
-OPEN_DEFECTS = {
-    "recording": "zipfile and numpy raise NotImplementedError, TokenError, TypeError, MemoryError",
-    "store metadata": "targets metadata without delegations: python-tuf raises ValueError",
-}
 
-
-def _cases() -> Iterator[ParameterSet]:
-    for name in DECODERS:
-        marks = [pytest.mark.xfail(reason=OPEN_DEFECTS[name], strict=True)] if name in OPEN_DEFECTS else []
-        yield pytest.param(name, marks=marks)
-
-
-@pytest.mark.parametrize("name", list(_cases()))
+@pytest.mark.parametrize("name", DECODERS)
 def test_only_documented_refusals_in_bounded_time_and_memory(name: str, tmp_path: Path) -> None:
-    decoder = DECODERS[name](tmp_path)
     count = SLOW_INPUTS if name in SLOW else INPUTS
-    tally = fuzz(decoder, batches=range(2), batch_inputs=count)
+    tally = feed(name, tmp_path, range(2), count)
     assert tally.inputs == 2 * count
     assert tally.accepted > 0, "no input got through: the seeds are not valid any more"
 

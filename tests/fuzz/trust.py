@@ -36,7 +36,13 @@ from aif.protocol.appraisal import (
     appraise,
     verify_result,
 )
-from aif.protocol.content_keys import open_hand_over
+from aif.protocol.content_keys import (
+    KeyUse,
+    check_commitment,
+    open_hand_over,
+    unwrap_content_key,
+    wrap_content_key,
+)
 from aif.protocol.control import (
     AIMReport,
     BoundaryRecord,
@@ -77,7 +83,7 @@ from aif.protocol.evidence import (
 from aif.protocol.grant import open_grant
 from aif.protocol.lifecycle import Signal, State
 from aif.protocol.pairing import SecretState, pairing_code, read_pairing_code
-from aif.protocol.ticket import ComponentState, InstallTarget, Slot, verify_ticket
+from aif.protocol.ticket import ComponentState, InstallTarget, Slot, read_ticket, verify_ticket
 from aif.protocol.wrap import unwrap, wrap
 from aif.runtime.devices import Manifest, read_manifest
 from aif.trusted.state import DeviceRecord, DeviceState, InstalledModel, SiteState
@@ -175,6 +181,8 @@ def _ticket() -> Decoder:
     )  # fmt: skip
 
     def feed(data: bytes) -> None:
+        with suppress(RemoteProtocolError):
+            read_ticket(data)
         verify_ticket(data, bytes(vectors.TICKET_KEY.verify_key), target, allow_plain=True)
 
     def craft(rng: Random) -> bytes:
@@ -198,6 +206,29 @@ def _hand_over() -> Decoder:
         return wrap(body, vectors.SESSION_PK, vectors.EPHEMERAL_SK, context)
 
     return Decoder("hand-over", (seed,), lambda: feed, (RemoteProtocolError, TrustError), craft)
+
+
+def _content_key() -> Decoder:
+    """The first byte of an input says for which use it is opened."""
+    uses = tuple(KeyUse)
+    seeds = tuple(bytes([n]) + _vector("content_key", use.name.lower()) for n, use in enumerate(uses))
+    digest, release_id = (_vector("content_key", part) for part in ("ticket_digest", "release_id"))
+    committed = _vector("content_key", "commitment")
+
+    def feed(data: bytes) -> None:
+        use = uses[data[0] % len(uses)] if data else uses[0]
+        key = unwrap_content_key(data[1:], vectors.SESSION_SK, digest, use)
+        check_commitment(key, release_id, committed)
+        assert data[1:] in {seed[1:] for seed in seeds}
+
+    def craft(rng: Random) -> bytes:
+        """Other keys in true wraps, and true keys for another use."""
+        number = rng.randrange(len(uses))
+        key = rng.choice((rng.randbytes(32), _vector("content_key", "content_key")))
+        wrapped = wrap_content_key(key, vectors.SESSION_PK, vectors.EPHEMERAL_SK, digest, rng.choice(uses))
+        return bytes([number]) + wrapped
+
+    return Decoder("content key", seeds, lambda: feed, (RemoteProtocolError, TrustError), craft)
 
 
 def _payload(data: bytes, *, tagged: bool) -> Tree:
@@ -466,6 +497,7 @@ _MAKERS: Mapping[str, Callable[[], Decoder]] = {
     "grant": _grant,
     "ticket": _ticket,
     "hand-over": _hand_over,
+    "content key": _content_key,
     "evidence": _evidence,
     "attestation request": _attestation_request,
     "attestation result": _attestation_result,

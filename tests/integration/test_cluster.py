@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from aif.protocol.lifecycle import WorkflowState
+from aif.transport.backoff import Backoff
 from aif.transport.base import LastWill
 from aif.transport.mqtt import MQTTTransport
 from tests.integration.nats_cluster import NATSCluster
@@ -17,6 +18,9 @@ from tests.runtime import site as bench
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
+HEALING_S = 240.0
+"""For a while a lost node is still chosen to lead new subscriptions. NATS refuses those after 4 s, and a
+client begins anew; on a busy computer many attempts in a row have met this."""
 NODE_OF = {"controller": 1, "left": 0, "right": 2}
 WORKFLOW = """
 schema: 1
@@ -42,7 +46,7 @@ def test_devices_of_a_killed_node_go_on_at_another(tmp_path: Path, monkeypatch: 
     async def journey(cluster: NATSCluster) -> None:
         def transport(_: object, *, client_id: str, will: LastWill | None = None) -> MQTTTransport:
             nodes = cluster.starting_at(NODE_OF[client_id])
-            return MQTTTransport(nodes, client_id=client_id, will=will)
+            return MQTTTransport(nodes, client_id=client_id, will=will, backoff=Backoff(longest_s=1.0))
 
         monkeypatch.setattr(bench, "MemoryTransport", transport)
         async with bench.bench_site(site_folder, devices=()) as site:
@@ -63,8 +67,11 @@ def test_devices_of_a_killed_node_go_on_at_another(tmp_path: Path, monkeypatch: 
             await site.until(running, WorkflowState.RUNNING)
             await site.until_true(lambda: len(numbers) > 100)
             left: Any = site.transports["left"]
+            back = asyncio.Event()
+            left.on_connection(lambda change: back.set() if change.connected else None)
             await cluster.kill(0)
-            await site.until_true(lambda: left.statistics.reconnects == 1)
+            async with asyncio.timeout(HEALING_S):
+                await back.wait()
             before = len(numbers)
             await site.until_true(lambda: len(numbers) > before + 200)
             await site.until_trusted("left", "right")

@@ -530,6 +530,15 @@ def test_a_signed_entry_that_is_malformed_is_refused(sim: Simulator) -> None:
         sim.client().find(PATH)
 
 
+def test_targets_that_delegate_to_nobody_are_a_trust_error(sim: Simulator) -> None:
+    targets = sim.targets("1.targets.json")
+    targets.delegations = None
+    targets.version = 2
+    sim.sign_top(targets=sim.sign(targets, "targets", "2.targets.json"))
+    with pytest.raises(TrustError, match="does not delegate"):
+        sim.client().releases()
+
+
 # --- the way to the store ---------------------------------------------------------------------------
 
 

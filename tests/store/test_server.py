@@ -4,6 +4,7 @@ import hashlib
 import http.client
 import socket
 import threading
+import time
 from collections.abc import Generator
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import tuf.ngclient
 
 from aif.errors import NotFound, StoreError
+from store.limits import CHUNK_BYTES
 from store.release import Release
 from store.repository import Repository
 from store.server import StoreServer
@@ -231,6 +233,27 @@ def test_more_connections_than_allowed_are_refused_at_once(repository: Repositor
             first.sendall(b"GET /metadata/timestamp.json HTTP/1.1\r\n\r\n")
             assert first.recv(12) == b"HTTP/1.1 200"
             assert raw(server, b"").startswith(b"HTTP/1.1 503 ")
+
+
+def test_a_client_that_does_not_read_its_answer_is_left(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connection serves another as soon as it is slower than a transfer may be."""
+    monkeypatch.setattr("store.server.RATE_GRACE_S", 0.1)
+    monkeypatch.setattr("store.server.MIN_RATE_BPS", 8 * CHUNK_BYTES)
+    name = "0" * 64
+    with (repository.directory / "blobs" / name).open("wb") as blob:
+        blob.truncate(64 << 20)
+    with StoreServer(repository.directory, max_connections=1) as server, socket.socket() as lazy:
+        address = urlsplit(server.url)
+        lazy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        lazy.connect((address.hostname, address.port))
+        lazy.sendall(f"GET /blobs/{name} HTTP/1.1\r\n\r\n".encode())
+        assert lazy.recv(12) == b"HTTP/1.1 200"
+        assert raw(server, b"").startswith(b"HTTP/1.1 503 ")
+        deadline = time.monotonic() + 60
+        while raw(server, b""):  # who says nothing is told that the server is busy, or nothing
+            assert time.monotonic() < deadline
 
 
 def test_stopping_ends_open_connections_and_threads(repository: Repository) -> None:

@@ -92,8 +92,16 @@ def test_errors_keep_their_words_and_their_exit_code(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    [b"\n", b"garbage\n", b"[]\n", b'{"call": 1, "arguments": 7}\n', b"\xff\n", b"x" * (MAX_LINE_BYTES + 10)],
-    ids=["empty", "text", "list", "arguments", "bytes", "endless"],
+    [
+        b"\n",
+        b"garbage\n",
+        b"[]\n",
+        b'{"call": 1, "arguments": 7}\n',
+        b"\xff\n",
+        b"[" * 99_999 + b"\n",
+        b"x" * (MAX_LINE_BYTES + 10),
+    ],
+    ids=["empty", "text", "list", "arguments", "bytes", "deep", "endless"],
 )
 def test_what_is_no_call_is_refused(tmp_path: Path, line: bytes) -> None:
     async def journey() -> None:
@@ -105,6 +113,30 @@ def test_what_is_no_call_is_refused(tmp_path: Path, line: bytes) -> None:
             assert await reader.read() == b""
             writer.close()
             assert await local.call(path, "echo") == {}
+
+    asyncio.run(journey())
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"garbage", b"null", b"7", b"[]", b'"error"', b"[" * 99_999, b'{"error": null}', b'{"error": {}}',
+        b'{"error": {"message": "m", "hint": "h", "code": "c", "exit_code": "1", "diagnostics": ""}}',
+        b'{"error": {"message": "m", "hint": "h", "code": "c", "exit_code": 0, "diagnostics": ""}}',
+        b'{"error": {"message": "m", "hint": "h", "code": "c", "exit_code": 256, "diagnostics": ""}}',
+        b'{"error": {"message": "m", "hint": [], "code": "c", "exit_code": 1, "diagnostics": ""}}',
+    ],
+)  # fmt: skip
+def test_what_is_no_answer_is_told(tmp_path: Path, answer: bytes) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(answer + b"\n")
+        writer.close()
+
+    async def journey() -> None:
+        async with asyncio.timeout(PATIENCE_S), await asyncio.start_unix_server(serve, tmp_path / "s"):
+            with pytest.raises(TransportError, match="cannot be read"):
+                await local.call(tmp_path / "s", "status")
 
     asyncio.run(journey())
 
