@@ -181,7 +181,7 @@ class _Model:
     # --- solving ---
 
     def minimise_cost(self) -> None:
-        """Add the objective: prices of candidates and crossings, path latencies, balance, soft affinity."""
+        """Prices of candidates and crossings, path latencies, balance, devices, soft affinity."""
         for item, picks in zip(self.problem.items, self.pick, strict=True):
             self.cost += [price(c.terms) * x for c, x in zip(item.candidates, picks, strict=True)]
         for flow, pairs in zip(self.problem.flows, self.pairs, strict=True):
@@ -190,6 +190,7 @@ class _Model:
             if variables.latency is not None:
                 self.cost.append(round(OBJECTIVE_SCALE * path.weight) * variables.latency)
         self._balance()
+        self._devices()
         self.model.minimize(_total(self.cost))
 
     def hint(self, choice: Choice) -> None:
@@ -393,6 +394,19 @@ class _Model:
                     total = _total(load)
                     self.model.add((whole // shrink) * highest >= (1_000_000 // shrink) * total)
         self.cost.append(weight * highest)
+
+    def _devices(self) -> None:
+        """Devices that run an AIM."""
+        weight = price((("devices", self.problem.devices_weight),))
+        running: dict[str, cp_model.IntVar] = {}
+        for item, picks in zip(self.problem.items, self.pick, strict=True):
+            if not weight or item.leaf is None:
+                continue
+            for candidate, x in zip(item.candidates, picks, strict=True):
+                if candidate.device not in running:
+                    running[candidate.device] = self.model.new_bool_var("")
+                self.model.add_implication(x, running[candidate.device])
+        self.cost += [weight * used for used in running.values()]
 
 
 __all__ = ["CoreFinder", "Solved", "solve"]

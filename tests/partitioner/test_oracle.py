@@ -99,4 +99,4 @@ def test_the_oracle_refuses_what_it_cannot_enumerate() -> None:
         devices=tuple(replace(instance.inventory.devices[0], id=f"x{n}") for n in range(4)),
     )
     with pytest.raises(PlacementError, match="4 devices are too many"):
-        best_placement(instance.workflows, more, instance.policy)
+        best_placement(instance.workflows, more, replace(instance.policy, broker_device=None))
