@@ -91,8 +91,8 @@ def plan(
     objective: Annotated[
         str | None,
         typer.Option(
-            help="instead of the workflow's: latency, energy, traffic, devices, exposure, migration, balance, "
-            "or several with weights, as in energy=1,latency=0.2"
+            help="instead of the workflow's: latency, energy, traffic, devices, exposure, migration, "
+            "balance, or several with weights, as in energy=1,latency=0.2"
         ),
     ] = None,
     lexicographic: Annotated[

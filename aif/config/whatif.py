@@ -206,7 +206,7 @@ def _put(owner: Any, table: type[Table] | None, field: str, how: str, value: Any
     for step in way:
         key, item = _step(annotation, step)
         annotation = inner(annotation, key)
-        owner = owner.setdefault(key, {}) if item is None else _item(owner.get(key, []), key, item)
+        owner = owner.setdefault(key, {}) if item is None else _entry(owner.get(key, []), key, item)
         annotation = annotation if item is None else inner(annotation, 0)
     key, item = _step(annotation, last)
     if key == "id":
@@ -244,6 +244,14 @@ def _step(annotation: Any, step: str) -> tuple[str, str | None]:
     if name is None:
         raise _Refused(Code.UNKNOWN_KEY, f"unknown field {found[1]!r}", nearest(found[1], keys))
     return name, found[2]
+
+
+def _entry(entries: list[Any], key: str, name: str) -> Any:
+    """An entry that is a table; one in its short form is written out."""
+    found = _item(entries, key, name)
+    if isinstance(found, str):
+        entries[entries.index(found)] = found = {"kind": found}
+    return found
 
 
 def _item(entries: Sequence[Any], key: str, name: str) -> Any:
