@@ -17,6 +17,7 @@ from partitioner.pareto import Front, Point
 WIDTH: Final = 760
 HEIGHT: Final = 440
 LEFT: Final = 96
+PLOT_TOP: Final = TOP + 38
 BOTTOM: Final = 64
 RIGHT: Final = 40
 TICKS: Final = 5
@@ -37,7 +38,7 @@ def front_svg(front: Front, title: str) -> str:
 
     def at(point: Point) -> tuple[float, float]:
         x = LEFT + (right - LEFT) * (point.latency_ms - across[0]) / (across[-1] - across[0])
-        y = low - (low - TOP - 16) * (point.power_mw - up[0]) / (up[-1] - up[0])
+        y = low - (low - PLOT_TOP) * (point.power_mw - up[0]) / (up[-1] - up[0])
         return x, y
 
     parts = _axes(across, up, right, low)
@@ -58,7 +59,7 @@ def front_svg(front: Front, title: str) -> str:
 
 
 def _axes(across: Sequence[float], up: Sequence[float], right: float, low: float) -> list[str]:
-    top = TOP + 16
+    top = PLOT_TOP
     parts = [f'<path class="wire" d="M{LEFT} {top}V{low}H{right}"/>']
     for value in across:
         x = LEFT + (right - LEFT) * (value - across[0]) / (across[-1] - across[0])
@@ -69,7 +70,7 @@ def _axes(across: Sequence[float], up: Sequence[float], right: float, low: float
         parts.append(f'<path class="wire" d="M{LEFT} {y:.1f}h-5"/>')
         parts.append(text_at(LEFT - 9, y + 4, f"{value:.6g}", css="s", more=' text-anchor="end"'))
     parts.append(text_at(right, low + 44, "latency of all paths (ms)", more=' text-anchor="end"'))
-    parts.append(text_at(MARGIN, top - 10, "mean power from batteries (mW)"))
+    parts.append(text_at(MARGIN, TOP + 8, "mean power from batteries (mW)"))
     return parts
 
 
