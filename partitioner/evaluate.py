@@ -36,6 +36,7 @@ def evaluate(problem: PlacementProblem, choice: Choice) -> Evaluation:
     account.add_affinities()
     latencies = account.add_paths(delays)
     account.add_balance()
+    account.add_devices()
     full = [limit for limit, amount in account.used.items() if amount > problem.limits.get(limit, amount)]
     broken = (*account.broken, *full)
     return Evaluation(dict(account.used), broken, account.objective, dict(account.terms), latencies)
@@ -100,6 +101,13 @@ class _Account:
         weight = self.problem.balance_weight
         if weight:
             self._pay((("balance", weight * highest_share_ppm(self.problem, self.used) / 1e6),))
+
+    def add_devices(self) -> None:
+        """Devices that run an AIM; bound boundary Ports do not count."""
+        weight = self.problem.devices_weight
+        if weight:
+            running = {c.device for n, c in self.choice.items() if self.problem.items[n].leaf is not None}
+            self._pay((("devices", weight * len(running)),))
 
     def _take(self, demand: Demand) -> None:
         for limit, amount in demand:

@@ -7,7 +7,7 @@ suggested change was proven to help by finding a placement with it. The proofs c
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain, islice
 from typing import Protocol
@@ -15,9 +15,9 @@ from typing import Protocol
 from aif.errors import Infeasible
 from aif.model.aim import PlacementHint
 from aif.model.aiw import LeafAIM, Workflow
-from aif.model.inventory import Device
+from aif.model.inventory import Device, Sensor
 from partitioner.evaluate import evaluate
-from partitioner.filters import pins
+from partitioner.filters import parts_of, pins
 from partitioner.parts import Candidate, Item, Limit, PlacementProblem
 from partitioner.problem import build_problem
 from partitioner.sentences import CAPACITIES, MAX_NAMED, amount, device_of, listed, refused, relation, what
@@ -33,6 +33,9 @@ class Prover(Protocol):
 
     def shortfall(self, limit: Limit, active: Collection[Limit] | None = None) -> int | None:
         """How much more of ``limit`` makes ``active`` (None: all) possible; None when it does not help."""
+
+    def shortfalls(self, limits: Collection[Limit]) -> Mapping[Limit, int]:
+        """By how much the fewest of ``limits`` have to grow together; empty when that does not help."""
 
     def feasible(self, problem: PlacementProblem) -> bool:
         """Whether a placement of another problem was found."""
@@ -198,16 +201,32 @@ def _limits_alone(problem: PlacementProblem, items: list[Item]) -> list[Limit]:
 def _suggestions(
     problem: PlacementProblem, prover: Prover, concerned: list[Item], limits: list[Limit]
 ) -> Iterator[str]:
-    """Single changes, each proven to make a placement possible."""
-    for limit in limits:
-        if limit.kind in CAPACITIES:
-            missing = prover.shortfall(limit)
-            if missing:
-                yield _more(problem, limit, missing)
+    """Changes, each proven to make a placement possible: single ones, the smallest growth of a limit first.
+
+    Where no single one helps, the fewest limits that have to grow together.
+    """
+    helped = False
+    for limit, missing in _growths(problem, prover, limits):
+        helped = True
+        yield _more(problem, limit, missing)
     freed = (change for item in concerned for change in _freed(problem, item))
     for text, changed in chain(_unpaired(problem, limits), freed, _equipped(problem, concerned)):
         if prover.feasible(changed):
+            helped = True
             yield text
+    grown = (
+        {} if helped else prover.shortfalls([limit for limit in problem.limits if limit.kind in CAPACITIES])
+    )
+    larger = {limit: problem.limits[limit] + missing for limit, missing in grown.items()}
+    if grown and prover.feasible(replace(problem, limits={**problem.limits, **larger})):
+        yield " together with ".join(_more(problem, limit, missing) for limit, missing in grown.items())
+
+
+def _growths(problem: PlacementProblem, prover: Prover, limits: list[Limit]) -> list[tuple[Limit, int]]:
+    """Limits whose growth alone helps, those that have to grow by the smallest share first."""
+    missing = {limit: prover.shortfall(limit) for limit in limits if limit.kind in CAPACITIES}
+    helping = [(limit, more) for limit, more in missing.items() if more]
+    return sorted(helping, key=lambda growth: growth[1] / max(1, problem.limits[growth[0]]))
 
 
 def _unpaired(problem: PlacementProblem, limits: list[Limit]) -> Iterator[tuple[str, PlacementProblem]]:
@@ -272,6 +291,7 @@ def _equipped(problem: PlacementProblem, concerned: list[Item]) -> Iterator[tupl
         if roots:
             device = problem.inventory.device(device_id)
             yield f"attest {device_id}", _with_device(problem, replace(device, attestation=roots[0]))
+    yield from _furnished(problem, concerned)
     wanted = {
         (r.device, code.runtime): None
         for item in concerned
@@ -283,6 +303,34 @@ def _equipped(problem: PlacementProblem, concerned: list[Item]) -> Iterator[tupl
         device = problem.inventory.device(device_id)
         richer = replace(device, runtimes=device.runtimes | {runtime})
         yield f"runtime {runtime} on {device_id}", _with_device(problem, richer)
+
+
+def _furnished(problem: PlacementProblem, concerned: list[Item]) -> Iterator[tuple[str, PlacementProblem]]:
+    """The same problem with one device given sensors and actuators, if an AIM lacks nothing else there."""
+    found: dict[str, Device] = {}
+    for item in concerned:
+        for code in item.leaf.metadata.implementations if item.leaf is not None else ():
+            against: dict[str, set[str]] = {}
+            for refusal in item.refusals:
+                if refusal.implementation in ("", code.id):
+                    against.setdefault(refusal.device, set()).add(refusal.kind)
+            for device_id, kinds in against.items():
+                if not kinds <= {"sensor", "actuator"}:
+                    continue
+                device = problem.inventory.device(device_id)
+                sensors = _lacking(code.requires.sensors, device.sensors)
+                actuators = _lacking(code.requires.actuators, device.actuators)
+                names = [f"{s.kind} sensor" for s in sensors] + [f"{a.kind} actuator" for a in actuators]
+                found[f"{' and '.join(names)} on {device_id}"] = replace(
+                    device, sensors=device.sensors + sensors, actuators=device.actuators + actuators
+                )
+    for text, device in found.items():
+        yield text, _with_device(problem, device)
+
+
+def _lacking(needs: tuple[str, ...], parts: tuple[Sensor, ...]) -> tuple[Sensor, ...]:
+    short = {kind: needs.count(kind) - parts_of(parts, kind) for kind in dict.fromkeys(needs)}
+    return tuple(Sensor(kind, count=count) for kind, count in short.items() if count > 0)
 
 
 def _with_device(problem: PlacementProblem, device: Device) -> PlacementProblem:

@@ -39,7 +39,7 @@ from partitioner.parts import PlacementProblem
 from partitioner.policy import ModelFacts, PlanPolicy, RuntimeCost
 from partitioner.problem import build_problem
 
-VERSION = 2
+VERSION = 3
 """Changes whenever a seed would give another instance."""
 
 BYTES = PortType(RecordType.parse("uint8[]"))
@@ -162,6 +162,7 @@ def _with_extras(seed: int, instance: Instance) -> Instance:
         policy = replace(instance.policy, battery_life_h=rng.choice((5.0, 10.0)))
         inventory = replace(instance.inventory, devices=devices)
         instance = replace(instance, policy=policy, inventory=inventory)
+    instance = _with_few_devices(seed, instance)
     if not _often(rng, 0.25):
         return instance
     weight = rng.choice((0.5, 20.0))
@@ -173,6 +174,19 @@ def _with_extras(seed: int, instance: Instance) -> Instance:
     keys = [prefix.format(w.name) + a.id for w in moving for a in w.aims]
     current = {key: rng.choice(devices).id for key in keys if _often(rng, 0.8)}
     return replace(instance, workflows=moving, current=current)
+
+
+def _with_few_devices(seed: int, instance: Instance) -> Instance:
+    """Now and then, a price on every device that runs an AIM."""
+    rng = random.Random(f"devices {VERSION} {seed}")  # noqa: S311  seeded instances, nothing secret
+    if not _often(rng, 0.2):
+        return instance
+    weight = rng.choice((0.1, 5.0))
+    fewer = tuple(
+        replace(w, metadata=replace(w.metadata, objectives=replace(w.metadata.objectives, devices=weight)))
+        for w in instance.workflows
+    )
+    return replace(instance, workflows=fewer)
 
 
 def _often(rng: random.Random, share: float = 0.5) -> bool:

@@ -2,7 +2,7 @@
 
 Decides whether one workflow's assignment fits beside the others and by how much the objective changes. All
 figures are the problem's own integers, as ``evaluate`` would count them; nothing is rounded or estimated.
-The term ``balance`` depends on the fullest device and is left to ``evaluate``.
+The terms ``balance`` and ``devices`` depend on all AIMs together and are left to ``evaluate``.
 """
 
 from __future__ import annotations

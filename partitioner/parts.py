@@ -248,6 +248,7 @@ class PlacementProblem:
     runtime_demand: Mapping[tuple[str, Runtime], Demand]
     single_core: frozenset[str]
     balance_weight: float
+    devices_weight: float
     routes: RouteTable
 
     @property

@@ -98,7 +98,7 @@ def _check(workflows: Sequence[Workflow], inventory: Inventory, policy: PlanPoli
     if len({link.id for link in inventory.links}) != len(inventory.links):
         raise ModelError(f"inventory {inventory.name} holds a link id twice")
     for workflow in workflows:
-        for name in ("latency", "energy", "traffic", "balance", "exposure", "migration"):
+        for name in ("latency", "energy", "traffic", "balance", "exposure", "migration", "devices"):
             weight = getattr(workflow.metadata.objectives, name)
             if not 0 <= weight <= MAX_OBJECTIVE_WEIGHT:
                 raise ModelError(
@@ -146,6 +146,7 @@ class _Builder:
             runtime_demand=dict(self._runtime_demands()),
             single_core=frozenset(d.id for d in self.inventory.devices if d.cores == 1),
             balance_weight=max((w.metadata.objectives.balance for w in self.workflows), default=0.0),
+            devices_weight=max((w.metadata.objectives.devices for w in self.workflows), default=0.0),
             routes=self.routes,
         )
 

@@ -7,7 +7,7 @@ filter, breaks a limit, or costs more, and the sentence gives the figures.
 from __future__ import annotations
 
 from aif.model.inventory import Device
-from aif.model.placement import Assignment, PathLatency, Placement, Usage
+from aif.model.placement import Assignment, LinkUsage, PathLatency, Placement, Usage
 from partitioner.evaluate import Choice, Evaluation, evaluate
 from partitioner.filters import pins
 from partitioner.parts import OBJECTIVE_SCALE, Candidate, Item, Limit, PlacementProblem
@@ -49,6 +49,11 @@ def describe(
         ),
         usage=tuple(
             _usage(problem, result, device, power_mw[device.id]) for device in problem.inventory.devices
+        ),
+        links=tuple(
+            LinkUsage(link.id, link.members, result.used.get(there, 0), problem.limits[there])
+            for link in problem.inventory.links
+            for there in (Limit("link", link.id),)
         ),
         paths=tuple(
             PathLatency(

@@ -1,4 +1,4 @@
-"""A placement written down: JSON that reads back unchanged, a Mermaid picture, and the rows of a table.
+"""A placement written down: JSON that reads back unchanged, and the rows of a table.
 
 The JSON carries its schema version and is read strictly: an unknown, missing or mistyped key is an error that
 names it. Layout and colours of the table are the caller's.
@@ -9,20 +9,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import NoReturn, cast, get_args, get_origin, get_type_hints
 
 from aif.errors import PlacementError
-from aif.model.aiw import Workflow
-from aif.model.placement import Assignment, Placement, Usage
-from aif.model.ports import PortRef
+from aif.model.placement import Assignment, Placement
 
-SCHEMA = 2
+SCHEMA = 3
 MAX_DOCUMENT_BYTES = 16 * 2**20
-FULL = 0.8
-"""Share of a limit above which a device is drawn as full."""
 
 
 # --- JSON ---
@@ -126,42 +122,6 @@ def _as_float(value: float) -> float:
         return math.inf
 
 
-# --- picture ---
-
-
-def mermaid(workflows: Sequence[Workflow], placement: Placement) -> str:
-    """A flow chart: one box per device, thick arrows between devices, full devices in red."""
-    lines = ["flowchart LR"]
-    devices = dict.fromkeys(a.device for a in placement.assignments)
-    names = {a.aim: f"n{number}" for number, a in enumerate(placement.assignments)}
-    for number, device in enumerate(devices):
-        lines.append(f'  subgraph d{number}["{_escaped(device)}"]')
-        for assignment in placement.on_device(device):
-            code = f"<br/>{_escaped(assignment.implementation)}" if assignment.implementation else ""
-            lines.append(f'    {names[assignment.aim]}["{_escaped(assignment.aim)}{code}"]')
-        lines.append("  end")
-    where = {a.aim: a.device for a in placement.assignments}
-    for workflow in workflows:
-        prefix = "" if len(workflows) == 1 else f"{workflow.name}/"
-        for channel in workflow.channels:
-            ends = [prefix + _owner(ref) for ref in (channel.source, channel.destination)]
-            if all(end in names for end in ends):
-                arrow = "-->" if where[ends[0]] == where[ends[1]] else "==>"
-                label = _escaped(f"{channel.source.port} > {channel.destination.port}")
-                lines.append(f'  {names[ends[0]]} {arrow}|"{label}"| {names[ends[1]]}')
-    full = {u.device for u in placement.usage if max(shares(u).values(), default=0.0) > FULL}
-    lines += [f"  style d{n} stroke:#c00,stroke-width:3px" for n, d in enumerate(devices) if d in full]
-    return "\n".join(lines) + "\n"
-
-
-def _owner(ref: PortRef) -> str:
-    return str(ref) if ref.at_boundary else ref.aim
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;").replace(">", "&gt;")
-
-
 # --- table ---
 
 
@@ -191,13 +151,3 @@ def _elsewhere(assignment: Assignment) -> tuple[str, ...]:
     for device, text in assignment.rejected.items():
         by_text.setdefault(text, []).append(device)
     return tuple(f"{', '.join(devices)}: {text}" for text, devices in by_text.items())
-
-
-def shares(usage: Usage) -> dict[str, float]:
-    """Used share (0..1) of what a device may give: RAM, flash and processor; limits of 0 are left out."""
-    figures = {
-        "RAM": (usage.ram_bytes, usage.ram_limit_bytes),
-        "flash": (usage.flash_bytes, usage.flash_limit_bytes),
-        "CPU": (usage.cpu_share, usage.cpu_limit),
-    }
-    return {name: used / limit for name, (used, limit) in figures.items() if limit}

@@ -51,6 +51,27 @@ def amount(limit: Limit, value: int, device: Device | None = None) -> str:
             return str(value)
 
 
+def size(bytes_: int) -> str:
+    """Bytes for a reader who wants the order: ``1.4 GiB``."""
+    for unit, step in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if bytes_ >= step:
+            return f"{bytes_ / step:.1f} {unit}"
+    return f"{bytes_} B"
+
+
+def power(milliwatts: float) -> str:
+    """Mean power: ``4,500 mW``, ``1.23 mW``."""
+    return f"{milliwatts:,.0f} mW" if milliwatts >= 100 else f"{milliwatts:.3g} mW"
+
+
+def data_rate(bps: float) -> str:
+    """Bits per second: ``175 kbit/s``."""
+    for unit, step in (("Gbit/s", 1e9), ("Mbit/s", 1e6), ("kbit/s", 1e3)):
+        if bps >= step:
+            return f"{bps / step:.3g} {unit}"
+    return f"{bps:.3g} bit/s"
+
+
 def device_of(limit: Limit) -> str:
     """The device that a limit belongs to; empty for links, paths and pairs."""
     return limit.subject.split(" ")[0] if limit.kind not in ("link", "deadline") else ""

@@ -27,6 +27,10 @@ from partitioner.paths import Path
 
 EXPLAIN_STEP_S = 2.0
 EXPLAIN_BUDGET_S = 20.0
+SHARES = 1000
+GROWN = 10**7
+"""Growth of a limit is counted in thousandths of it, up to 10,000 times."""
+
 MAX_TIME_US = 10**10
 """Bound of every finish time, about 2.8 hours."""
 
@@ -99,14 +103,38 @@ class CoreFinder:
         """By how much ``limit`` has to grow for ``active`` (None: all) to hold; None when that is no help."""
         if self.problem.pairs > EXACT_PAIRS:
             return None
-        model = _Model(self.problem, active=active, relaxed=limit)
-        if model.slack is None:
+        model = _Model(self.problem, active=active, relaxed=(limit,))
+        slack = model.slacks.get(limit)
+        if slack is None:
             return None
-        model.model.minimize(model.slack)
+        model.model.minimize(slack)
         solver = self._careful()
         if model.solve(solver) not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
             return None
-        return int(solver.value(model.slack))
+        return int(solver.value(slack))
+
+    def shortfalls(self, limits: Collection[Limit]) -> Mapping[Limit, int]:
+        """By how much the fewest of ``limits`` have to grow together; of as many, by the least share.
+
+        Empty when growing them does not help, or not known in time.
+        """
+        if self.problem.pairs > EXACT_PAIRS:
+            return {}
+        model = _Model(self.problem, relaxed=limits)
+        cost: list[cp_model.LinearExpr] = []
+        for limit, slack in model.slacks.items():
+            grown = model.model.new_bool_var("")
+            model.model.add(slack == 0).only_enforce_if(~grown)
+            step = max(1, self.problem.limits[limit] // SHARES)
+            share = model.model.new_int_var(0, min(GROWN, 2**60 // step), "")
+            model.model.add(step * share >= slack)
+            cost += [2 * GROWN * grown, 1 * share]
+        model.model.minimize(_total(cost))
+        solver = self._careful()
+        if model.solve(solver) not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+            return {}
+        values = {limit: int(solver.value(slack)) for limit, slack in model.slacks.items()}
+        return {limit: value for limit, value in values.items() if value}
 
     def feasible(self, problem: PlacementProblem) -> bool:
         """Whether a placement of another (repaired) problem was found."""
@@ -147,7 +175,7 @@ class _PathVariables:
 class _Model:
     """The CP-SAT model.
 
-    ``active`` keeps only these named limits, ``assume`` makes each an assumption, ``relaxed`` gets a slack.
+    ``active`` keeps only these named limits, ``assume`` makes each an assumption, ``relaxed`` get slacks.
     """
 
     def __init__(
@@ -156,13 +184,13 @@ class _Model:
         *,
         assume: bool = False,
         active: Collection[Limit] | None = None,
-        relaxed: Limit | None = None,
+        relaxed: Collection[Limit] = (),
     ) -> None:
         self.problem, self.model = problem, cp_model.CpModel()
         self.assume, self.active, self.relaxed = assume, active, relaxed
         self.assumed: dict[int, Limit] = {}
         self.literals: dict[Limit, cp_model.IntVar] = {}
-        self.slack: cp_model.IntVar | None = None
+        self.slacks: dict[Limit, cp_model.IntVar] = {}
         self.zero = self.model.new_constant(0)
         self.pick = [[self.model.new_bool_var("") for _ in item.candidates] for item in problem.items]
         self.at = [self._by_device(n, item) for n, item in enumerate(problem.items)]
@@ -181,7 +209,7 @@ class _Model:
     # --- solving ---
 
     def minimise_cost(self) -> None:
-        """Add the objective: prices of candidates and crossings, path latencies, balance, soft affinity."""
+        """Prices of candidates and crossings, path latencies, balance, devices, soft affinity."""
         for item, picks in zip(self.problem.items, self.pick, strict=True):
             self.cost += [price(c.terms) * x for c, x in zip(item.candidates, picks, strict=True)]
         for flow, pairs in zip(self.problem.flows, self.pairs, strict=True):
@@ -190,6 +218,7 @@ class _Model:
             if variables.latency is not None:
                 self.cost.append(round(OBJECTIVE_SCALE * path.weight) * variables.latency)
         self._balance()
+        self._devices()
         self.model.minimize(_total(self.cost))
 
     def hint(self, choice: Choice) -> None:
@@ -237,9 +266,9 @@ class _Model:
         if literals is None:
             return
         total = _total(load)
-        if limit == self.relaxed:
-            self.slack = self.model.new_int_var(0, 2**45, "")
-            self.model.add(total <= most + self.slack)
+        if limit in self.relaxed:
+            self.slacks[limit] = self.model.new_int_var(0, 2**45, "")
+            self.model.add(total <= most + self.slacks[limit])
         else:
             self.model.add(total <= most).only_enforce_if(literals)
 
@@ -393,6 +422,19 @@ class _Model:
                     total = _total(load)
                     self.model.add((whole // shrink) * highest >= (1_000_000 // shrink) * total)
         self.cost.append(weight * highest)
+
+    def _devices(self) -> None:
+        """Devices that run an AIM."""
+        weight = price((("devices", self.problem.devices_weight),))
+        running: dict[str, cp_model.IntVar] = {}
+        for item, picks in zip(self.problem.items, self.pick, strict=True):
+            if not weight or item.leaf is None:
+                continue
+            for candidate, x in zip(item.candidates, picks, strict=True):
+                if candidate.device not in running:
+                    running[candidate.device] = self.model.new_bool_var("")
+                self.model.add_implication(x, running[candidate.device])
+        self.cost += [weight * used for used in running.values()]
 
 
 __all__ = ["CoreFinder", "Solved", "solve"]

@@ -105,7 +105,7 @@ class Tally:
         self.facts, self.where, self.partial = facts, where, partial
         self.policy, self.devices = facts.policy, facts.devices
         self.found: list[Violation] = []
-        self.terms = dict.fromkeys((*WEIGHTED, "balance", "affinity"), 0.0)
+        self.terms = dict.fromkeys((*WEIGHTED, "balance", "devices", "affinity"), 0.0)
         self.ram = dict.fromkeys(self.devices, 0)
         self.flash = dict.fromkeys(self.devices, 0)
         self.cpu = dict.fromkeys(self.devices, 0)
@@ -114,6 +114,8 @@ class Tally:
         self.link_bps = dict.fromkeys(facts.links, 0)
         self.battery_uw = dict.fromkeys(self.devices, 0)
         self.times: dict[str, tuple[int, int]] = {}
+        self.bound: set[str] = set()
+        """Boundary Ports; no AIM runs for them."""
         self.tails: defaultdict[str, list[tuple[str, int]]] = defaultdict(list)
 
     def run(self) -> Audit:
@@ -135,6 +137,7 @@ class Tally:
             self._latencies(number, workflow)
         self._capacities()
         self._balance()
+        self._devices()
         terms = {name: value for name, value in self.terms.items() if value}
         return Audit(tuple(self.found), sum(terms.values()), terms)
 
@@ -154,6 +157,7 @@ class Tally:
                 continue
             self._use_part(key, device, bound.bind.kind, bound.bind.name)
             self.times[key] = (0, 0)
+            self.bound.add(key)
 
     def _aim(self, number: int, leaf: LeafAIM) -> None:
         key = self.facts.key(number, leaf.id)
@@ -438,3 +442,8 @@ class Tally:
                 shares.append(self.ram[device.id] / device.ram_bytes)
             shares.append(self.cpu[device.id] / 1e6 / device.cores)
         self.terms["balance"] = weight * ceil(1e6 * max(shares) - 1e-6) / 1e6
+
+    def _devices(self) -> None:
+        weight = max((w.metadata.objectives.devices for w in self.facts.workflows), default=0.0)
+        running = {self.where[key][0] for key in self.times if key not in self.bound}
+        self.terms["devices"] = weight * len(running)

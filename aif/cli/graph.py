@@ -63,18 +63,9 @@ def graph(
 
 def _placement(path: Path, workflow: Workflow) -> Placement:
     """The plan in a file, when it is one of this workflow."""
-    from aif.config.document import MAX_DOCUMENT_BYTES
-    from partitioner.report import from_json
+    from aif.cli._plan_file import read_plan
 
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_DOCUMENT_BYTES + 1)
-        text = data.decode("utf-8")
-    except (OSError, UnicodeDecodeError) as reason:
-        raise PlacementError(f"cannot read {path.as_posix()}: {reason}") from reason
-    if len(data) > MAX_DOCUMENT_BYTES:
-        raise PlacementError(f"{path.as_posix()} is larger than {MAX_DOCUMENT_BYTES:,} B")
-    plan = from_json(text)
+    plan = read_plan(path)
     if plan.workflow != workflow.name:
         raise PlacementError(f"{path.as_posix()} places {plan.workflow}, not {workflow.name}")
     return plan

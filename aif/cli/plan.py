@@ -1,34 +1,33 @@
-"""``aif plan``: place a workflow's AIMs on an inventory and say why."""
+"""``aif plan``: place a workflow's AIMs on an inventory, say why, compare, suppose, and draw."""
 
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from importlib.util import find_spec
-from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aif.errors import ConfigError, Diagnostic
+from aif.errors import ConfigError, Diagnostic, PlacementError
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
-    from rich.table import Table
+    from collections.abc import Callable
 
-    from aif.model.placement import Placement, Usage
+    from rich.console import Console
+
+    from aif.model.aiw import Workflow
+    from aif.model.inventory import Inventory
+    from aif.model.placement import Placement
+    from partitioner.objectives import Solve, Weighted
+    from partitioner.planner import Plan
     from partitioner.policy import ModelFacts
 
 app = typer.Typer(add_completion=False)
 
 INVENTORY_NAME = "inventory.yaml"
-PLAIN_WIDTH = 150
-"""Columns of the table where the output is not a terminal."""
-
-BAR_WIDTH = 12
 
 
 class Format(StrEnum):
@@ -37,6 +36,19 @@ class Format(StrEnum):
     TABLE = "table"
     JSON = "json"
     MERMAID = "mermaid"
+    DOT = "dot"
+    SVG = "svg"
+    HTML = "html"
+
+
+ENDINGS = {
+    ".json": Format.JSON,
+    ".mmd": Format.MERMAID,
+    ".dot": Format.DOT,
+    ".gv": Format.DOT,
+    ".svg": Format.SVG,
+    ".html": Format.HTML,
+}
 
 
 @app.command(help="Place a workflow's AIMs on an inventory and say why.")
@@ -54,46 +66,231 @@ def plan(
     broker: Annotated[
         str | None, typer.Option(help="device that runs the message broker; default: direct routes")
     ] = None,
-    fmt: Annotated[Format, typer.Option("--format", help="what to print")] = Format.TABLE,
+    fmt: Annotated[
+        Format | None,
+        typer.Option("--format", help="what to print; default: by the output's ending, else table"),
+    ] = None,
     time_limit: Annotated[
         float, typer.Option(min=0.1, max=86_400.0, help="seconds to search for the best placement")
     ] = 10.0,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="seed of the solver")] = 0,
-    output: Annotated[Path | None, typer.Option(help="write there instead of to the terminal")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="write there instead of to the terminal")
+    ] = None,
+    what_if: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="suppose a value of the inventory, as in mcu-2.ram=64KiB, mcu-2.sensors+=imu or "
+            "'link(gw-1,mcu-1).bandwidth=10kbps'; may be given again"
+        ),
+    ] = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(help="suppose that a device or 'link(ID)' is not there; may be given again"),
+    ] = None,
+    objective: Annotated[
+        str | None,
+        typer.Option(
+            help="instead of the workflow's: latency, energy, traffic, devices, exposure, migration, "
+            "balance, or several with weights, as in energy=1,latency=0.2"
+        ),
+    ] = None,
+    lexicographic: Annotated[
+        str | None,
+        typer.Option(help="objectives in order, as in latency,energy; later ones may cost earlier ones 1 %"),
+    ] = None,
+    compare: Annotated[
+        Path | None,
+        typer.Option(help="plan in JSON that runs now: show what moves; the objective migration prices it"),
+    ] = None,
+    pareto: Annotated[
+        bool, typer.Option("--pareto", help="plans between lowest latency and lowest energy: table or plot")
+    ] = False,
+    points: Annotated[int, typer.Option(min=2, max=100, help="plans that --pareto shows at most")] = 8,
 ) -> None:
     """Load, plan, print."""
-    from aif.config import load_catalogue, load_inventory, load_workflow
+    from aif.cli._plan_file import read_plan
+    from aif.config import load_catalogue, load_workflow
+    from aif.config.whatif import supposed_inventory
     from aif.config.workflow import workflow_file
-    from partitioner.planner import place
-    from partitioner.policy import PlanPolicy
-    from partitioner.problem import build_problem
-    from partitioner.report import mermaid, to_json
 
+    form = fmt or (ENDINGS.get(output.suffix, Format.TABLE) if output is not None else Format.TABLE)
+    _check_options(form, objective, lexicographic, compare, pareto=pareto)
     file = workflow_file(workflow)
     loaded = load_workflow(file, load_catalogue(aims or _installed_aims()))
     for warning in loaded.warnings:
         print(warning.render(), file=sys.stderr)
-    devices = load_inventory(inventory or file.parent / INVENTORY_NAME)
-    policy = PlanPolicy(broker_device=broker)
-    problem = build_problem([loaded.workflow], devices, policy, releases=_model_facts(releases))
-    placement = place(problem, time_limit_s=time_limit, seed=seed)
-    match fmt:
-        case Format.JSON:
-            text = to_json(placement)
-        case Format.MERMAID:
-            text = mermaid([loaded.workflow], placement)
-        case Format.TABLE:
-            text = table_text(placement) if output is not None else ""
+    devices = supposed_inventory(inventory or file.parent / INVENTORY_NAME, what_if or (), without or ())
+    before = read_plan(compare) if compare is not None else None
+    settings = _Settings(
+        loaded.workflow,
+        devices,
+        broker=broker,
+        releases=_model_facts(releases),
+        current={} if before is None else {a.aim: a.device for a in before.assignments},
+        time_limit_s=time_limit,
+        seed=seed,
+    )
+    if pareto:
+        text = _front(settings, form, points)
+    else:
+        text = _placement(settings, form, objective, lexicographic, before, to_file=output is not None)
     if output is not None:
         _write(output, text)
         print(f"wrote {output}", file=sys.stderr)
-    elif text:
-        print(text, end="")
     else:
-        from rich.console import Console
+        print(text, end="")
 
-        console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
-        render(placement, console)
+
+class _Settings:
+    """Everything that stays the same when plans differ only in their weights."""
+
+    def __init__(
+        self,
+        workflow: Workflow,
+        inventory: Inventory,
+        *,
+        broker: str | None,
+        releases: Mapping[str, ModelFacts],
+        current: Mapping[str, str],
+        time_limit_s: float,
+        seed: int,
+    ) -> None:
+        from partitioner.policy import PlanPolicy
+
+        self.workflow, self.inventory, self.policy = workflow, inventory, PlanPolicy(broker_device=broker)
+        self.releases, self.current = releases, current
+        self.time_limit_s, self.seed = time_limit_s, seed
+
+    def solve(self, workflow: Workflow) -> Plan:
+        from partitioner.planner import plan as find
+        from partitioner.problem import build_problem
+
+        problem = build_problem(
+            [workflow], self.inventory, self.policy, releases=self.releases, current=self.current
+        )
+        return find(problem, time_limit_s=self.time_limit_s, seed=self.seed)
+
+    @property
+    def by_weights(self) -> Solve:
+        from partitioner.objectives import weighing
+
+        return lambda weights: self.solve(weighing([self.workflow], weights)[0])
+
+
+def _check_options(
+    form: Format, objective: str | None, lexicographic: str | None, compare: Path | None, *, pareto: bool
+) -> None:
+    """Refuse options that contradict each other, before anything is loaded."""
+    from partitioner.objectives import read_order, read_weights
+
+    if objective is not None and lexicographic is not None:
+        raise PlacementError("--objective and --lexicographic exclude each other", hint="give one of them")
+    if pareto and (objective is not None or lexicographic is not None or compare is not None):
+        raise PlacementError(
+            "--pareto chooses the objectives itself",
+            hint="leave out --objective, --lexicographic and --compare",
+        )
+    if pareto and form in (Format.MERMAID, Format.DOT):
+        raise PlacementError(f"--pareto has no {form} form", hint="use table, json, svg or html")
+    if compare is not None and form in (Format.MERMAID, Format.DOT, Format.SVG):
+        raise PlacementError(f"a comparison has no {form} form", hint="use table, json or html")
+    named = [
+        *(read_weights(objective) if objective else ()),
+        *(read_order(lexicographic) if lexicographic else ()),
+    ]
+    if "migration" in named and compare is None:
+        raise PlacementError(
+            "the objective migration needs to know what runs now",
+            hint="give that plan with --compare PLAN.json",
+        )
+
+
+def _placement(
+    settings: _Settings,
+    form: Format,
+    objective: str | None,
+    lexicographic: str | None,
+    before: Placement | None,
+    *,
+    to_file: bool,
+) -> str:
+    """One plan in the form that was asked for; a table on a terminal is printed at once."""
+    from aif.cli._plan_tables import render_comparison, render_placement
+    from partitioner.compare import compare, comparison_json
+    from partitioner.diagrams import dot, mermaid
+    from partitioner.lanes_svg import lanes_svg
+    from partitioner.page import placement_page
+    from partitioner.report import to_json
+
+    found, weighted = _planned(settings, objective, lexicographic)
+    placement = found.placement()
+    workflows = [settings.workflow]
+    comparison = compare(before, placement) if before is not None else None
+    match form:
+        case Format.JSON:
+            return to_json(placement) if comparison is None else comparison_json(comparison)
+        case Format.MERMAID:
+            return mermaid(workflows, placement)
+        case Format.DOT:
+            return dot(workflows, placement)
+        case Format.SVG:
+            return lanes_svg(workflows, placement)
+        case Format.HTML:
+            return placement_page(workflows, placement, comparison)
+
+    def render(console: Console) -> None:
+        render_placement(placement, console)
+        if weighted is not None:
+            console.print(f"planned in order as --objective {weighted.option}", highlight=False)
+        if comparison is not None:
+            render_comparison(comparison, console)
+
+    return _shown(render, to_file=to_file)
+
+
+def _planned(
+    settings: _Settings, objective: str | None, lexicographic: str | None
+) -> tuple[Plan, Weighted | None]:
+    """The plan, and its weights where an order was asked for."""
+    from partitioner.objectives import in_order, read_order, read_weights
+
+    if lexicographic is not None:
+        weighted = in_order(settings.by_weights, read_order(lexicographic))
+        return weighted.plan, weighted
+    if objective is not None:
+        return settings.by_weights(read_weights(objective)), None
+    return settings.solve(settings.workflow), None
+
+
+def _front(settings: _Settings, form: Format, points: int) -> str:
+    from aif.cli._plan_tables import render_front
+    from partitioner.front_svg import front_svg
+    from partitioner.page import front_page
+    from partitioner.pareto import front, front_json
+
+    found = front(settings.by_weights, points)
+    title = f"{settings.workflow.name} on {settings.inventory.name}: energy against latency"
+    match form:
+        case Format.JSON:
+            return front_json(found)
+        case Format.SVG:
+            return front_svg(found, title)
+        case Format.HTML:
+            return front_page(found, title)
+    return _shown(lambda console: render_front(found, console), to_file=True)
+
+
+def _shown(render: Callable[[Console], None], *, to_file: bool) -> str:
+    """Print a table with colours on a terminal; everywhere else, its text."""
+    from aif.cli._plan_tables import plain
+
+    if to_file or not sys.stdout.isatty():
+        return plain(render)
+    from rich.console import Console
+
+    render(Console())
+    return ""
 
 
 def _installed_aims() -> Sequence[Path]:
@@ -120,115 +317,9 @@ def _write(path: Path, text: str) -> None:
     Raises:
         ConfigError: it cannot be written there.
     """
+    from aif.config.format import write_atomically
+
     try:
-        with tempfile.TemporaryDirectory(dir=path.parent) as beside:
-            whole = Path(beside) / path.name
-            whole.write_text(text, encoding="utf-8")
-            whole.replace(path)
+        write_atomically(path, text)
     except OSError as wrong:
         raise ConfigError([Diagnostic("AIF-E0100", f"cannot write {path}: {wrong.strerror}")]) from wrong
-
-
-def table_text(placement: Placement, width: int = PLAIN_WIDTH) -> str:
-    """The table without colours."""
-    from rich.console import Console
-
-    target = StringIO()
-    render(placement, Console(file=target, width=width, color_system=None))
-    return "".join(line.rstrip() + "\n" for line in target.getvalue().splitlines())
-
-
-def render(placement: Placement, console: Console) -> None:
-    """Print where each AIM goes and why, how full the devices are, latencies and the objective."""
-    title = f"{placement.workflow}@{placement.workflow_version}"
-    console.print(
-        f"[bold]{title}[/] on inventory [bold]{placement.inventory}[/] v{placement.inventory_version}"
-    )
-    parts: list[RenderableType] = [_aims(placement), _devices(placement)]
-    if placement.paths:
-        parts.append(_paths(placement))
-    for part in parts:
-        console.print(part)
-    terms = ", ".join(f"{name} {value:.4g}" for name, value in placement.terms.items())
-    proof = "proven optimal" if placement.gap == 0 else f"at most {placement.gap:.2%} above the optimum"
-    console.print(
-        f"objective {placement.objective:.5g} ({terms or 'nothing to pay'}); "
-        f"bound {placement.bound:.5g}, {proof}; {placement.method} in {placement.seconds:.2f} s",
-        soft_wrap=True,
-        highlight=False,
-    )
-
-
-def _table(*columns: str) -> Table:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        right = column in ("latency", "planned", "deadline", "power")
-        table.add_column(column, justify="right" if right else "left", overflow="fold")
-    return table
-
-
-def _aims(placement: Placement) -> Table:
-    from rich.markup import escape
-
-    from partitioner.report import aim_rows
-
-    table = _table("AIM", "device", "implementation", "latency", "figure", "why there", "why not elsewhere")
-    for row in aim_rows(placement):
-        latency = f"{row.latency_us:,.0f} us" if row.rule else ""
-        elsewhere = "\n".join(row.elsewhere)
-        cells = (row.aim, row.device, row.implementation, latency, row.rule, row.reason, elsewhere)
-        table.add_row(*(escape(cell) for cell in cells))
-    return table
-
-
-def _devices(placement: Placement) -> Table:
-    table = _table("device", "RAM", "flash", "CPU", "power")
-    for usage in placement.usage:
-        table.add_row(usage.device, *_bars(usage), _power(usage.power_mw))
-    return table
-
-
-def _bars(usage: Usage) -> tuple[str, str, str]:
-    from partitioner.report import shares
-
-    share = shares(usage)
-    ram = f"{_size(usage.ram_bytes)} of {_size(usage.ram_limit_bytes)}"
-    flash = f"{_size(usage.flash_bytes)} of {_size(usage.flash_limit_bytes)}"
-    cpu = f"{usage.cpu_share:.1%} of {usage.cpu_limit:.0%}"
-    return (
-        f"{_bar(share.get('RAM', 0.0))} {ram}",
-        f"{_bar(share['flash'])} {flash}" if "flash" in share else "not budgeted",
-        f"{_bar(share.get('CPU', 0.0))} {cpu}",
-    )
-
-
-def _bar(share: float) -> str:
-    """Filled to the used share; anything used shows at least one step."""
-    from partitioner.report import FULL
-
-    steps = min(BAR_WIDTH, max(round(share * BAR_WIDTH), 1 if share > 0 else 0))
-    colour = "red" if share > FULL else "green"
-    return f"[{colour}]{'█' * steps}[/][dim]{'░' * (BAR_WIDTH - steps)}[/]"
-
-
-def _power(milliwatts: float) -> str:
-    return f"{milliwatts:,.0f} mW" if milliwatts >= 100 else f"{milliwatts:.3g} mW"
-
-
-def _size(bytes_: int) -> str:
-    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if bytes_ >= size:
-            return f"{bytes_ / size:.1f} {unit}"
-    return f"{bytes_} B"
-
-
-def _paths(placement: Placement) -> Table:
-    table = _table("path", "planned", "deadline", "")
-    for path in placement.paths:
-        deadline = "none" if path.deadline_ms is None else f"{path.deadline_ms:,.0f} ms"
-        bar = "" if not path.deadline_ms else _bar(path.latency_ms / path.deadline_ms)
-        table.add_row(path.id, f"{path.latency_ms:,.1f} ms", deadline, bar)
-    return table

@@ -80,6 +80,7 @@ class ObjectivesEntry(Table):
     balance: Annotated[Weight, Field(description="highest CPU or RAM use / 1")] = 0.0
     exposure: Annotated[Weight, Field(description="records/s leaving a zone / 1")] = 0.0
     migration: Annotated[Weight, Field(description="AIMs moved / 1")] = 0.0
+    devices: Annotated[Weight, Field(description="devices that run an AIM / 1")] = 0.0
 
 
 class AvailabilityEntry(Table):

@@ -41,15 +41,20 @@ def read_inventory(findings: Findings) -> Inventory | None:
     file = read_shape(findings, InventoryFile)
     if file is None:
         return None
-    links = [_link(entry) for entry in file.links]
+    inventory = taken(file)
     _unique(findings, "devices", "device", [device.id for device in file.devices])
-    _unique(findings, "links", "link", [link.id for link in links])
+    _unique(findings, "links", "link", [link.id for link in inventory.links])
     _members(findings, file)
+    return inventory
+
+
+def taken(file: InventoryFile) -> Inventory:
+    """The values of a file whose shape was checked."""
     return Inventory(
         name=file.inventory.name,
         version=file.inventory.version,
         devices=tuple(map(_device, file.devices)),
-        links=tuple(links),
+        links=tuple(map(_link, file.links)),
     )
 
 

@@ -164,8 +164,8 @@ def _drawn(box: Box, x: float, y: float, colours: tuple[str, str]) -> str:
     parts = [
         f"<g><title>{escape(f'{name}: {box.title}{place}')}</title>",
         shape,
-        _text("id", x + 12, y + 19, _cut(name, BOX_WIDTH - 24, BOLD)),
-        _text("use", x + 12, y + 34, _cut(box.title, BOX_WIDTH - 24, SMALL)),
+        _text("id", x + 12, y + 19, cut(name, BOX_WIDTH - 24, BOLD)),
+        _text("use", x + 12, y + 34, cut(box.title, BOX_WIDTH - 24, SMALL)),
         "</g>",
     ]
     for names, others, out in ((box.inputs, box.outputs, False), (box.outputs, box.inputs, True)):
@@ -177,7 +177,7 @@ def _drawn(box: Box, x: float, y: float, colours: tuple[str, str]) -> str:
             text_x = edge - 10 if out else edge + 10
             anchor = ' text-anchor="end"' if out else ""
             parts.append(f'<circle cx="{edge}" cy="{at:.1f}" r="3.2" fill="#ffffff" stroke="{stroke}"/>')
-            parts.append(_text("port", text_x, at + 3.5, _cut(port, room, SMALL), port, anchor))
+            parts.append(_text("port", text_x, at + 3.5, cut(port, room, SMALL), port, anchor))
     return "".join(parts)
 
 
@@ -186,7 +186,8 @@ def _text(css: str, x: float, y: float, shown: str, whole: str = "", more: str =
     return f'<text class="{css}" x="{x:.1f}" y="{y:.1f}"{more}>{title}{escape(shown)}</text>'
 
 
-def _cut(text: str, width: float, character: float) -> str:
+def cut(text: str, width: float, character: float) -> str:
+    """``text`` as far as it fits into ``width`` px of characters ``character`` px wide."""
     room = int(width / character)
     return text if len(text) <= room else text[: max(1, room - 1)] + "…"
 
@@ -245,7 +246,7 @@ def _feedback(
     x = left[source.id] + BOX_WIDTH
     path = f"M{x} {start:.1f}H{right}V{lane:.1f}H{turn}V{end:.1f}H{left[destination.id] - 4}"
     canvas.lines.append(_path(graph, line, path, "feedback"))
-    text = _cut(f"delay {line.delay}", right - turn - 16, SMALL)
+    text = cut(f"delay {line.delay}", right - turn - 16, SMALL)
     canvas.labels.append(_text("type", turn + 10, lane - 4, text))
 
 
@@ -261,7 +262,7 @@ def _label(
     if (line.source, line.output) in done:
         return
     done.add((line.source, line.output))
-    shown = _cut(line.type_name, LABEL_ZONE - 8, SMALL)
+    shown = cut(line.type_name, LABEL_ZONE - 8, SMALL)
     x = left[line.source] + BOX_WIDTH + 8
     y = _port_y(graph.boxes[line.source], top[line.source], line.output, out=True) - 4
     canvas.labels.append(_text("type", x, y, shown, line.type_text))
@@ -271,7 +272,7 @@ def _legend(canvas: _Canvas, colours: Mapping[str, tuple[str, str]], width: floa
     """Which colour is which device, in as many rows as needed."""
     x, parts = float(MARGIN), []
     for device, (fill, stroke) in colours.items():
-        name = _cut(device, 180, CHARACTER)
+        name = cut(device, 180, CHARACTER)
         space = 28 + len(name) * CHARACTER + 20
         if x > MARGIN and x + space > width - MARGIN:
             x = float(MARGIN)

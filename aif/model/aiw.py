@@ -54,6 +54,7 @@ class Objectives:
     balance: float = 0.0
     exposure: float = 0.0
     migration: float = 0.0
+    devices: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,16 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkUsage:
+    """Traffic of a placement over one link, and what may be planned there (bit/s, overheads included)."""
+
+    link: str
+    members: tuple[str, ...]
+    bps: int
+    limit_bps: int
+
+
+@dataclass(frozen=True, slots=True)
 class PathLatency:
     """Planned latency of one path against its deadline (ms)."""
 
@@ -64,6 +74,7 @@ class Placement:
     inventory_version: int
     assignments: tuple[Assignment, ...]
     usage: tuple[Usage, ...] = ()
+    links: tuple[LinkUsage, ...] = ()
     paths: tuple[PathLatency, ...] = ()
     terms: Mapping[str, float] = field(default_factory=dict)
     objective: float = 0.0

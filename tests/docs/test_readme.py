@@ -38,6 +38,20 @@ def test_the_page_about_inventories_runs_as_written(tmp_path: Path) -> None:
     assert "GestureRecognition@1.0 completed: 600 windows on 3 devices" in printed
 
 
+@pytest.mark.slow
+@pytest.mark.integration
+def test_the_page_about_placements_runs_as_written(tmp_path: Path) -> None:
+    printed = run_page(ROOT / "docs" / "howto" / "placement.md", tmp_path)
+    assert "4 AIMs stayed" in printed
+    assert "any one of these makes it possible: +662 B RAM on mcu-1" in printed
+    assert "exit code 4" in printed
+    assert "planned in order as --objective devices=100,latency=" in printed
+    for name in ("placement", "choice"):
+        shown = (ROOT / "docs" / "pictures" / f"{name}.svg").read_bytes()
+        drawn = (tmp_path / f"{name.replace('placement', 'plan')}.svg").read_bytes()
+        assert shown == drawn, f"draw {name}.svg again as the page says"
+
+
 def test_the_readme_is_short_and_shows_both_commands() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(readme.splitlines()) <= MAX_README_LINES

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from aif.errors import Infeasible
-from aif.model.aim import Implementation, PlacementHint, Runtime, SecurityNeed
+from aif.model.aim import Implementation, PlacementHint, Requirements, Runtime, SecurityNeed
 from aif.model.aiw import Objectives, PathLimit, Workflow
 from aif.model.inventory import Device, DeviceClass, Inventory, Link
 from aif.model.ports import PortRef
@@ -176,3 +176,37 @@ def test_a_shortfall_is_exactly_what_is_missing() -> None:
 
 def grown(problem: PlacementProblem, limit: Limit, more: int) -> PlacementProblem:
     return replace(problem, limits={**problem.limits, limit: problem.limits[limit] + more})
+
+
+def test_a_missing_sensor_is_suggested() -> None:
+    hears = replace(CODE, requires=Requirements(sensors=("mic",)))
+    wrong = refused(workflow("W", [leaf("a", [hears], outputs=[output_port(rate_hz=1.0)])], []))
+    assert "one, two: has no mic sensor" in wrong.core[0]
+    assert wrong.hint == "any one of these makes it possible: mic sensor on one \u00b7 mic sensor on two"
+
+
+def test_a_sensor_alone_is_not_suggested_where_more_is_missing() -> None:
+    hears = replace(CODE, runtime=Runtime.TFLM, requires=Requirements(sensors=("mic",)))
+    wrong = refused(workflow("W", [leaf("a", [hears], outputs=[output_port(rate_hz=1.0)])], []))
+    assert "sensor on" not in wrong.hint
+
+
+def test_limits_that_have_to_grow_together_are_named_with_the_least_growth() -> None:
+    aims = loose(2600, 2700, a=PlacementHint(device="one"), b=PlacementHint(device="two"))
+    separate = {
+        "a": PlacementHint(device="one", separate_from=("b",), strength="hard"),
+        "b": PlacementHint(device="two"),
+    }
+    wrong = refused(replace(aims, aims=tuple(replace(x, placement=separate[x.id]) for x in aims.aims)))
+    assert wrong.hint == "this makes it possible: +100 B RAM on one together with +200 B RAM on two"
+    enough = replace(
+        LAB,
+        devices=(replace(DEVICE, ram_bytes=2600), replace(DEVICE, id="two", zone="z", ram_bytes=2700)),
+    )
+    assert place(build_problem([aims], enough, POLICY), workers=1).device_of("a") == "one"
+
+
+def test_the_smallest_growth_comes_first() -> None:
+    big, small = replace(DEVICE, ram_bytes=2000), replace(DEVICE, id="two", ram_bytes=2400)
+    wrong = refused(loose(2500), replace(LAB, devices=(big, small)))
+    assert wrong.hint.split(": ")[1].split(" \u00b7 ")[:2] == ["+100 B RAM on two", "+500 B RAM on one"]

@@ -160,6 +160,7 @@ def test_doubled_weights_double_the_objective() -> None:
                         balance=2 * w.metadata.objectives.balance,
                         exposure=2 * w.metadata.objectives.exposure,
                         migration=2 * w.metadata.objectives.migration,
+                        devices=2 * w.metadata.objectives.devices,
                     ),
                 ),
             )

@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from aif.errors import PlacementError
 from aif.model.placement import Assignment, PathLatency, Placement, Usage
+from partitioner.diagrams import mermaid
+from partitioner.drawing import shares
 from partitioner.exhaustive import best_placement
 from partitioner.generate import tiny_instance
 from partitioner.planner import place
-from partitioner.report import MAX_DOCUMENT_BYTES, aim_rows, from_json, mermaid, shares, to_json
+from partitioner.report import MAX_DOCUMENT_BYTES, aim_rows, from_json, to_json
 
 TEXT = st.text(max_size=20)
 NUMBER = st.floats(allow_nan=False, allow_infinity=False)
@@ -57,7 +59,7 @@ def test_json_reads_back_unchanged(placement: Placement) -> None:
 @settings(max_examples=200)
 def test_any_other_json_is_refused_cleanly(value: object) -> None:
     with pytest.raises(PlacementError):
-        from_json(json.dumps({"schema": 2, "placement": value}))
+        from_json(json.dumps({"schema": 3, "placement": value}))
 
 
 @given(st.text(max_size=200))
@@ -69,7 +71,7 @@ def test_any_other_text_is_refused_cleanly(text: str) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"schema": 2', '"schema": 1', "schema 1, schema 2 is read"),
+        ('"schema": 3', '"schema": 1', "schema 1, schema 3 is read"),
         ('"objective": 0.0', '"objective": NaN', "holds NaN, which is no number"),
         ('"objective": 0.0', '"objective": 1e999', "placement.objective must be a finite number"),
         ('"objective": 0.0', f'"objective": 1{"0" * 400}', "placement.objective must be a finite number"),

@@ -1,0 +1,156 @@
+"""How plans, comparisons and choices of plans look on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from io import StringIO
+from typing import TYPE_CHECKING
+
+from partitioner.drawing import FULL, shares
+from partitioner.page import verdict
+from partitioner.report import aim_rows
+from partitioner.sentences import data_rate, power, size
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.table import Table
+
+    from aif.model.placement import Placement, Usage
+    from partitioner.compare import Comparison
+    from partitioner.pareto import Front
+
+PLAIN_WIDTH = 150
+"""Columns of the table where the output is not a terminal."""
+
+BAR_WIDTH = 12
+RIGHT = frozenset({"latency", "planned", "deadline", "power", "traffic", "before", "now", "difference"})
+"""Columns of figures."""
+
+
+def plain(render: Callable[[Console], None], width: int = PLAIN_WIDTH) -> str:
+    """What ``render`` prints, without colours."""
+    from rich.console import Console
+
+    target = StringIO()
+    render(Console(file=target, width=width, color_system=None))
+    return "".join(line.rstrip() + "\n" for line in target.getvalue().splitlines())
+
+
+def render_placement(placement: Placement, console: Console) -> None:
+    """Print where each AIM goes and why, how full devices and links are, latencies and the objective."""
+    title = f"{placement.workflow}@{placement.workflow_version}"
+    console.print(
+        f"[bold]{title}[/] on inventory [bold]{placement.inventory}[/] v{placement.inventory_version}"
+    )
+    parts: list[RenderableType] = [_aims(placement), _devices(placement)]
+    if placement.links:
+        parts.append(_links(placement))
+    if placement.paths:
+        parts.append(_paths(placement))
+    for part in parts:
+        console.print(part)
+    console.print(f"{verdict(placement)} in {placement.seconds:.2f} s", soft_wrap=True, highlight=False)
+
+
+def render_comparison(comparison: Comparison, console: Console) -> None:
+    """Print which AIMs moved and which figures changed."""
+    from rich.markup import escape
+
+    console.print(f"compared with [bold]{escape(comparison.before)}[/]: {comparison.stayed} AIMs stayed")
+    for remark in comparison.remarks:
+        console.print(escape(remark))
+    if comparison.moves:
+        moved = _table("AIM", "from", "to")
+        for move in comparison.moves:
+            ends = (str(end) if end is not None else "not placed" for end in (move.before, move.after))
+            moved.add_row(escape(move.aim), *(escape(end) for end in ends))
+        console.print(moved)
+    changed = _table("figure", "before", "now", "difference")
+    for change in comparison.changes:
+        values = (f"{change.before:,.4g}", f"{change.after:,.4g}", f"{change.more:+,.4g}")
+        changed.add_row(escape(change.name), *(f"{value} {change.unit}".rstrip() for value in values))
+    console.print(changed if comparison.changes else "no figure changed")
+
+
+def render_front(front: Front, console: Console) -> None:
+    """Print the choice between energy and latency, and how to make each plan again."""
+    table = _table("plan", "latency", "power", "gap", "options that give it again")
+    for number, point in enumerate(front.points, start=1):
+        table.add_row(
+            str(number),
+            f"{point.latency_ms:,.4g} ms",
+            f"{point.power_mw:,.4g} mW",
+            f"{point.plan.gap:.2%}",
+            f"--objective {point.option}",
+        )
+    console.print(table)
+    best = "one plan is best in both" if len(front.points) == 1 else f"{len(front.points)} plans"
+    console.print(f"{best}; {front.tried} were made, the others are no better in anything", highlight=False)
+
+
+def _table(*columns: str) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="right" if column in RIGHT else "left", overflow="fold")
+    return table
+
+
+def _aims(placement: Placement) -> Table:
+    from rich.markup import escape
+
+    table = _table("AIM", "device", "implementation", "latency", "figure", "why there", "why not elsewhere")
+    for row in aim_rows(placement):
+        latency = f"{row.latency_us:,.0f} us" if row.rule else ""
+        elsewhere = "\n".join(row.elsewhere)
+        cells = (row.aim, row.device, row.implementation, latency, row.rule, row.reason, elsewhere)
+        table.add_row(*(escape(cell) for cell in cells))
+    return table
+
+
+def _devices(placement: Placement) -> Table:
+    table = _table("device", "RAM", "flash", "CPU", "power")
+    for usage in placement.usage:
+        table.add_row(usage.device, *_bars(usage), power(usage.power_mw))
+    return table
+
+
+def _bars(usage: Usage) -> tuple[str, str, str]:
+    share = shares(usage)
+    ram = f"{size(usage.ram_bytes)} of {size(usage.ram_limit_bytes)}"
+    flash = f"{size(usage.flash_bytes)} of {size(usage.flash_limit_bytes)}"
+    cpu = f"{usage.cpu_share:.1%} of {usage.cpu_limit:.0%}"
+    return (
+        f"{_bar(share.get('RAM', 0.0))} {ram}",
+        f"{_bar(share['flash'])} {flash}" if "flash" in share else "not budgeted",
+        f"{_bar(share.get('CPU', 0.0))} {cpu}",
+    )
+
+
+def _bar(share: float) -> str:
+    """Filled to the used share; anything used shows at least one step."""
+    steps = min(BAR_WIDTH, max(round(share * BAR_WIDTH), 1 if share > 0 else 0))
+    colour = "red" if share > FULL else "green"
+    return f"[{colour}]{'█' * steps}[/][dim]{'░' * (BAR_WIDTH - steps)}[/]"
+
+
+def _links(placement: Placement) -> Table:
+    from rich.markup import escape
+
+    table = _table("link", "devices", "traffic", "")
+    for link in placement.links:
+        share = link.bps / link.limit_bps if link.limit_bps else 0.0
+        traffic = f"{data_rate(link.bps)} of {data_rate(link.limit_bps)}"
+        table.add_row(escape(link.link), escape(", ".join(link.members)), traffic, _bar(share))
+    return table
+
+
+def _paths(placement: Placement) -> Table:
+    table = _table("path", "planned", "deadline", "")
+    for path in placement.paths:
+        deadline = "none" if path.deadline_ms is None else f"{path.deadline_ms:,.0f} ms"
+        bar = "" if not path.deadline_ms else _bar(path.latency_ms / path.deadline_ms)
+        table.add_row(path.id, f"{path.latency_ms:,.1f} ms", deadline, bar)
+    return table
