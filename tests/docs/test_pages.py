@@ -102,7 +102,7 @@ def test_no_lock_file_or_makefile_holds_an_address() -> None:
 
 def test_every_locked_package_has_its_version_and_hashes() -> None:
     locks = sorted(ROOT.glob("requirements*.lock"))
-    assert len(locks) == 5
+    assert len(locks) == 6
     for lock in locks:
         entries = re.split(r"\n(?=\S)", lock.read_text(encoding="utf-8").strip())
         packages = [entry for entry in entries if not entry.startswith("#")]
