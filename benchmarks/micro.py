@@ -107,7 +107,7 @@ class _Channel:
             raise InvalidRun("the record type is no struct")
         self.records = [made(sequence=i, data=bytes([i & 255]) * (size_bytes - 4)) for i in range(bundle)]
         self._codec = compile_batches(record, lead_bytes=message.HEADER.size)
-        self._mode, self._cell = mode, Cell("aif", size_bytes, bundle, mode)
+        self._mode, self._cell = mode, Cell("aif_paho", size_bytes, bundle, mode)
         self.reset()
 
     def reset(self) -> None:

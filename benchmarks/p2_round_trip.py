@@ -27,7 +27,7 @@ def peer(contender: str, qos: int, broker: Broker = "tuned") -> Cell:
     return Cell(contender, SIZE_BYTES, qos=qos, broker=broker)
 
 
-def ours(mode: str, bundle: int, qos: int, broker: Broker = "tuned", *, client: str = "aif") -> Cell:
+def ours(mode: str, bundle: int, qos: int, broker: Broker = "tuned", *, client: str = "aif_paho") -> Cell:
     return Cell(client, SIZE_BYTES, bundle, mode, qos, broker)
 
 
@@ -63,7 +63,7 @@ def groups() -> list[list[Cell]]:
     ]
 
 
-def goals(client: str = "aif") -> list[Goal]:
+def goals(client: str = "aif_paho") -> list[Goal]:
     """The ratios that decide P2, with the default bundling and without any."""
     found = []
     for bundle, label in ((ADAPTIVE, "adaptive"), (1, "k1")):

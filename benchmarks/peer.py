@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
+from aif.runtime.processes import collect_rarely
 from benchmarks.cell import Role, Run
 from benchmarks.contenders import CONTENDERS
 from benchmarks.contenders.link import Link
@@ -156,4 +157,5 @@ def _void(_handle: object) -> None:
 
 
 if __name__ == "__main__":
+    collect_rarely()  # as `aif host` does; here for every contender
     asyncio.run(serve(Run.read(Path(sys.argv[1])), cast("Role", sys.argv[2])))

@@ -150,12 +150,16 @@ class Referee:
         got = await self._expect("receiver", "done")
         _compare(sent["total"], sent["digest"], got)
         count = sent["messages"]
+        sender_us, receiver_us, broker_us = (
+            used_s / count * 1e6 for used_s in (sent["cpu_s"], got["cpu_s"], broker_s)
+        )
         return {
             "messages": count,
             "messages_per_s": count / sent["seconds"],
-            "sender_cpu_us": sent["cpu_s"] / count * 1e6,
-            "receiver_cpu_us": got["cpu_s"] / count * 1e6,
-            "broker_cpu_us": broker_s / count * 1e6,
+            "sender_cpu_us": sender_us,
+            "receiver_cpu_us": receiver_us,
+            "broker_cpu_us": broker_us,
+            "cpu_us": sender_us + receiver_us + broker_us,
         }
 
     async def _ping(self) -> Figures:

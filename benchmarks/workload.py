@@ -14,6 +14,8 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from aif.protocol.numbers import BUNDLE_DEFAULT_MESSAGES
+
 SEQUENCE_BYTES = 4
 """A message is a uint32 sequence number (little-endian) and its data; together ``size_bytes``."""
 
@@ -60,7 +62,8 @@ class Shape:
     @property
     def step(self) -> int:
         """Messages between two progress reports, a multiple of the burst."""
-        window = min(WINDOW_BYTES // self.size_bytes, WINDOW_PUBLISHES * max(1, self.bundle))
+        per_packet = self.bundle or BUNDLE_DEFAULT_MESSAGES  # the default bundles a burst as far as it may
+        window = min(WINDOW_BYTES // self.size_bytes, WINDOW_PUBLISHES * per_packet)
         return self.burst * max(1, window // WINDOW_STEPS // self.burst)
 
     @property

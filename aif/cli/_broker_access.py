@@ -8,6 +8,7 @@ from pathlib import Path
 from aif.cli._options import DEFAULT_BROKER
 from aif.errors import NotFound, TransportError
 from aif.transport.address import BrokerAddress, broker_addresses
+from aif.transport.clients import DEFAULT_CLIENT, Client
 from aif.trusted.certificates import Subject
 from aif.trusted.client_folder import ClientFolder, Pair
 
@@ -20,14 +21,16 @@ class BrokerOptions:
     ca: Path | None = None
     cert: Path | None = None
     key: Path | None = None
+    client: Client = DEFAULT_CLIENT
 
 
 @dataclass(frozen=True, slots=True)
 class BrokerAccess:
-    """The nodes of the broker, and the TLS side of this client when they are reached with TLS."""
+    """The nodes of the broker, the TLS side of this client when they are reached with TLS, and its kind."""
 
     brokers: tuple[BrokerAddress, ...]
     tls: ClientFolder | None
+    client: Client = DEFAULT_CLIENT
 
     def __str__(self) -> str:
         return ", ".join(map(str, self.brokers))
@@ -48,7 +51,7 @@ def broker_access(options: BrokerOptions, folder: Path, subject: Subject) -> Bro
     if not brokers[0].tls:
         if options.ca is not None or given is not None:
             raise TransportError(f"{brokers[0]} is reached without TLS", hint="write mqtts://")
-        return BrokerAccess(brokers, None)
+        return BrokerAccess(brokers, None, options.client)
     if not (files.own.exists() or files.factory.exists()):
         raise NotFound(
             f"there is no certificate for {brokers[0]} in {folder}",
@@ -58,4 +61,4 @@ def broker_access(options: BrokerOptions, folder: Path, subject: Subject) -> Bro
         raise NotFound(
             f"there is no {files.authority}", hint="give the authority of the broker's site with --ca"
         )
-    return BrokerAccess(brokers, files)
+    return BrokerAccess(brokers, files, options.client)

@@ -10,7 +10,7 @@ from aif.cli._broker_access import BrokerOptions, broker_access
 from aif.config import load_inventory
 from aif.errors import ModelError, NotFound
 from aif.model.inventory import DeviceClass
-from aif.runtime.processes import die_with_parent, only_one
+from aif.runtime.processes import collect_rarely, die_with_parent, only_one
 from aif.trusted.certificates import Subject
 
 
@@ -34,6 +34,7 @@ def serve_device(
         AlreadyRunning: another process runs it.
     """
     die_with_parent()
+    collect_rarely()
     declared = load_inventory(inventory).device(name)
     if must_be_mcu and declared.device_class is not DeviceClass.MCU:
         raise ModelError(

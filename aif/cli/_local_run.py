@@ -25,7 +25,7 @@ from aif.runtime.devices import Site
 from aif.runtime.local_site import LocalSite, LocalSiteOptions
 from aif.runtime.processes import ProcessGroup
 from aif.transport import local
-from aif.transport.mqtt import MQTTTransport
+from aif.transport.clients import DEFAULT_CLIENT, Client, open_client
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 + SIGINT."""
@@ -43,6 +43,7 @@ class RunOptions:
     summary: Path | None
     follow: bool
     speed: float | None
+    client: Client = DEFAULT_CLIENT
 
 
 class LocalRun:
@@ -103,7 +104,7 @@ class LocalRun:
                 processes,
                 LocalSiteOptions(
                     self._home.root, options.inventory.resolve(), options.aims, options.broker,
-                    options.follow, options.speed,
+                    options.follow, options.speed, options.client,
                 ),
             )  # fmt: skip
             self._screen.phase("starting broker, store and Controller")
@@ -146,7 +147,8 @@ class LocalRun:
         """Watch the broker for the plaintext that the sensors are about to play."""
         if not recordings:
             return None
-        transport = await stack.enter_async_context(MQTTTransport(broker_url, client_id="wire-tap"))
+        client = open_client(self._options.client, broker_url, client_id="wire-tap")
+        transport = await stack.enter_async_context(client)
         return await stack.enter_async_context(WireTap(transport, needles_from_recording(recordings[0])))
 
     async def _follow(self, record: RunRecord, processes: ProcessGroup) -> None:

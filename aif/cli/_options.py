@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from aif.transport.clients import Client
+
 HomeOption = Annotated[
     Path,
     typer.Option(
@@ -24,6 +26,14 @@ BrokerOption = Annotated[
         help="MQTT broker, mqtt://HOST:PORT, or mqtts:// for TLS; nodes of a cluster with commas between. "
         "Default: what `aif broker config` wrote into the home folder, else mqtt://127.0.0.1:1883.",
         show_default=False,
+    ),
+]
+ClientOption = Annotated[
+    Client,
+    typer.Option(
+        "--client",
+        help="MQTT client: paho, or fast: the event loop's own, which costs less per message.",
+        envvar="AIF_CLIENT",
     ),
 ]
 CAOption = Annotated[

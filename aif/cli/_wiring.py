@@ -214,12 +214,12 @@ def open_transport(
     broker: BrokerAccess, client_id: str, *, will: LastWill | None = None, enrol: bool = False
 ) -> Transport:
     """A client of the broker; with ``enrol`` it has no right but to enrol."""
-    from aif.transport.mqtt import MQTTTransport
+    from aif.transport.clients import open_client
 
     tls = None
     if broker.tls is not None:
         tls = broker.tls.factory_context() if enrol else broker.tls.context()
-    return MQTTTransport(broker.brokers, client_id=client_id, will=will, tls=tls)
+    return open_client(broker.client, broker.brokers, client_id=client_id, will=will, tls=tls)
 
 
 async def _enrol_over_tls(

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from aif.cli._options import BrokerOption, CAOption, CertOption, HomeOption, KeyOption
+from aif.cli._options import BrokerOption, CAOption, CertOption, ClientOption, HomeOption, KeyOption
+from aif.transport.clients import DEFAULT_CLIENT
 
 app = typer.Typer(add_completion=False)
 
@@ -20,6 +21,7 @@ def controller(
     ca: CAOption = None,
     cert: CertOption = None,
     key: KeyOption = None,
+    client: ClientOption = DEFAULT_CLIENT,
 ) -> int:
     """Run the Controller of a site until stopped (Ctrl-C)."""
     from aif.cli import _wiring as wiring
@@ -35,7 +37,8 @@ def controller(
             f"there is no store in {place.root} to take the trust root from",
             hint="make one with `aif store publish`, or give the --home that has it",
         )
-    access = broker_access(BrokerOptions(broker, ca, cert, key), place.controller_tls, Subject.controller())
+    options = BrokerOptions(broker, ca, cert, key, client)
+    access = broker_access(options, place.controller_tls, Subject.controller())
     with only_one(place.site / "running.lock", "the Controller of this site"):
         return wiring.run_until_signalled(
             wiring.run_controller(

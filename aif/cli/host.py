@@ -12,11 +12,13 @@ from aif.cli._options import (
     BrokerOption,
     CAOption,
     CertOption,
+    ClientOption,
     HomeOption,
     InventoryOption,
     KeyOption,
     RemoteDiskOption,
 )
+from aif.transport.clients import DEFAULT_CLIENT
 
 app = typer.Typer(add_completion=False)
 
@@ -33,6 +35,7 @@ def host(
     ca: CAOption = None,
     cert: CertOption = None,
     key: KeyOption = None,
+    client: ClientOption = DEFAULT_CLIENT,
     remote_disk: RemoteDiskOption = None,
 ) -> int:
     """Run one device's AIMs until stopped (Ctrl-C)."""
@@ -42,7 +45,7 @@ def host(
     return serve_device(
         device,
         inventory=inventory,
-        broker=BrokerOptions(broker, ca, cert, key),
+        broker=BrokerOptions(broker, ca, cert, key, client),
         home=home,
         aims=aims,
         follow=follow,

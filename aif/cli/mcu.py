@@ -12,11 +12,13 @@ from aif.cli._options import (
     BrokerOption,
     CAOption,
     CertOption,
+    ClientOption,
     HomeOption,
     InventoryOption,
     KeyOption,
     RemoteDiskOption,
 )
+from aif.transport.clients import DEFAULT_CLIENT
 
 app = typer.Typer(add_completion=False)
 
@@ -35,6 +37,7 @@ def mcu(
     ca: CAOption = None,
     cert: CertOption = None,
     key: KeyOption = None,
+    client: ClientOption = DEFAULT_CLIENT,
     remote_disk: RemoteDiskOption = None,
 ) -> int:
     """Run one emulated microcontroller until stopped (Ctrl-C)."""
@@ -44,7 +47,7 @@ def mcu(
     return serve_device(
         device,
         inventory=inventory,
-        broker=BrokerOptions(broker, ca, cert, key),
+        broker=BrokerOptions(broker, ca, cert, key, client),
         home=home,
         aims=aims,
         follow=follow,

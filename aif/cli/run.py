@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from aif.cli._options import AimsOption, HomeOption
+from aif.cli._options import AimsOption, ClientOption, HomeOption
+from aif.transport.clients import DEFAULT_CLIENT
 
 app = typer.Typer(add_completion=False)
 
@@ -28,6 +29,7 @@ def run(
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Replay the recordings until Ctrl-C.")] = False,
     speed: Annotated[float | None, typer.Option("--speed", help="Replay this many times faster.")] = None,
+    client: ClientOption = DEFAULT_CLIENT,
 ) -> int:
     """Run a workflow over processes of this machine, each device one process, and show what happens."""
     from aif.cli._local_run import LocalRun, RunOptions
@@ -35,6 +37,7 @@ def run(
 
     file = workflow_file(workflow)
     options = RunOptions(
-        file, inventory or file.parent / "inventory.yaml", home, tuple(aims), broker, summary, follow, speed
-    )
+        file, inventory or file.parent / "inventory.yaml", home, tuple(aims), broker, summary, follow, speed,
+        client,
+    )  # fmt: skip
     return LocalRun(options).run()

@@ -22,7 +22,6 @@ import struct
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Final
 
 from aif.model.record_plans import compile_plan
@@ -314,8 +313,8 @@ class _Decoder(_Writer):
                 self.lines.append(f"{text} = buffer[{begin}:{end}].decode()")
                 return text
             case Struct(members):
-                make = self.known(partial(tuple.__new__, record_class(node)))
-                return f"{make}({_tuple([self.get(member.type) for member in members])})"
+                make, own = self.known(tuple.__new__), self.known(record_class(node))
+                return f"{make}({own}, {_tuple([self.get(member.type) for member in members])})"
             case Array() | FixedArray() if (tensor := Tensor.of(node)) is not None:
                 return self.tensor(tensor)
             case Variant() | Array() | FixedArray():

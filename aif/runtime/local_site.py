@@ -12,6 +12,7 @@ from pathlib import Path
 
 from aif.model.inventory import Device, DeviceClass, Inventory
 from aif.runtime.processes import ProcessGroup
+from aif.transport.clients import DEFAULT_CLIENT, Client
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class LocalSiteOptions:
     """Empty starts the embedded broker."""
     follow: bool = False
     speed: float | None = None
+    client: Client = DEFAULT_CLIENT
 
 
 class LocalSite:
@@ -46,6 +48,7 @@ class LocalSite:
             self.broker_url = f"mqtt://127.0.0.1:{ready['port']}"
         ready = await self._processes.start("store", ["store", "serve", "--port", "0", *home], wait=True)
         arguments = ["controller", "--broker", self.broker_url, "--store", str(ready["url"]), *home]
+        arguments += ["--client", self._options.client]
         await self._processes.start("controller", arguments, wait=True)
 
     async def start_devices(self, inventory: Inventory) -> None:
@@ -58,7 +61,7 @@ class LocalSite:
         verb = "mcu" if device.device_class is DeviceClass.MCU else "host"
         arguments = [
             verb, "--device", device.id, "--inventory", os.fspath(options.inventory),
-            "--broker", self.broker_url, "--home", os.fspath(options.home),
+            "--broker", self.broker_url, "--home", os.fspath(options.home), "--client", options.client,
         ]  # fmt: skip
         for folder in options.aims:
             arguments += ["--aims", os.fspath(folder)]

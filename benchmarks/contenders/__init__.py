@@ -54,6 +54,6 @@ CONTENDERS = {
     "zenoh_typed": Contender("zenoh_session", ("zenoh", "msgspec"), brokerless=True, note="msgspec records"),
     "zenoh_tls": Contender("zenoh_session", ("zenoh",), brokerless=True, note="TLS between the two peers"),
     "dora": Contender("dora_node", ("dora", "pyarrow"), brokerless=True, note="two nodes and dora's daemon"),
-    "aif": Contender("aif_port", note="port to port over the default client (paho)"),
-    "aif_fast": Contender("aif_port", note="port to port over the event loop's own client"),
+    "aif_paho": Contender("aif_port", note="port to port over paho, the default client"),
+    "aif_fast": Contender("aif_port", note="port to port over the event loop's own client, --client fast"),
 }

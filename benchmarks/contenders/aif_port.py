@@ -25,8 +25,7 @@ from aif.protocol.numbers import HOST_LIMITS, FrameType
 from aif.runtime.clock import SystemClock
 from aif.transport.address import BrokerAddress
 from aif.transport.base import Received, Transport
-from aif.transport.fast import FastTransport
-from aif.transport.mqtt import MQTTTransport
+from aif.transport.clients import Client, open_client
 from aif.trusted.communication import CommunicationService, SealedChannel, SecureReceiver, SecureSender
 from benchmarks.broker import HOST
 from benchmarks.cell import ADAPTIVE, Cell, Run
@@ -209,5 +208,5 @@ def grant_of(channel: SealedChannel, roles: Role, secret: bytes) -> Grant:
 
 def open_link(run: Run, role: ProcessRole, intake: Intake) -> Link:
     address = BrokerAddress(HOST, run.port)
-    client = FastTransport if run.cell.contender == "aif_fast" else MQTTTransport
-    return AifLink(run, role, intake, client(address, client_id=f"bench-{os.getpid()}"))
+    client = Client(run.cell.contender.removeprefix("aif_"))
+    return AifLink(run, role, intake, open_client(client, address, client_id=f"bench-{os.getpid()}"))

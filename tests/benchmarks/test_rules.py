@@ -71,7 +71,7 @@ class TestVerifier:
 
 class TestRatios:
     def test_they_are_formed_within_the_round_against_the_best_rival(self) -> None:
-        own, one, other = Cell("aif"), Cell("paho_plain"), Cell("paho_typed")
+        own, one, other = Cell("aif_paho"), Cell("paho_plain"), Cell("paho_typed")
         rounds = [
             {own: {"f": 8.0}, one: {"f": 2.0}, other: {"f": 4.0}},
             {own: {"f": 30.0}, one: {"f": 10.0}, other: {"f": 5.0}},
@@ -116,5 +116,5 @@ class TestPlan:
             assert {cell.contender for cell in cells} <= set(CONTENDERS)
 
     def test_a_run_is_read_as_it_was_written(self, tmp_path: object) -> None:
-        run = Run("ping", Cell("aif", mode="signed"), Durations(), str(tmp_path), 1, "00", port=5)
+        run = Run("ping", Cell("aif_paho", mode="signed"), Durations(), str(tmp_path), 1, "00", port=5)
         assert Run.read(run.write()) == run

@@ -32,11 +32,11 @@ STREAMS = [
     Cell("zenoh"),
     Cell("zenoh_tls"),
     Cell("dora"),
-    Cell("aif", bundle=ADAPTIVE, mode="aead"),
-    Cell("aif", bundle=256, mode="signed"),
-    Cell("aif", bundle=ADAPTIVE, mode="checkpoint"),
-    Cell("aif", size_bytes=1_024, bundle=31, mode="signed"),
-    Cell("aif", size_bytes=16_384, bundle=3, mode="aead"),
+    Cell("aif_paho", bundle=ADAPTIVE, mode="aead"),
+    Cell("aif_paho", bundle=256, mode="signed"),
+    Cell("aif_paho", bundle=ADAPTIVE, mode="checkpoint"),
+    Cell("aif_paho", size_bytes=1_024, bundle=31, mode="signed"),
+    Cell("aif_paho", size_bytes=16_384, bundle=3, mode="aead"),
     Cell("aif_fast", bundle=ADAPTIVE, mode="signed"),
 ]
 PINGS = [
@@ -46,9 +46,9 @@ PINGS = [
     Cell("gmqtt"),
     Cell("zenoh"),
     Cell("dora"),
-    Cell("aif", bundle=ADAPTIVE, mode="aead", qos=1),
-    Cell("aif", mode="signed"),
-    Cell("aif", mode="checkpoint"),
+    Cell("aif_paho", bundle=ADAPTIVE, mode="aead", qos=1),
+    Cell("aif_paho", mode="signed"),
+    Cell("aif_paho", mode="checkpoint"),
     Cell("aif_fast", mode="checkpoint", qos=1),
 ]
 
@@ -128,11 +128,11 @@ class TestCommand:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         monkeypatch.setattr("benchmarks.__main__.QUICK", TINY)
-        cells = [Cell("paho_plain"), Cell("aif", bundle=ADAPTIVE, mode="signed")]
+        cells = [Cell("paho_plain"), Cell("aif_paho", bundle=ADAPTIVE, mode="signed")]
         monkeypatch.setattr(p1_throughput, "cells_of", lambda _size_bytes, **_: cells)
         pings = [
             cells,
-            [Cell("aif", bundle=ADAPTIVE, mode="aead", qos=1)],
+            [Cell("aif_paho", bundle=ADAPTIVE, mode="aead", qos=1)],
             [Cell("paho_plain", broker="stock")],
         ]
         monkeypatch.setattr(p2_round_trip, "groups", lambda: pings)
@@ -140,13 +140,13 @@ class TestCommand:
         assert main(["p1", "p2", "--quick", "--noisy", "--sizes", "100", "--json", str(file)]) == 0
         written = json.loads(file.read_text())
         metrics = {metric["name"]: metric for metric in written["metrics"]}
-        assert metrics["p1.aif.signed_adaptive_100B_vs_paho"]["goal"] == 12
-        assert metrics["p1.aif.signed_adaptive_100B_vs_paho"]["better"] == "higher"
-        assert metrics["p2.aif.signed_adaptive_qos0_vs_paho"]["unit"] == "ratio"
+        assert metrics["p1.aif_paho.signed_adaptive_100B_vs_paho"]["goal"] == 12
+        assert metrics["p1.aif_paho.signed_adaptive_100B_vs_paho"]["better"] == "higher"
+        assert metrics["p2.aif_paho.signed_adaptive_qos0_vs_paho"]["unit"] == "ratio"
         assert metrics["p1.overhead_unbundled"]["value"] == 26
         assert written["environment"]["mosquitto"].startswith("mosquitto version")
         assert written["tables"]["p1"]["void"] == {}
-        assert "p2.aif.signed_adaptive_qos0_vs_paho" in capsys.readouterr().out
+        assert "p2.aif_paho.signed_adaptive_qos0_vs_paho" in capsys.readouterr().out
 
     def test_a_void_row_is_in_no_figure_and_in_the_exit_status(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

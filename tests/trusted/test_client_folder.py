@@ -11,6 +11,7 @@ from cryptography import x509
 
 from aif.cli._broker_access import BrokerOptions, broker_access
 from aif.errors import NotFound, RemoteProtocolError, TransportError, TrustError
+from aif.transport.clients import Client
 from aif.trusted.authority import MAX_HELD, CertificateAuthority
 from aif.trusted.certificates import LEAF_VALIDITY, Subject, new_key, signing_request
 from aif.trusted.client_folder import LOOK_MS, RETRY_MS, CertificateKeeper, ClientFolder
@@ -139,7 +140,9 @@ def test_the_command_line_comes_before_the_home_folder(
     pem.write_bytes(authority.issue(Subject.enrolment("left"), now=NOW).pem)
     assert given.factory.certificate == pem
     assert given.own == client.own
-    assert broker_access(BrokerOptions("mqtt://h"), client.folder, LEFT).tls is None
+    plain = broker_access(BrokerOptions("mqtt://h", client=Client.FAST), client.folder, LEFT)
+    assert plain.tls is None
+    assert (found.client, plain.client) == (Client.PAHO, Client.FAST)
 
 
 def test_what_cannot_be_reached_is_said_at_once(client: ClientFolder, tmp_path: Path) -> None:
