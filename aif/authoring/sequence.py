@@ -87,7 +87,9 @@ class Sequence:
         reasons: list[str] = []
         for position, live in enumerate(self._crossing, start=1):
             if len(live) != 1:
-                reasons.append(f"after operator {position} ({self.operators[position - 1]}) {self._many(live)}")
+                reasons.append(
+                    f"after operator {position} ({self.operators[position - 1]}) {self._many(live)}"
+                )
                 continue
             try:
                 found.append(Border(position, self.operators[position - 1], self._spec(live[0])))
@@ -102,7 +104,10 @@ class Sequence:
         return tuple(found)
 
     def part(self, first: int, last: int) -> bytes:
-        """The file of operators ``first`` to ``last - 1``; both ends are borders, 0, or the number of operators."""
+        """The file of operators ``first`` to ``last - 1``, counted from 0.
+
+        Each end is a border, the beginning or the end of the model.
+        """
         from flatbuffers import Builder
 
         schema = self._schema
@@ -141,7 +146,9 @@ class Sequence:
         if len(model) > MAX_MODEL_BYTES:
             raise self._refused(f"{len(model):,} B are more than the {MAX_MODEL_BYTES:,} B of any model")
         if model[4:8] != FILE_IDENTIFIER:
-            raise self._refused("not a .tflite file: the identifier TFL3 is missing", hint="export it as .tflite")
+            raise self._refused(
+                "not a .tflite file: the identifier TFL3 is missing", hint="export it as .tflite"
+            )
         try:
             return self._schema.ModelT.InitFromPackedBuf(model, 0)
         except Exception as error:
@@ -160,19 +167,14 @@ class Sequence:
         graph = model.subgraphs[0]
         for what, ends in (("inputs", graph.inputs), ("outputs", graph.outputs)):
             if len(ends) != 1:
-                raise self._refused(f"it has {len(ends)} {what}; a model to split has one input and one output")
+                raise self._refused(
+                    f"it has {len(ends)} {what}; a model to split has one input and one output"
+                )
         if not 1 <= len(graph.operators) <= MAX_OPERATORS:
-            raise self._refused(f"it has {len(graph.operators):,} operators, 1 to {MAX_OPERATORS:,} are possible")
-        for operator in graph.operators:
-            operator.inputs, operator.outputs, operator.intermediates = (
-                [] if numbers is None else [int(n) for n in numbers]
-                for numbers in (operator.inputs, operator.outputs, operator.intermediates)
+            raise self._refused(
+                f"it has {len(graph.operators):,} operators, 1 to {MAX_OPERATORS:,} are possible"
             )
-            named = (*operator.inputs, *operator.outputs, *operator.intermediates)
-            if not all(-1 <= n < len(graph.tensors) for n in named) or -1 in operator.outputs:
-                raise self._refused("damaged: an operator names a tensor that does not exist")
-            if operator.largeCustomOptionsSize or not 0 <= operator.opcodeIndex < len(model.operatorCodes):
-                raise self._refused("damaged: an operator without its code, or with options outside the file")
+        self._check_operators(graph)
         graph.inputs, graph.outputs = [int(graph.inputs[0])], [int(graph.outputs[0])]
         if not all(0 <= n < len(graph.tensors) for n in (*graph.inputs, *graph.outputs)):
             raise self._refused("damaged: the input or output names a tensor that does not exist")
@@ -181,11 +183,25 @@ class Sequence:
                 raise self._refused("a tensor's values are not in the file")
         return graph
 
+    def _check_operators(self, graph: Any) -> None:
+        for operator in graph.operators:
+            operator.inputs, operator.outputs, operator.intermediates = (
+                [] if numbers is None else [int(n) for n in numbers]
+                for numbers in (operator.inputs, operator.outputs, operator.intermediates)
+            )
+            named = (*operator.inputs, *operator.outputs, *operator.intermediates)
+            if not all(-1 <= n < len(graph.tensors) for n in named) or -1 in operator.outputs:
+                raise self._refused("damaged: an operator names a tensor that does not exist")
+            if not 0 <= operator.opcodeIndex < len(self._model.operatorCodes):
+                raise self._refused("damaged: an operator has no code")
+            if operator.largeCustomOptionsSize:
+                raise self._refused("an operator's options are not in the file")
+
     def _refuse_state(self) -> None:
         stateful = next((kind for kind in self.operators if kind in _STATEFUL), None)
-        variable = next((tensor for tensor in self._graph.tensors if tensor.isVariable), None)
-        if stateful or variable:
-            what = stateful or f"the variable tensor {_text(variable.name)}"
+        variables = [_text(tensor.name) for tensor in self._graph.tensors if tensor.isVariable]
+        if stateful or variables:
+            what = stateful or f"the variable tensor {variables[0]}"
             raise self._refused(
                 f"it keeps a state between inferences ({what})",
                 hint="a streaming model cannot be split; place it on a larger device",

@@ -1,11 +1,11 @@
-"""Chooses where a model is cut, measures what each part needs, and proves that the chain answers like the whole.
+"""Chooses where a model is cut, measures what each part needs, and proves that the chain answers alike.
 
 Decides: which borders are used for what was asked (positions, a number of parts, limits of memory). Does not:
 read or cut the file (``sequence``), write contracts (``split_aims``).
 
-Invariants: arenas are measured in TFLite-Micro, as everywhere; a ``Split`` exists only if its parts, one after
-the other in TFLite-Micro, gave the bytes of the whole for every one of ``PROOFS`` inputs. Cuts chosen here
-cross in messages that a microcontroller takes.
+Invariants: arenas are measured in TFLite-Micro, as everywhere; a ``Split`` exists only if its parts, one
+after the other in TFLite-Micro, gave the bytes of the whole for every one of ``PROOFS`` inputs. Cuts chosen
+here cross in messages that a microcontroller takes.
 """
 
 from __future__ import annotations
@@ -26,11 +26,14 @@ from aif.engines.arena import smallest_arena
 from aif.engines.base import Engine, TensorSpec
 from aif.engines.registry import Runtime, open_engine
 from aif.errors import SplitRefused
+from aif.model.ports import DEFAULT_QUEUE_DEPTH
+from aif.protocol.message import HEADER
+from aif.protocol.numbers import MCU_LIMITS
 
 PROOFS: Final = 32
 """Inputs on which chain and whole are compared, extreme ones among them."""
-MAX_CROSSING_BYTES: Final = 16 * 1024 - 12
-"""Largest tensor that fits a message to a microcontroller, behind its header of 12 B."""
+MAX_CROSSING_BYTES: Final = MCU_LIMITS.max_message_bytes - HEADER.size
+"""Largest tensor that fits a message to a microcontroller."""
 STACK_BYTES: Final = 768
 """Assumed for stack and buffers of a model's AIM, beside its arena."""
 QUEUE_DEPTH: Final = 4
@@ -44,7 +47,7 @@ Progress = Callable[[str, float], None]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Operators ``first`` to ``last - 1`` of a model as a model of its own.
+    """Operators ``first`` to ``last - 1`` of a model (counted from 0) as a model of its own.
 
     Attributes:
         model: the .tflite file.
@@ -64,10 +67,6 @@ class Part:
     @property
     def sha256(self) -> str:
         return sha256(self.model).hexdigest()
-
-    def ram_bytes(self, stack_bytes: int) -> int:
-        """Arena, stack, and the tensors that wait before it."""
-        return self.arena_bytes + stack_bytes + QUEUE_DEPTH * self.inputs.size_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +88,15 @@ class Split:
 
 
 class Splitter:
-    """One model, its borders, and what was measured of its parts so far."""
+    """One model, its borders, and what was measured of its parts so far.
+
+    Args:
+        model: bytes of the .tflite file.
+        name: of the model.
+        stack_bytes: RAM of an AIM around a model, beside the arena.
+        queue_depth: tensors that may wait before the whole.
+        progress: told what is being done.
+    """
 
     def __init__(
         self,
@@ -97,9 +104,11 @@ class Splitter:
         name: str,
         *,
         stack_bytes: int = STACK_BYTES,
+        queue_depth: int = DEFAULT_QUEUE_DEPTH,
         progress: Progress = lambda _step, _fraction: None,
     ) -> None:
-        self._model, self._stack_bytes, self._progress = model, stack_bytes, progress
+        self._model, self._progress = model, progress
+        self._stack_bytes, self._queue_depth = stack_bytes, queue_depth
         self.sequence = Sequence(model, name)
         self._parts: dict[tuple[int, int], Part] = {}
 
@@ -181,7 +190,7 @@ class Splitter:
             )
         files: dict[tuple[int, int], tuple[int, int]] = {}
 
-        def cost(cuts: tuple[int, ...]) -> tuple[int, int, int]:
+        def cost(cuts: Iterable[int]) -> tuple[int, int, int]:
             spans = steps(cuts, self.operator_count)
             for span in spans:
                 if span not in files:
@@ -225,24 +234,28 @@ class Splitter:
         found = [b for b in self.sequence.borders if b.tensor.size_bytes <= MAX_CROSSING_BYTES]
         if not found:
             raise self._refused(
-                f"at every cut more than {MAX_CROSSING_BYTES:,} B would cross, which no microcontroller takes",
+                f"at every cut more than {MAX_CROSSING_BYTES:,} B cross, which no microcontroller takes",
                 hint="for larger devices name the cut with --at",
             )
         return found
 
+    def _ram_bytes(self, part: Part) -> int:
+        """Arena, stack, and the tensors that wait before it."""
+        waiting = QUEUE_DEPTH if part.first else self._queue_depth
+        return part.arena_bytes + self._stack_bytes + waiting * part.inputs.size_bytes
+
     def _keeps(self, part: Part, limits: Limits) -> bool:
         ram, model = limits.ram_bytes, limits.model_bytes
-        return (ram is None or part.ram_bytes(self._stack_bytes) <= ram) and (
-            model is None or len(part.model) <= model
-        )
+        return (ram is None or self._ram_bytes(part) <= ram) and (model is None or len(part.model) <= model)
 
     def _too_large(self, part: Part, limits: Limits) -> SplitRefused:
-        ram, flash = part.ram_bytes(self._stack_bytes), len(part.model)
+        ram, flash = self._ram_bytes(part), len(part.model)
+        kinds = ", ".join(self.sequence.operators[part.first : part.last])
         asked = [f"{limits.ram_bytes:,} B of RAM"] if limits.ram_bytes is not None else []
         asked += [f"{limits.model_bytes:,} B of flash"] if limits.model_bytes is not None else []
         return self._refused(
-            f"operators {part.first + 1} to {part.last} ({', '.join(self.sequence.operators[part.first : part.last])}) "
-            f"alone take {ram:,} B of RAM and {flash:,} B of flash, {' and '.join(asked)} are allowed",
+            f"operators {part.first + 1} to {part.last} ({kinds}) alone take {ram:,} B of RAM "
+            f"and {flash:,} B of flash, {' and '.join(asked)} are allowed",
             hint="raise the limit to at least that; no cut lies between them",
         )
 
@@ -257,7 +270,7 @@ class Splitter:
                 if found.tobytes() != wanted.tobytes():
                     raise self._refused(
                         f"cut at {', '.join(map(str, split.cuts))} it answers differently from the whole",
-                        hint="cut elsewhere; this is a defect of an operator, please report it with the model",
+                        hint="cut elsewhere; an operator of this model depends on more than its inputs",
                     )
 
     def _refused(self, reason: str, *, hint: str = "") -> SplitRefused:

@@ -64,24 +64,35 @@ def plan(
     """Load, plan, print."""
     from aif.config import load_catalogue, load_inventory, load_workflow
     from aif.config.workflow import workflow_file
+    from partitioner.alternatives import choose
     from partitioner.planner import place
     from partitioner.policy import PlanPolicy
-    from partitioner.problem import build_problem
     from partitioner.report import mermaid, to_json
 
     file = workflow_file(workflow)
-    loaded = load_workflow(file, load_catalogue(aims or _installed_aims()))
+    contracts = load_catalogue(aims or _installed_aims())
+    loaded = load_workflow(file, contracts)
     for warning in loaded.warnings:
         print(warning.render(), file=sys.stderr)
     devices = load_inventory(inventory or file.parent / INVENTORY_NAME)
     policy = PlanPolicy(broker_device=broker)
-    problem = build_problem([loaded.workflow], devices, policy, releases=_model_facts(releases))
-    placement = place(problem, time_limit_s=time_limit, seed=seed)
+    chosen = choose(
+        [loaded.workflow],
+        contracts,
+        devices,
+        policy,
+        lambda problem, limit_s: place(problem, time_limit_s=limit_s, seed=seed),
+        releases=_model_facts(releases),
+        time_limit_s=time_limit,
+    )
+    placement = chosen.placement
+    for aim, reference in sorted(chosen.stand_ins[0].items()):
+        print(f"{aim} runs as {reference}", file=sys.stderr)
     match fmt:
         case Format.JSON:
             text = to_json(placement)
         case Format.MERMAID:
-            text = mermaid([loaded.workflow], placement)
+            text = mermaid(chosen.workflows, placement)
         case Format.TABLE:
             text = table_text(placement) if output is not None else ""
     if output is not None:
