@@ -99,7 +99,7 @@ def choose(
         variant = tuple(with_stand_ins(w, catalogue, c) for w, c in zip(workflows, stand_ins, strict=True))
         problem = build_problem(variant, inventory, policy, releases=releases)
         if any(offered) and not _each_fits_alone(problem):
-            postponed = postponed or problem
+            postponed = postponed if number else problem
             continue
         try:
             placement = solve(problem, max(end_s - now(), 0.0))

@@ -55,14 +55,20 @@ class FlatbufferWriter:
         return len(self._graph.tensors) - 1
 
     def constant(
-        self, name: str, codes: npt.NDArray[np.int8] | npt.NDArray[np.int32], scale: npt.NDArray[np.float64]
+        self,
+        name: str,
+        codes: npt.NDArray[np.int8] | npt.NDArray[np.int32],
+        scale: npt.NDArray[np.float64],
+        *,
+        dimension: int = 0,
     ) -> int:
-        """Weights (int8) or bias (int32), symmetric, with one scale or one per first-axis element."""
+        """Weights (int8) or bias (int32), symmetric, one scale or one per element along ``dimension``."""
         kinds = self._schema.TensorType
         tensor = self._tensor(name, codes.shape, kinds.INT8 if codes.dtype == np.int8 else kinds.INT32)
         tensor.buffer = self._buffer(codes)
         scales = np.atleast_1d(scale)
         tensor.quantization = self._quantisation(scales, np.zeros(len(scales), np.int64))
+        tensor.quantization.quantizedDimension = dimension
         return len(self._graph.tensors) - 1
 
     def fully_connected(self, inputs: Sequence[int], output: int, activation: Activation) -> None:

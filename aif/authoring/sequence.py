@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -107,6 +108,9 @@ class Sequence:
         """The file of operators ``first`` to ``last - 1``, counted from 0.
 
         Each end is a border, the beginning or the end of the model.
+
+        Raises:
+            SplitRefused: the options of an operator are damaged.
         """
         from flatbuffers import Builder
 
@@ -123,7 +127,10 @@ class Sequence:
         graph.outputs = [pieces.tensor(result)]
         graph.tensors, model.buffers, model.operatorCodes = pieces.tensors, pieces.buffers, pieces.codes
         builder = Builder(1024)
-        builder.Finish(model.Pack(builder), FILE_IDENTIFIER)
+        try:
+            builder.Finish(model.Pack(builder), FILE_IDENTIFIER)
+        except (ValueError, TypeError, AttributeError, OverflowError, struct.error) as error:
+            raise self._unreadable(error) from error  # options of an operator that was damaged
         return bytes(builder.Output())
 
     def mac_count(self, first: int, last: int) -> int:

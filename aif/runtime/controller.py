@@ -64,7 +64,7 @@ VERIFY_S = 15.0
 REKEYING_TICK_S = 0.25
 
 Planner = Callable[[Workflow, Inventory, Mapping[str, AIMMetadata]], tuple[Workflow, Placement]]
-"""From a workflow, an inventory and AIM contracts to what is deployed (chains may stand for AIMs), and where."""
+"""From a workflow, an inventory and AIM contracts to what is deployed where; a chain may replace an AIM."""
 
 
 class Controller:
