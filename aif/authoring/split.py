@@ -182,7 +182,10 @@ class Splitter:
         sizes = {border.position: border.tensor.size_bytes for border in self._portable()}
         if not 2 <= count <= min(MAX_PARTS, len(sizes) + 1):
             most = min(MAX_PARTS, len(sizes) + 1)
-            raise self._refused(f"{count} parts are not possible, 2 to {most} are")
+            raise self._refused(
+                f"{count} parts are not possible, 2 to {most} are",
+                hint="each part needs a cut of its own; aif split without options lists them",
+            )
         if comb(len(sizes), count - 1) > _MAX_CHOICES:
             raise self._refused(
                 f"{len(sizes)} cuts allow too many ways to make {count} parts",

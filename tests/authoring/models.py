@@ -51,9 +51,9 @@ class RandomModel:
                 self._dense()
             case "reshape":
                 flat = (1, int(np.prod(self.shape)))
-                shape = flat if image else (1, self.shape[1], 1, 1)
-                before, self.current = self.current, self.tensor(shape)
-                self.writer.reshape(before, self.current, shape)
+                other = flat if image else (*flat, 1, 1)
+                before, self.current = self.current, self.tensor(other)
+                self.writer.reshape(before, self.current, other)
             case "softmax" | "logistic" if not image:
                 self.scale, self.zero_point = 1 / 256, -128
                 before, self.current = self.current, self.tensor(self.shape)

@@ -22,7 +22,7 @@ from tests.authoring.models import random_model
 
 pytestmark = pytest.mark.integration
 
-MODEL = random_model(3, length=3)
+MODEL = random_model(6, length=3)
 
 
 @pytest.fixture(scope="module")

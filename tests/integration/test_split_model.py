@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import re
+import shutil
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from hashlib import sha256
 from pathlib import Path
@@ -14,8 +16,10 @@ import pytest
 
 from aif.authoring.int8 import build
 from aif.authoring.layers import Dense
+from aif.authoring.sequence import Sequence
 from aif.engines.registry import open_engine
 from aif.transport import local
+from tests.authoring.test_sequence import check_equal
 from tests.docs.console import ROOT, run_page
 from tests.integration.terminals import Desk, desk
 from tests.integration.test_processes import Events
@@ -126,8 +130,9 @@ async def run(terminals: Desk, folder: Path, flash_bytes: int) -> tuple[dict[str
     await terminals.controller(broker, store)
     options = ("--aims", aims, "--inventory", inventory)
     stream = local.stream(terminals.home / "site" / "controller.sock", "events")
-    async with aclosing(stream) as source:  # type: ignore[type-var]  # it is an asynchronous generator
-        events = Events(source)
+    assert isinstance(stream, AsyncGenerator)
+    async with aclosing(stream):
+        events = Events(stream)
         await events.until("status")
         for name in DEVICES:
             verb = "host" if name == "left" else "mcu"
@@ -158,11 +163,20 @@ def test_a_model_split_over_two_microcontrollers_answers_like_the_whole(
     asyncio.run(journey())
 
 
-def test_the_page_about_splitting_runs_as_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["gesture_classifier", "motion_anomaly"])
+def test_every_cut_of_a_shipped_model_gives_its_bytes(trained_home: Path, name: str) -> None:
+    model = (trained_home / "models" / f"{name}.tflite").read_bytes()
+    borders = Sequence(model, name).borders
+    assert borders
+    for border in borders:
+        check_equal(model, [border.position])
+
+
+def test_the_page_about_splitting_runs_as_written(trained_home: Path, tmp_path: Path) -> None:
+    for made in ("models", "recordings"):  # what `aif train` would do again
+        shutil.copytree(trained_home / made, tmp_path / ".aif" / made)
     printed = run_page(ROOT / "docs" / "howto" / "split.md", tmp_path)
     assert "GestureClassifierAt1@1.0 stands for GestureClassifier@1.0" in printed
     assert "classifier runs as GestureClassifierAt1@1.0" in printed
-    where = {
-        one["aim"]: one["device"] for one in json.loads((tmp_path / "plan.json").read_text())["assignments"]
-    }
-    assert where["classifier.part_1"] != where["classifier.part_2"]
+    where = dict(re.findall(r"^ *(classifier\.part_\d) +(\w+)", printed, re.MULTILINE))
+    assert set(where.values()) == {"lower", "upper"}, printed
