@@ -48,7 +48,7 @@ class Border:
     tensor: TensorSpec
 
 
-class Sequence:
+class OperatorSequence:
     """A model with one input and one output, its operators in the order in which they run.
 
     Args:
@@ -56,7 +56,7 @@ class Sequence:
         name: of the model, for messages.
 
     Raises:
-        SplitRefused: not a readable model, or one that cannot be cut anywhere.
+        SplitRefused: not a readable model, or one of a kind that is never cut.
     """
 
     def __init__(self, model: bytes, name: str) -> None:
@@ -87,7 +87,7 @@ class Sequence:
         found: list[Border] = []
         reasons: list[str] = []
         for position, live in enumerate(self._crossing, start=1):
-            if len(live) != 1:
+            if len(live) != 1 or live[0] in (*self._graph.inputs, *self._graph.outputs):
                 reasons.append(
                     f"after operator {position} ({self.operators[position - 1]}) {self._many(live)}"
                 )
@@ -284,8 +284,8 @@ class Sequence:
         return 0
 
     def _many(self, live: tuple[int, ...]) -> str:
-        if not live:
-            return "nothing computed passes"
+        if len(live) < 2:
+            return "no computed tensor passes that is not the model's own input or output"
         names = ", ".join(_text(self._graph.tensors[n].name) for n in live[:4])
         return f"{len(live)} tensors pass ({names})"
 

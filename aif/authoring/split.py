@@ -21,7 +21,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from aif.authoring.sequence import Border, Sequence, steps
+from aif.authoring.sequence import Border, OperatorSequence, steps
 from aif.engines.arena import smallest_arena
 from aif.engines.base import Engine, TensorSpec
 from aif.engines.registry import Runtime, open_engine
@@ -109,7 +109,7 @@ class Splitter:
     ) -> None:
         self._model, self._progress = model, progress
         self._stack_bytes, self._queue_depth = stack_bytes, queue_depth
-        self.sequence = Sequence(model, name)
+        self.sequence = OperatorSequence(model, name)
         self._parts: dict[tuple[int, int], Part] = {}
 
     @property

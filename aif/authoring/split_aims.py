@@ -24,7 +24,7 @@ from aif.config.findings import Findings
 from aif.config.format import format_text
 from aif.engines.base import TensorSpec
 from aif.errors import RecordTypeMismatch, SplitRefused
-from aif.model.aim import AIMMetadata, Implementation, Runtime
+from aif.model.aim import AIMMetadata, Implementation, Requirements, Runtime
 from aif.model.ports import Port
 from aif.model.records import Annotation, PortType, RecordType, compatible
 
@@ -162,9 +162,14 @@ def _served(split: Split, whole: AIMMetadata) -> Iterator[Implementation]:
         )
     if whole.parameters:
         raise SplitRefused(f"{whole.reference} has parameters, which the parts of a model do not take")
+    if whole.deadline_ms is not None or whole.period_ms is not None:
+        raise SplitRefused(
+            f"{whole.reference} has a deadline or a period of its own, which no part alone can keep",
+            hint="set a deadline on a path of the workflow instead",
+        )
     found = False
     for code in whole.implementations:
-        if code.model is not None and code.model.component == split.name and not code.entry:
+        if code.model is not None and code.model.component == split.name and _is_alone(code):
             found = True
             yield code
     if not found:
@@ -176,6 +181,10 @@ def _served(split: Split, whole: AIMMetadata) -> Iterator[Implementation]:
                 or "it has none"
             ),
         )
+
+
+def _is_alone(code: Implementation) -> bool:
+    return not code.entry and code.requires == Requirements()
 
 
 def _check_port(port: Port, tensor: TensorSpec) -> None:

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aif.authoring.flatbuffer import SCHEMA
-from aif.authoring.sequence import Sequence, steps
+from aif.authoring.sequence import OperatorSequence, steps
 from aif.engines.base import Engine, EngineConfig
 from aif.engines.registry import open_engine
 from aif.errors import SplitRefused
@@ -39,7 +39,7 @@ def opened(stack: ExitStack, runtime: str, model: bytes) -> Engine:
 
 def check_equal(model: bytes, cuts: list[int], *, inputs: int = 30) -> None:
     """Parts, one after the other, give the bytes of the whole."""
-    sequence, rng = Sequence(model, "model"), np.random.default_rng(3)
+    sequence, rng = OperatorSequence(model, "model"), np.random.default_rng(3)
     for runtime in ("tflm", "tflite"):
         with ExitStack() as stack:
             whole = opened(stack, runtime, model)
@@ -66,14 +66,14 @@ def check_equal(model: bytes, cuts: list[int], *, inputs: int = 30) -> None:
 @given(seed=st.integers(0, 10_000), length=st.integers(2, 9), data=st.data())
 def test_a_chain_of_parts_gives_the_bytes_of_the_whole(seed: int, length: int, data: st.DataObject) -> None:
     model = random_model(seed, length=length)
-    positions = [border.position for border in Sequence(model, "model").borders]
+    positions = [border.position for border in OperatorSequence(model, "model").borders]
     cuts = data.draw(st.lists(st.sampled_from(positions), min_size=1, max_size=3, unique=True))
     check_equal(model, sorted(cuts))
 
 
 @pytest.mark.integration
 def test_every_single_cut_of_one_model_gives_the_bytes_of_the_whole() -> None:
-    for border in Sequence(MODEL, "model").borders:
+    for border in OperatorSequence(MODEL, "model").borders:
         check_equal(MODEL, [border.position])
 
 
@@ -83,23 +83,25 @@ def test_every_single_cut_of_one_model_gives_the_bytes_of_the_whole() -> None:
 def test_many_more_chains(block: int) -> None:
     for seed in range(20_000 + 25 * block, 20_025 + 25 * block):
         model = random_model(seed, length=2 + seed % 9)
-        check_equal(model, [border.position for border in Sequence(model, "model").borders])
+        check_equal(model, [border.position for border in OperatorSequence(model, "model").borders])
 
 
 def test_random_models_have_every_operator() -> None:
     kinds = Counter(
-        kind for seed in range(40) for kind in Sequence(random_model(seed, length=9), "model").operators
+        kind
+        for seed in range(40)
+        for kind in OperatorSequence(random_model(seed, length=9), "model").operators
     )
     assert len(kinds) == len(OPERATORS)
 
 
 def test_a_part_of_a_part_is_the_part() -> None:
-    sequence = Sequence(MODEL, "model")
+    sequence = OperatorSequence(MODEL, "model")
     last = len(sequence.operators)
     first, second = (border.position for border in sequence.borders[1:3])
-    inner = Sequence(sequence.part(first, last), "model").part(0, second - first)
-    assert Sequence(inner, "model").operators == sequence.operators[first:second]
-    described = Sequence(sequence.part(first, second), "model")
+    inner = OperatorSequence(sequence.part(first, last), "model").part(0, second - first)
+    assert OperatorSequence(inner, "model").operators == sequence.operators[first:second]
+    described = OperatorSequence(sequence.part(first, second), "model")
     assert (described.input, described.output) == (
         sequence.borders[1].tensor,
         sequence.borders[2].tensor,
@@ -107,7 +109,7 @@ def test_a_part_of_a_part_is_the_part() -> None:
 
 
 def test_constants_and_operator_codes_go_where_they_are_used() -> None:
-    sequence = Sequence(MODEL, "model")
+    sequence = OperatorSequence(MODEL, "model")
     cut = sequence.borders[len(sequence.borders) // 2].position
     parts = [sequence.part(0, cut), sequence.part(cut, len(sequence.operators))]
     stored = [sum(len(b.data) for b in parsed(m).buffers if b.data is not None) for m in (MODEL, *parts)]
@@ -118,7 +120,7 @@ def test_constants_and_operator_codes_go_where_they_are_used() -> None:
 
 
 def test_multiply_accumulates_add_up() -> None:
-    sequence = Sequence(MODEL, "model")
+    sequence = OperatorSequence(MODEL, "model")
     last = len(sequence.operators)
     assert sequence.mac_count(0, last) > 0
     for border in sequence.borders:
@@ -176,6 +178,11 @@ def no_output(_model: Any, graph: Any) -> None:
     graph.outputs = [graph.inputs[0]]
 
 
+def dead_end(_model: Any, graph: Any) -> None:
+    """What the first operator gives is the output; nobody asks for the rest."""
+    graph.outputs = [graph.operators[0].outputs[0]]
+
+
 def one_operator(_model: Any, graph: Any) -> None:
     graph.outputs, graph.operators = list(graph.operators[0].outputs), graph.operators[:1]
 
@@ -202,6 +209,7 @@ def no_version(model: Any, _graph: Any) -> None:
         (no_code, "has no code"),
         (no_buffer, "values are not in the file"),
         (no_output, "no operator writes its output"),
+        (dead_end, "no computed tensor passes"),
         (one_operator, "it has one operator"),
         (per_channel, "need one scale and one zero point"),
         (no_version, "schema version 2"),
@@ -211,7 +219,7 @@ def test_what_cannot_be_cut_is_refused_with_the_reason(
     change: Callable[[Any, Any], None], reason: str
 ) -> None:
     with pytest.raises(SplitRefused, match=reason) as caught:
-        Sequence(changed(change), "model").borders  # noqa: B018  # a property that refuses
+        OperatorSequence(changed(change), "model").borders  # noqa: B018  # a property that refuses
     assert str(caught.value).startswith("model cannot be split: ")
 
 
@@ -220,7 +228,7 @@ def test_what_cannot_be_cut_is_refused_with_the_reason(
 )
 def test_files_that_are_no_models_are_refused(content: bytes) -> None:
     with pytest.raises(SplitRefused, match="tflite file"):
-        Sequence(content, "model")
+        OperatorSequence(content, "model")
 
 
 @settings(max_examples=400, deadline=None)
@@ -230,7 +238,7 @@ def test_damaged_models_are_read_or_refused(damage: list[tuple[int, int]]) -> No
     for position, value in damage:
         content[position] = value
     with suppress(SplitRefused):
-        sequence = Sequence(bytes(content), "model")
+        sequence = OperatorSequence(bytes(content), "model")
         for border in sequence.borders:
             assert sequence.peak_bytes(0, border.position) > 0
             assert sequence.mac_count(0, border.position) >= 0

@@ -16,7 +16,7 @@ from aif.config import load_aim, load_catalogue
 from aif.config.format import format_file
 from aif.engines.tflm import TFLMEngine
 from aif.errors import ConfigError, LengthOrHashMismatch, NotFound, RecordTypeMismatch, SplitRefused
-from aif.model.aim import AIMMetadata, Runtime
+from aif.model.aim import AIMMetadata, Parameter, Requirements, Runtime
 from aif.model.records import Annotation, PortType
 from tests.authoring.models import random_model
 
@@ -183,6 +183,12 @@ def test_an_aim_that_is_not_this_model_is_refused(halves: Split) -> None:
     assert code.model is not None
     for changed, reason in (
         (replace(whole, inputs=whole.inputs * 2), "has 2 inputs and 1 outputs"),
+        (replace(whole, deadline_ms=5.0), "has a deadline or a period of its own"),
+        (replace(whole, parameters=(Parameter("gain", "number", 1.0),)), "has parameters"),
+        (
+            replace(whole, implementations=(replace(code, requires=Requirements(("imu",))),)),
+            "is the model model alone",
+        ),
         (replace(whole, implementations=(replace(code, entry="module:A"),)), "is the model model alone"),
         (
             replace(whole, implementations=(replace(code, model=replace(code.model, component="other")),)),

@@ -16,7 +16,7 @@ import pytest
 
 from aif.authoring.int8 import build
 from aif.authoring.layers import Dense
-from aif.authoring.sequence import Sequence
+from aif.authoring.sequence import OperatorSequence
 from aif.engines.registry import open_engine
 from aif.transport import local
 from tests.authoring.test_sequence import check_equal
@@ -166,7 +166,7 @@ def test_a_model_split_over_two_microcontrollers_answers_like_the_whole(
 @pytest.mark.parametrize("name", ["gesture_classifier", "motion_anomaly"])
 def test_every_cut_of_a_shipped_model_gives_its_bytes(trained_home: Path, name: str) -> None:
     model = (trained_home / "models" / f"{name}.tflite").read_bytes()
-    borders = Sequence(model, name).borders
+    borders = OperatorSequence(model, name).borders
     assert borders
     for border in borders:
         check_equal(model, [border.position])
