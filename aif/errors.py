@@ -144,6 +144,12 @@ class RecordTooLarge(InvalidRecord):
     code = "AIF-E0208"
 
 
+class SplitRefused(ModelError):
+    """A model that cannot be cut at all, or not so that its parts fit what was asked for."""
+
+    code = "AIF-E0211"
+
+
 # --- placement ------------------------------------------------------------------------------------
 
 

@@ -37,10 +37,14 @@ SUFFIXES: Final = frozenset(
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _NOT_PACKED: Final = frozenset({"__pycache__"})
+_MODEL: Final = ".tflite"
 
 
 def pack(folder: Path) -> bytes:
     """The package of an AIM folder. Python's caches are left out; anything else unexpected is refused.
+
+    Models (``*.tflite``) are left out too: the contract pins them by digest, and each is a release of its
+    own, which is sealed, while a package is not.
 
     Raises:
         StoreError: a link, a file type or name that no package holds, or too much of anything.
@@ -109,7 +113,7 @@ def _walk(folder: Path, inside: PurePosixPath) -> Iterator[PurePosixPath]:
             if len(name.parts) > MAX_PACKAGE_DEPTH:
                 raise StoreError(f"{path} is deeper than {MAX_PACKAGE_DEPTH} folders")
             yield from _walk(path, name)
-        else:
+        elif path.suffix != _MODEL:
             _check_name(name.as_posix(), path.stat().st_size)
             yield name
 

@@ -14,9 +14,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-_SCHEMA: Final = "tflite_micro.tensorflow.lite.micro.python.schema_py_generated"
-_SCHEMA_VERSION: Final = 3
-_FILE_IDENTIFIER: Final = b"TFL3"
+SCHEMA: Final = "tflite_micro.tensorflow.lite.micro.python.schema_py_generated"
+SCHEMA_VERSION: Final = 3
+FILE_IDENTIFIER: Final = b"TFL3"
 
 
 class Activation(IntEnum):
@@ -37,10 +37,10 @@ class FlatbufferWriter:
     """Collects buffers, tensors and operators of a model with one graph. Methods return tensor numbers."""
 
     def __init__(self, description: str) -> None:
-        self._schema: Any = importlib.import_module(_SCHEMA)
+        self._schema: Any = importlib.import_module(SCHEMA)
         schema = self._schema
         self._model = schema.ModelT()
-        self._model.version = _SCHEMA_VERSION
+        self._model.version = SCHEMA_VERSION
         self._model.description = description
         self._model.buffers = [schema.BufferT()]  # buffer 0 is empty by convention
         self._model.operatorCodes = []
@@ -55,14 +55,20 @@ class FlatbufferWriter:
         return len(self._graph.tensors) - 1
 
     def constant(
-        self, name: str, codes: npt.NDArray[np.int8] | npt.NDArray[np.int32], scale: npt.NDArray[np.float64]
+        self,
+        name: str,
+        codes: npt.NDArray[np.int8] | npt.NDArray[np.int32],
+        scale: npt.NDArray[np.float64],
+        *,
+        dimension: int = 0,
     ) -> int:
-        """Weights (int8) or bias (int32), symmetric, with one scale or one per first-axis element."""
+        """Weights (int8) or bias (int32), symmetric, one scale or one per element along ``dimension``."""
         kinds = self._schema.TensorType
         tensor = self._tensor(name, codes.shape, kinds.INT8 if codes.dtype == np.int8 else kinds.INT32)
         tensor.buffer = self._buffer(codes)
         scales = np.atleast_1d(scale)
         tensor.quantization = self._quantisation(scales, np.zeros(len(scales), np.int64))
+        tensor.quantization.quantizedDimension = dimension
         return len(self._graph.tensors) - 1
 
     def fully_connected(self, inputs: Sequence[int], output: int, activation: Activation) -> None:
@@ -77,6 +83,14 @@ class FlatbufferWriter:
         options.dilationHFactor = options.dilationWFactor = 1
         options.fusedActivationFunction = int(activation)
         self._operator("CONV_2D", "Conv2DOptions", options, inputs, output, version=3)
+
+    def depthwise(self, inputs: Sequence[int], output: int, activation: Activation) -> None:
+        """A convolution of each channel by itself over (1, T, 1, C), SAME padding, stride 1."""
+        options = self._schema.DepthwiseConv2DOptionsT()
+        options.padding, options.depthMultiplier = int(Padding.SAME), 1
+        options.strideH = options.strideW = options.dilationHFactor = options.dilationWFactor = 1
+        options.fusedActivationFunction = int(activation)
+        self._operator("DEPTHWISE_CONV_2D", "DepthwiseConv2DOptions", options, inputs, output, version=3)
 
     def pool(self, source: int, output: int, padding: Padding, *, size: int, largest: bool) -> None:
         """A pool over (1, T, 1, C), ``size`` steps of T without overlap."""
@@ -110,7 +124,7 @@ class FlatbufferWriter:
         self._graph.inputs, self._graph.outputs = [source], [output]
         self._model.subgraphs = [self._graph]
         builder = Builder(1024)
-        builder.Finish(self._model.Pack(builder), _FILE_IDENTIFIER)
+        builder.Finish(self._model.Pack(builder), FILE_IDENTIFIER)
         return bytes(builder.Output())
 
     def _tensor(self, name: str, shape: Sequence[int], kind: int) -> Any:

@@ -94,6 +94,35 @@ def load_model(folder: Path, name: str) -> StoredModel:
     return StoredModel(tflite=tflite, **{**facts, "labels": tuple(facts["labels"])})
 
 
+def packaged_models(contract: AIMMetadata, folder: Path) -> list[StoredModel]:
+    """Models that lie as files in an AIM's folder, as its contract pins them; their accuracy is not known.
+
+    Raises:
+        NotFound: a pinned file is not there.
+        LengthOrHashMismatch: a file is not the pinned one.
+    """
+    found: dict[str, StoredModel] = {}
+    for code in contract.implementations:
+        model = code.model
+        if model is None or not model.file:
+            continue
+        try:
+            content = (folder / model.file).read_bytes()
+        except FileNotFoundError as error:
+            raise NotFound(f"{contract.reference} lacks its model {model.file} in {folder}") from error
+        if (hashlib.sha256(content).hexdigest(), len(content)) != (model.sha256, model.bytes_):
+            raise LengthOrHashMismatch(
+                f"{folder / model.file} is not the model that {contract.reference} pins",
+                hint="set sha256 and bytes in its aim.yaml, or restore the file",
+            )
+        known = found.get(model.component)
+        arena = max(code.arena_bytes, known.arena_bytes if known else 0)
+        found[model.component] = StoredModel(
+            model.component, content, arena, code.mac_count or 0, 0.0, 0.0, 0, (), {}, {}
+        )
+    return list(found.values())
+
+
 class Publisher:
     """One vendor's hand on a repository, and the content keys of what it published."""
 

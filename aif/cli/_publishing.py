@@ -14,6 +14,7 @@ from aif.authoring.publication import (
     StoredModel,
     check_model_fits_contract,
     load_model,
+    packaged_models,
     save_model,
 )
 from aif.cli._wiring import PACKAGE, SHIPPED_AIMS, VENDOR, Home, now
@@ -84,7 +85,7 @@ def open_publisher(home: Home) -> Publisher:
 
 
 def publish_everything(home: Home, catalogue: Catalogue, *, plain: bool = False) -> list[Release]:
-    """Runtime, AIM packages and trained models; what is there already is not published again.
+    """Runtime, AIM packages, their models and trained models; what is there already is not published again.
 
     The content keys go to the site of the same home folder; other sites ask for theirs.
     """
@@ -100,6 +101,9 @@ def publish_everything(home: Home, catalogue: Catalogue, *, plain: bool = False)
         for contract in catalogue.values():
             check_model_fits_contract(model, contract)
         releases.append(publisher.model(model, plain=plain))
+    for reference, contract in catalogue.items():
+        models = packaged_models(contract, catalogue.folder(reference))
+        releases += [publisher.model(model, plain=plain) for model in models]
     hand_over_here(home)
     return releases
 

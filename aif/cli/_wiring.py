@@ -22,6 +22,7 @@ import aif
 from aif.cli._broker_access import BrokerAccess
 from aif.config import Catalogue, load_catalogue, load_inventory, load_workflow
 from aif.errors import AIFError, NotFound, TransportError
+from aif.model.aim import AIMMetadata
 from aif.model.aiw import Workflow
 from aif.model.inventory import Device, DeviceClass, Inventory
 from aif.model.placement import Placement
@@ -487,16 +488,27 @@ class ReferenceBook:
         )
 
 
-def plan_workflow(workflow: Workflow, inventory: Inventory) -> Placement:
-    """Place a workflow with the partitioner."""
-    from partitioner.planner import place
+def plan_workflow(
+    workflow: Workflow, inventory: Inventory, contracts: Mapping[str, AIMMetadata]
+) -> tuple[Workflow, Placement]:
+    """Place a workflow with the partitioner; the workflow comes back with the chains that were chosen."""
+    from partitioner.alternatives import choose
+    from partitioner.planner import DEFAULT_TIME_LIMIT_S, place
     from partitioner.policy import PlanPolicy
-    from partitioner.problem import build_problem
 
-    placement = place(build_problem([workflow], inventory, PlanPolicy()))
-    aims = {leaf.id for leaf in workflow.aims}
+    chosen = choose(
+        [workflow],
+        contracts,
+        inventory,
+        PlanPolicy(),
+        lambda problem, limit_s: place(problem, time_limit_s=limit_s),
+        time_limit_s=DEFAULT_TIME_LIMIT_S,
+    )
+    (planned,), placement = chosen.workflows, chosen.placement
+    aims = {leaf.id for leaf in planned.aims}
     # boundary ports that are bound to a device are placed too, but nothing runs for them
-    return replace(placement, assignments=tuple(a for a in placement.assignments if a.aim in aims))
+    kept = tuple(a for a in placement.assignments if a.aim in aims)
+    return planned, replace(placement, assignments=kept)
 
 
 def _load_deployment(

@@ -219,10 +219,12 @@ def _planned_channels(
     from aif.config import load_workflow
     from aif.runtime.deployer import remote_channels
 
-    loaded = load_workflow(workflow, wiring.catalogue(aims)).workflow
-    device_of = {a.aim: a.device for a in wiring.plan_workflow(loaded, inventory).assignments}
+    contracts = wiring.catalogue(aims)
+    loaded = load_workflow(workflow, contracts).workflow
+    planned, placement = wiring.plan_workflow(loaded, inventory, contracts)
+    device_of = {a.aim: a.device for a in placement.assignments}
     for number in range(1, deployments + 1):
-        for channel in remote_channels(f"{loaded.name}-{number}", loaded, device_of):
+        for channel in remote_channels(f"{planned.name}-{number}", planned, device_of):
             yield ChannelAccess(channel.topic, channel.source_device, channel.destination_devices)
 
 

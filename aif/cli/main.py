@@ -31,6 +31,7 @@ GROUPS: dict[str, dict[str, Verb]] = {
         "fmt": Verb("fmt", "rewrite a file in canonical form, comments kept"),
         "schema": Verb("schema", "print the JSON Schema of a file kind, for editors"),
         "graph": Verb("graph", "draw a workflow as Mermaid or SVG"),
+        "split": Verb("split", "cut a model that is too large for one device into a chain of AIMs"),
         "plan": Verb("plan", "place a workflow's AIMs on an inventory and say why"),
     },
     "Run on this machine": {

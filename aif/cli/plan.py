@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from aif.config import Catalogue
     from aif.model.aiw import Workflow
     from aif.model.inventory import Inventory
     from aif.model.placement import Placement
     from partitioner.objectives import Solve, Weighted
     from partitioner.planner import Plan
     from partitioner.policy import ModelFacts
+    from partitioner.problem import PlacementProblem
 
 app = typer.Typer(add_completion=False)
 
@@ -117,13 +119,15 @@ def plan(
     form = fmt or (ENDINGS.get(output.suffix, Format.TABLE) if output is not None else Format.TABLE)
     _check_options(form, objective, lexicographic, compare, pareto=pareto)
     file = workflow_file(workflow)
-    loaded = load_workflow(file, load_catalogue(aims or _installed_aims()))
+    contracts = load_catalogue(aims or _installed_aims())
+    loaded = load_workflow(file, contracts)
     for warning in loaded.warnings:
         print(warning.render(), file=sys.stderr)
     devices = supposed_inventory(inventory or file.parent / INVENTORY_NAME, what_if or (), without or ())
     before = read_plan(compare) if compare is not None else None
     settings = _Settings(
         loaded.workflow,
+        contracts,
         devices,
         broker=broker,
         releases=_model_facts(releases),
@@ -131,6 +135,8 @@ def plan(
         time_limit_s=time_limit,
         seed=seed,
     )
+    for aim, reference in sorted(settings.chosen.stand_ins[0].items()):
+        print(f"{aim} runs as {reference}", file=sys.stderr)
     if pareto:
         text = _front(settings, form, points)
     else:
@@ -148,6 +154,7 @@ class _Settings:
     def __init__(
         self,
         workflow: Workflow,
+        contracts: Catalogue,
         inventory: Inventory,
         *,
         broker: str | None,
@@ -156,20 +163,35 @@ class _Settings:
         time_limit_s: float,
         seed: int,
     ) -> None:
+        from partitioner.alternatives import choose
         from partitioner.policy import PlanPolicy
 
-        self.workflow, self.inventory, self.policy = workflow, inventory, PlanPolicy(broker_device=broker)
+        self.inventory, self.policy = inventory, PlanPolicy(broker_device=broker)
         self.releases, self.current = releases, current
         self.time_limit_s, self.seed = time_limit_s, seed
+        self.chosen = choose(
+            [workflow], contracts, inventory, self.policy,
+            lambda problem, limit_s: self._find(problem, limit_s).placement(),
+            releases=releases, current=current, time_limit_s=time_limit_s,
+        )  # fmt: skip
+        """The plan by the file's own weights; which chains stand for AIMs is decided by them."""
+
+    @property
+    def workflow(self) -> Workflow:
+        return self.chosen.workflows[0]
+
+    def _find(self, problem: PlacementProblem, time_limit_s: float) -> Plan:
+        from partitioner.planner import plan as find
+
+        return find(problem, time_limit_s=time_limit_s, seed=self.seed)
 
     def solve(self, workflow: Workflow) -> Plan:
-        from partitioner.planner import plan as find
         from partitioner.problem import build_problem
 
         problem = build_problem(
             [workflow], self.inventory, self.policy, releases=self.releases, current=self.current
         )
-        return find(problem, time_limit_s=self.time_limit_s, seed=self.seed)
+        return self._find(problem, self.time_limit_s)
 
     @property
     def by_weights(self) -> Solve:
@@ -223,8 +245,7 @@ def _placement(
     from partitioner.page import placement_page
     from partitioner.report import to_json
 
-    found, weighted = _planned(settings, objective, lexicographic)
-    placement = found.placement()
+    placement, weighted = _planned(settings, objective, lexicographic)
     workflows = [settings.workflow]
     comparison = compare(before, placement) if before is not None else None
     match form:
@@ -251,16 +272,16 @@ def _placement(
 
 def _planned(
     settings: _Settings, objective: str | None, lexicographic: str | None
-) -> tuple[Plan, Weighted | None]:
+) -> tuple[Placement, Weighted | None]:
     """The plan, and its weights where an order was asked for."""
     from partitioner.objectives import in_order, read_order, read_weights
 
     if lexicographic is not None:
         weighted = in_order(settings.by_weights, read_order(lexicographic))
-        return weighted.plan, weighted
+        return weighted.plan.placement(), weighted
     if objective is not None:
-        return settings.by_weights(read_weights(objective)), None
-    return settings.solve(settings.workflow), None
+        return settings.by_weights(read_weights(objective)).placement(), None
+    return settings.chosen.placement, None
 
 
 def _front(settings: _Settings, form: Format, points: int) -> str:

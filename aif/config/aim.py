@@ -108,6 +108,7 @@ def read_aim(findings: Findings) -> ReadAIM | None:
         implementations=tuple(_implementation(entry) for entry in file.implementations),
         composition=composed.composition if composed else None,
         documentation=tuple((row.type, row.uri) for row in file.documentation),
+        stands_for=file.stands_for,
     )
     _whole(findings, metadata)
     return ReadAIM(metadata, findings, composed)
@@ -246,7 +247,7 @@ def _composed(findings: Findings, file: AIMFile) -> Composed | None:
             if entry.source:
                 message = f"output {name} comes from {entry.source[0]}, but this AIM holds no aims"
                 findings.add(Code.CONTRADICTION, message, ("outputs", name, "from"))
-        for key in ("topology", "channels"):
+        for key in ("topology", "channels", "stands_for"):
             if getattr(file, key):
                 findings.add(Code.CONTRADICTION, f"{key} needs aims", (key,), key=True)
         return None

@@ -340,6 +340,10 @@ class AIMFile(Table):
     schema_number: SchemaNumber
     aim: Identity
     profile: Literal["basic", "secure"] = Profile.BASIC.value
+    stands_for: Annotated[
+        Use | None,
+        Field(description="composite AIM: the AIM with the same ports in whose place a plan may use it"),
+    ] = None
     types: Types = Field(default_factory=dict)
     parameters: dict[Name, ParameterEntry] = Field(default_factory=dict)
     inputs: dict[Name, InputEntry] = Field(default_factory=dict)

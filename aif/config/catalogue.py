@@ -16,11 +16,19 @@ from aif.config.codes import Code
 from aif.config.composition import locate
 from aif.config.document import load_document
 from aif.config.findings import Findings, in_order
-from aif.errors import ConfigError, CyclicTopology, Diagnostic, SourceLocation
+from aif.errors import (
+    ConfigError,
+    CyclicTopology,
+    Diagnostic,
+    RecordTypeMismatch,
+    SourceLocation,
+    UnknownAIM,
+)
 from aif.model.aim import AIMMetadata, Composition
 from aif.model.aiw import MAX_AIMS, MAX_COMPOSITE_DEPTH, AIWMetadata, BoundaryPort
 from aif.model.check import check_workflow
 from aif.model.rates import RateError
+from aif.model.stand_ins import port_difference
 
 MAX_FOLDERS: Final = 10_000
 
@@ -103,6 +111,23 @@ def check_composite(read: ReadAIM, contracts: Mapping[str, AIMMetadata]) -> None
     problem = recursion(composed.composition, contracts, (aim.reference,))
     if problem:
         read.findings.add(CyclicTopology.code, problem, ("aim", "name"))
+    if aim.stands_for is not None:
+        _check_stand_in(read, aim, aim.stands_for, contracts)
+
+
+def _check_stand_in(
+    read: ReadAIM, aim: AIMMetadata, reference: str, contracts: Mapping[str, AIMMetadata]
+) -> None:
+    """The AIM that a composite stands for is known, is not composite, and has the same ports."""
+    whole, path = contracts.get(reference), ("stands_for",)
+    if whole is None:
+        message = f"no AIM library offers {reference}"
+        read.findings.add(UnknownAIM.code, message, path, hint=read.findings.suggest(reference, contracts))
+    elif whole.composition is not None:
+        read.findings.add(Code.CONTRADICTION, f"{reference} is composite itself", path)
+    elif difference := port_difference(whole, aim):
+        message = f"{aim.reference} cannot stand for {reference}: {difference}"
+        read.findings.add(RecordTypeMismatch.code, message, path, hint="give it the ports of that AIM")
 
 
 def recursion(

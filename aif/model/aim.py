@@ -246,7 +246,10 @@ class Composition:
 
 @dataclass(frozen=True, slots=True)
 class AIMMetadata:
-    """The contract of one AIM, basic (has implementations) or composite (has a composition)."""
+    """The contract of one AIM, basic (has implementations) or composite (has a composition).
+
+    ``stands_for`` names the AIM in whose place a plan may use this composite: same ports, same answers.
+    """
 
     name: str
     version: str
@@ -264,6 +267,7 @@ class AIMMetadata:
     implementations: tuple[Implementation, ...] = ()
     composition: Composition | None = None
     documentation: tuple[tuple[str, str], ...] = ()
+    stands_for: str | None = None
 
     @property
     def reference(self) -> str:

@@ -129,7 +129,9 @@ class Workflow:
         return metadata.output(ref.port) if output else metadata.input(ref.port)
 
 
-def expand(aiw: AIWMetadata, catalogue: Mapping[str, AIMMetadata]) -> Workflow:
+def expand(
+    aiw: AIWMetadata, catalogue: Mapping[str, AIMMetadata], stand_ins: Mapping[str, str] | None = None
+) -> Workflow:
     """Replace composite AIMs by their parts, until only basic AIMs are left.
 
     Path limits that name a port of a composite come back with the port of the part behind it, one limit for
@@ -138,6 +140,7 @@ def expand(aiw: AIWMetadata, catalogue: Mapping[str, AIMMetadata]) -> Workflow:
     Args:
         aiw: the workflow.
         catalogue: AIM contracts by ``Name@version``.
+        stand_ins: composite AIMs to use in place of basic ones, by the id of the AIM that each replaces.
 
     Raises:
         UnknownAIM: a ``use`` is not in the catalogue.
@@ -145,7 +148,7 @@ def expand(aiw: AIWMetadata, catalogue: Mapping[str, AIMMetadata]) -> Workflow:
         CyclicTopology: a composite contains itself, directly or through others, or nests too deeply.
         ModelError: more than ``MAX_AIMS`` AIMs.
     """
-    parts = _Parts(catalogue)
+    parts = _Parts(catalogue, stand_ins or {})
     parts.add(aiw.composition, "", None, ())
     channels = tuple(parts.joined())
     paths = [limit for written in aiw.paths for limit in _limits_behind(written, parts, channels)]
@@ -204,9 +207,9 @@ class _Stretch:
 class _Parts:
     """What one expansion has found: basic AIMs, and channels that may end at the ports of composites."""
 
-    def __init__(self, catalogue: Mapping[str, AIMMetadata]) -> None:
+    def __init__(self, catalogue: Mapping[str, AIMMetadata], stand_ins: Mapping[str, str]) -> None:
         self.leaves: list[LeafAIM] = []
-        self._catalogue = catalogue
+        self._catalogue, self._stand_ins = catalogue, stand_ins
         self._composites: dict[str, AIMMetadata] = {}
         self._leaving: defaultdict[_Joint, list[_Stretch]] = defaultdict(list)
         self._arriving: defaultdict[_Joint, list[_Stretch]] = defaultdict(list)
@@ -217,18 +220,19 @@ class _Parts:
         """Take up one composition, and those of its composites."""
         for sub in composition.aims:
             aim_id = prefix + sub.id
-            metadata = self._catalogue.get(sub.use)
+            use = self._stand_ins.get(aim_id, sub.use)
+            metadata = self._catalogue.get(use)
             if metadata is None:
-                raise UnknownAIM(f"{aim_id} uses {sub.use}, which no AIM library offers")
+                raise UnknownAIM(f"{aim_id} uses {use}, which no AIM library offers")
             hint = _combined(_prefixed(sub.placement, prefix), around)
             if metadata.composition is None:
                 self.leaves.append(LeafAIM(aim_id, metadata, sub.parameters, hint, sub.implementation))
                 self._refuse_too_many()
                 continue
-            _refuse_nesting(aim_id, sub.use, within)
+            _refuse_nesting(aim_id, use, within)
             self._composites[aim_id] = metadata
             self._refuse_too_many()
-            self.add(metadata.composition, f"{aim_id}.", hint, (*within, sub.use))
+            self.add(metadata.composition, f"{aim_id}.", hint, (*within, use))
         for spec in composition.channels:
             source = self._joint(spec.source, prefix, entering=spec.source.at_boundary)
             destination = self._joint(spec.destination, prefix, entering=not spec.destination.at_boundary)

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
 from aif.errors import AIFError, LifecycleError, NotFound, StartFailed, StopFailed
+from aif.model.aim import AIMMetadata
 from aif.model.aiw import Workflow
 from aif.model.codec import compile_record
 from aif.model.inventory import Inventory
@@ -62,7 +63,8 @@ VERIFY_S = 15.0
 
 REKEYING_TICK_S = 0.25
 
-Planner = Callable[[Workflow, Inventory], Placement]
+Planner = Callable[[Workflow, Inventory, Mapping[str, AIMMetadata]], tuple[Workflow, Placement]]
+"""From a workflow, an inventory and AIM contracts to what is deployed where; a chain may replace an AIM."""
 
 
 class Controller:
@@ -127,7 +129,7 @@ class Controller:
         Raises:
             PlacementError: it does not fit.
         """
-        placement = await asyncio.to_thread(self._planner, workflow, inventory)
+        workflow, placement = await asyncio.to_thread(self._planner, workflow, inventory, library.contracts)
         self._number += 1
         aiw_id = f"{workflow.name}-{self._number}"
         running = RunningWorkflow(aiw_id, workflow, placement, inventory, library)

@@ -14,7 +14,7 @@ import importlib
 import io
 import sys
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.abc import InspectLoader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -35,6 +35,8 @@ class CatalogueLike(Protocol):
     def __getitem__(self, reference: str, /) -> AIMMetadata: ...
 
     def get(self, reference: str, /) -> AIMMetadata | None: ...
+
+    def __iter__(self) -> Iterator[str]: ...
 
     def folder(self, reference: str, /) -> Path: ...
 
@@ -70,6 +72,11 @@ class AIMLibrary:
     def __init__(self, catalogue: CatalogueLike) -> None:
         self._catalogue = catalogue
         self._packages: dict[str, _Package] = {}
+
+    @property
+    def contracts(self) -> Mapping[str, AIMMetadata]:
+        """Every contract by ``Name@version``."""
+        return {reference: self._catalogue[reference] for reference in self._catalogue}
 
     def contract(self, reference: str) -> AIMMetadata:
         """The contract of ``Name@version``.

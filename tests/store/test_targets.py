@@ -226,3 +226,9 @@ def test_a_damaged_archive_raises_a_store_error_or_unpacks_plain_files(
     else:
         assert all(path.is_dir() or not path.is_symlink() for path in base.rglob("*"))
         assert all(path.is_relative_to(base / "out") for path in base.rglob("*"))
+
+
+def test_models_stay_out_of_packages(tmp_path: Path) -> None:
+    bare = make_folder(tmp_path / "a", FILES)
+    with_model = make_folder(tmp_path / "b", {**FILES, "kws.tflite": b"weights nobody may read"})
+    assert pack(with_model) == pack(bare)
