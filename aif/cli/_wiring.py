@@ -12,7 +12,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,9 +21,9 @@ from typing import Any, TextIO
 import aif
 from aif.cli._broker_access import BrokerAccess
 from aif.config import Catalogue, load_catalogue, load_inventory, load_workflow
-from aif.errors import AIFError, NotFound, TransportError
-from aif.model.aim import AIMMetadata
-from aif.model.aiw import Workflow
+from aif.errors import AIFError, NotFound, PlacementError, TransportError
+from aif.model.aim import AIMMetadata, PlacementHint
+from aif.model.aiw import LeafAIM, Workflow
 from aif.model.inventory import Device, DeviceClass, Inventory
 from aif.model.placement import Placement
 from aif.protocol.appraisal import AppraisalPolicy
@@ -386,6 +386,7 @@ def build_controller(
         next_mapping_version=site.next_mapping_version,
         hw_class_of=lambda device: site.device(device).hw_class,
         planner=plan_workflow,
+        replan=replan_workflow,
         site=site,
         withdraw=lambda device: withdraw_rights(home, device),
         audit=audit,
@@ -481,7 +482,7 @@ class ReferenceBook:
             stored_bytes=release.length,
             sealed=None if sealing is None else sealing.release,
             key_commitment=b"" if sealing is None else sealing.key_commitment,
-            hw_classes=hw_classes_of(release),
+            hw_classes=tuple(sorted(hw_classes_of(release))),
             parameters={str(k): float(str(v)) for k, v in parameters.items()}
             if isinstance(parameters, Mapping)
             else {},
@@ -509,6 +510,73 @@ def plan_workflow(
     # boundary ports that are bound to a device are placed too, but nothing runs for them
     kept = tuple(a for a in placement.assignments if a.aim in aims)
     return planned, replace(placement, assignments=kept)
+
+
+def replan_workflow(
+    workflow: Workflow,
+    inventory: Inventory,
+    placement: Placement,
+    *,
+    away: Collection[str],
+    over: Collection[str],
+) -> Placement:
+    """Place a running workflow without some devices, with as few moves as possible.
+
+    At first all AIMs that can stay do; only if there is no room then, all may move.
+
+    Raises:
+        PlacementError: there is no room at all.
+    """
+    left = _working_part(workflow, over)
+    devices = tuple(d for d in inventory.devices if d.id not in away)
+    links = tuple(
+        replace(link, members=members)
+        for link in inventory.links
+        if len(members := tuple(m for m in link.members if m not in away)) > 1
+    )
+    present = replace(inventory, devices=devices, links=links)
+    try:
+        planned = _place(_pinned(left, placement, away), present)
+    except PlacementError:
+        planned = _place(left, present)
+    ended = tuple(placement.assignment(aim) for aim in over)
+    return replace(planned, assignments=(*planned.assignments, *ended))
+
+
+def _place(workflow: Workflow, inventory: Inventory) -> Placement:
+    """A placement of a workflow whose chains of parts are chosen already."""
+    from partitioner.planner import place
+    from partitioner.policy import PlanPolicy
+    from partitioner.problem import build_problem
+
+    placement = place(build_problem([workflow], inventory, PlanPolicy()))
+    aims = {leaf.id for leaf in workflow.aims}
+    return replace(placement, assignments=tuple(a for a in placement.assignments if a.aim in aims))
+
+
+def _working_part(workflow: Workflow, over: Collection[str]) -> Workflow:
+    """A workflow without the AIMs that have ended, and what hangs on them."""
+    metadata = workflow.metadata
+    paths = tuple(p for p in metadata.paths if not {p.source.aim, p.destination.aim} & {*over})
+    return replace(
+        workflow,
+        metadata=replace(metadata, paths=paths),
+        aims=tuple(leaf for leaf in workflow.aims if leaf.id not in over),
+        channels=tuple(c for c in workflow.channels if not {c.source.aim, c.destination.aim} & {*over}),
+    )
+
+
+def _pinned(workflow: Workflow, placement: Placement, away: Collection[str]) -> Workflow:
+    """The same workflow with every AIM pinned to where it is, unless that device is away."""
+
+    def pinned(leaf: LeafAIM) -> LeafAIM:
+        now = placement.assignment(leaf.id)
+        if now.device in away:
+            return leaf
+        hint = replace(leaf.placement or PlacementHint(), device=now.device)
+        return replace(leaf, placement=hint, implementation=now.implementation)
+
+    return replace(workflow, aims=tuple(pinned(leaf) for leaf in workflow.aims))
 
 
 def _load_deployment(

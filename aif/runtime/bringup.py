@@ -43,6 +43,8 @@ class Means:
     resolve_model: ModelResolver
     open_channels: Callable[[Plan], None] = lambda _: None
     """Gives the plan's devices their rights at the broker; may block."""
+    changed_mapping: Callable[[RunningWorkflow], None] = lambda _: None
+    """Told of every new mapping, before any device is; may raise when it cannot be kept."""
 
 
 class Absences:
@@ -95,7 +97,7 @@ class BringUp:
                 patience.prepare_s, lambda: self._behind("prepare its AIMs", Phase.PREPARED, Phase.READY),
                 act=lambda: self._send_documents(plan), repeat_s=patience.repeat_s, check=self._check,
             )  # fmt: skip
-            self._note_installed(plan)
+            note_installed(plan, admission)
             await until(
                 lambda: not self._unattested(plan),
                 patience.trust_s, lambda: self._behind("be attested under the new mapping"),
@@ -115,34 +117,13 @@ class BringUp:
         return means.deployer.plan(
             running.aiw_id, running.workflow, running.placement, means.next_mapping_version(),
             now_us=means.clock.time_us(), package_digest=running.library.digest,
-            resolve_model=means.resolve_model, device_facts=self._facts,
+            resolve_model=means.resolve_model,
+            device_facts=lambda device: device_facts(device, running, means),
         )  # fmt: skip
 
-    def _facts(self, device: str) -> DeviceFacts:
-        installed = tuple(self._means.admission.link(device).installed.values())
-        in_place = self._running.inventory.device(device).device_class is DeviceClass.MCU
-        return DeviceFacts(self._means.hw_class_of(device), installed, in_place)
-
     def _send_documents(self, plan: Plan) -> None:
-        running = self._running
-        for device, document in plan.documents.items():
-            hello = self._means.admission.link(device).hello
-            if hello is None:
-                continue
-            if running.boots.get(device) != hello.boot_id:
-                running.boots[device] = hello.boot_id
-                running.status.pop(device, None)
-                running.dropped.discard(device)
-            if running.phase(device) is None:
-                running.sessions[device] = hello.session_public
-                keys = self._means.deployer.content_keys(plan, device, hello.session_public)
-                self._means.admission.send(device, control.Deploy(document, keys))
-
-    def _note_installed(self, plan: Plan) -> None:
-        for model in plan.models:
-            self._means.admission.link(model.device).installed[model.component] = InstalledRelease(
-                model.component, model.counter, model.sha256, model.slot, model.ticket_digest
-            )
+        for device in plan.documents:
+            send_document(device, plan, self._running, self._means)
 
     def _attest(self, plan: Plan) -> None:
         for device in self._unattested(plan):
@@ -195,6 +176,36 @@ class BringUp:
     def _behind(self, what: str, *phases: Phase) -> AIFError:
         late = [d for d in self._running.devices if not phases or self._running.phase(d) not in phases]
         return StartFailed(f"{', '.join(late)} did not {what} in time", hint="see `aif logs`")
+
+
+def device_facts(device: str, running: RunningWorkflow, means: Means) -> DeviceFacts:
+    """What the deployer must know about a device."""
+    installed = tuple(means.admission.link(device).installed.values())
+    in_place = running.inventory.device(device).device_class is DeviceClass.MCU
+    return DeviceFacts(means.hw_class_of(device), installed, in_place)
+
+
+def send_document(device: str, plan: Plan, running: RunningWorkflow, means: Means) -> None:
+    """Send a device its document and the keys of its models, unless it says that it has it."""
+    hello = means.admission.link(device).hello
+    if hello is None:
+        return
+    if running.boots.get(device) != hello.boot_id:
+        running.boots[device] = hello.boot_id
+        running.status.pop(device, None)
+        running.dropped.discard(device)
+    if running.phase(device) is None:
+        running.sessions[device] = hello.session_public
+        keys = means.deployer.content_keys(plan, device, hello.session_public)
+        means.admission.send(device, control.Deploy(plan.documents[device], keys))
+
+
+def note_installed(plan: Plan, admission: Admission) -> None:
+    """What the devices of a plan have now."""
+    for model in plan.models:
+        admission.link(model.device).installed[model.component] = InstalledRelease(
+            model.component, model.counter, model.sha256, model.slot, model.ticket_digest
+        )
 
 
 def check_devices(running: RunningWorkflow, admission: Admission, *, rejected_too: bool = True) -> None:

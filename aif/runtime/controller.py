@@ -42,11 +42,13 @@ from aif.runtime.clock import Clock
 from aif.runtime.deployer import Deployer, Plan
 from aif.runtime.devices import Site
 from aif.runtime.grants import GrantOffice
+from aif.runtime.healing import Healing
 from aif.runtime.library import AIMLibrary
 from aif.runtime.links import DeviceLink
 from aif.runtime.logbook import LogBook
 from aif.runtime.plain import plain_record
 from aif.runtime.rekeying import Rekeying
+from aif.runtime.remapping import Replanner
 from aif.runtime.revocation import Revocation, Withdraw
 from aif.runtime.site_broker import SiteBroker
 from aif.runtime.supervisor import Supervisor
@@ -79,6 +81,7 @@ class Controller:
         next_mapping_version: Callable[[], int],
         hw_class_of: Callable[[str], str],
         planner: Planner,
+        replan: Replanner,
         resolve_model: ModelResolver,
         clock: Clock,
         log: LogBook,
@@ -91,7 +94,8 @@ class Controller:
         self._broker = broker
         self.admission, self._deployer = admission, deployer
         self._next_mapping_version, self._hw_class_of = next_mapping_version, hw_class_of
-        self._planner, self._resolve_model, self._audit = planner, resolve_model, audit
+        self._planner, self._replan = planner, replan
+        self._resolve_model, self._audit, self._site = resolve_model, audit, site
         self._clock, self._log = clock, log
         self.patience = patience or Patience()
         self.workflows: dict[str, RunningWorkflow] = {}
@@ -251,8 +255,21 @@ class Controller:
         await BringUp(running, means, on_waiting=waiting).run(self._turn)
         self._move(running, WorkflowState.READY)
         return await Supervisor(
-            running, means, log=self._log, move=lambda state, note: self._move(running, state, note)
+            running,
+            means,
+            healing=self._healing(running, means),
+            log=self._log,
+            move=lambda state, note: self._move(running, state, note),
         ).run()
+
+    def _healing(self, running: RunningWorkflow, means: Means) -> Healing:
+        return Healing(
+            running, means, replan=self._replan, turn=self._turn, drained=self._drained, log=self._log,
+            publish=self.events.publish,
+        )  # fmt: skip
+
+    def _drained(self) -> list[str]:
+        return [record.device for record in self._site.state.devices if record.drained]
 
     async def _take_off(self, running: RunningWorkflow) -> None:
         """Tell every device to drop its part, and wait a little until all have."""

@@ -12,8 +12,8 @@ microcontroller executes from its slot in place, every other device runs the mod
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 
 from aif.errors import PlainModelRefused, StartFailed
 from aif.model.aim import ParameterValue
@@ -66,7 +66,7 @@ class ResolvedModel:
     stored_bytes: int
     sealed: SealedRelease | None
     key_commitment: bytes = b""
-    hw_classes: frozenset[str] = frozenset()
+    hw_classes: tuple[str, ...] = ()
     parameters: Mapping[str, float] = field(default_factory=dict)
     """What the AIM around the model must know, such as a threshold found in training."""
 
@@ -100,15 +100,28 @@ class PlacedModel:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All documents of one workflow, and the ends of every sealed channel for the grants."""
+    """All documents of one workflow, and the ends of every sealed channel for the grants.
+
+    Attributes:
+        mapping_version: of the newest document; devices whose part has not changed since keep their own.
+        parts: what the documents say, by device.
+        releases: the model releases it names, by publisher and component; another mapping keeps them.
+    """
 
     aiw_id: str
     mapping_version: int
     documents: Mapping[str, bytes]
     channels: Mapping[bytes, RemoteChannel]
-    senders: Mapping[bytes, list[End]]
-    receivers: Mapping[bytes, list[End]]
+    senders: Mapping[bytes, tuple[End, ...]]
+    receivers: Mapping[bytes, tuple[End, ...]]
     models: tuple[PlacedModel, ...] = ()
+    releases: Mapping[str, ResolvedModel] = field(default_factory=dict)
+    parts: Mapping[str, Deployment] = field(default_factory=dict)
+
+    def version(self, device: str) -> int:
+        """The mapping version that a device should be under; 0 when it has no part."""
+        part = self.parts.get(device)
+        return 0 if part is None else part.mapping_version
 
 
 class Deployer:
@@ -137,24 +150,51 @@ class Deployer:
         package_digest: Callable[[str], bytes],
         resolve_model: Callable[[str, str], ResolvedModel],
         device_facts: Callable[[str], DeviceFacts],
+        previous: Plan | None = None,
+        anew: Collection[str] = (),
+        over: Collection[str] = (),
     ) -> Plan:
         """Documents for every device that runs a part of the workflow.
+
+        Args:
+            aiw_id: of the workflow.
+            workflow: what is deployed.
+            placement: where its AIMs go.
+            mapping_version: of the documents that are made now.
+            now_us: time of issue.
+            package_digest: by AIM reference.
+            resolve_model: newest release, by publisher and component.
+            device_facts: by device name.
+            previous: the plan that runs now; its model releases stay, and so does the document of each
+                device whose part is the same.
+            anew: devices that get a new document in any case.
+            over: AIMs that have ended where they were; nothing runs for them any more.
 
         Raises:
             StoreError: a model that an implementation needs is not in the Store.
         """
+        releases = dict(previous.releases) if previous is not None else {}
+
+        def resolved(publisher: str, component: str) -> ResolvedModel:
+            key = f"{publisher}/{component}"
+            if key not in releases:
+                releases[key] = resolve_model(publisher, component)
+            return releases[key]
+
         aims_of_workflow = {leaf.id for leaf in workflow.aims}
         # boundary Ports that are bound to a device are placed too, but nothing runs for them
         device_of = {a.aim: a.device for a in placement.assignments if a.aim in aims_of_workflow}
         remote = remote_channels(aiw_id, workflow, device_of)
         plain_models = self._vault.plain_models
         documents: dict[str, bytes] = {}
+        parts: dict[str, Deployment] = {}
         models: list[PlacedModel] = []
-        for device in sorted(set(device_of.values())):
+        working = [leaf.id for leaf in workflow.aims if leaf.id not in over]
+        for device in sorted({device_of[aim] for aim in working}):
             issue = _Tickets(self, device, device_facts(device), now_us, plain_models=plain_models)
             aims = tuple(
-                self._aim(workflow, leaf_id, placement, package_digest, resolve_model, issue)
-                for leaf_id in (leaf.id for leaf in workflow.aims)
+                self._aim(workflow, leaf_id, placement, package_digest, resolved, issue)
+                for leaf_id in working
                 if device_of[leaf_id] == device
             )
             document = Deployment(
@@ -163,19 +203,27 @@ class Deployer:
                 tuple(c for c in remote if device in (c.source_device, *c.destination_devices)),
                 _boundary(workflow, device_of, device), plain_models,
             )  # fmt: skip
-            documents[device] = deployment.sign(document, self._sign_deployment)
             models += issue.placed
+            known = previous.parts.get(device) if previous is not None and device not in anew else None
+            if previous is not None and known is not None and _same_part(known, document):
+                documents[device], parts[device] = previous.documents[device], known
+                continue
+            documents[device] = deployment.sign(document, self._sign_deployment)
+            parts[device] = document
         return Plan(
             aiw_id, mapping_version, documents, {c.channel_id: c for c in remote},
-            {c.channel_id: [End(c.source_device, f"{aiw_id}/{PortRef.parse(c.source).aim}")] for c in remote},
             {
-                c.channel_id: [
-                    End(device, f"{aiw_id}/{PortRef.parse(end).aim}")
-                    for end, device in zip(c.destinations, c.destination_devices, strict=True)
-                ]
+                c.channel_id: (End(c.source_device, f"{aiw_id}/{PortRef.parse(c.source).aim}"),)
                 for c in remote
             },
-            tuple(models),
+            {
+                c.channel_id: tuple(
+                    End(device, f"{aiw_id}/{PortRef.parse(end).aim}")
+                    for end, device in zip(c.destinations, c.destination_devices, strict=True)
+                )
+                for c in remote
+            },
+            tuple(models), releases, parts,
         )  # fmt: skip
 
     def content_keys(self, plan: Plan, device: str, session_pk: bytes) -> tuple[ModelKey, ...]:
@@ -312,6 +360,19 @@ class _Tickets:
         return ModelRelease(
             model.component, model.path, model.counter, model.sha256, model.bytes_, arena, ticket
         )
+
+
+def _same_part(known: Deployment, document: Deployment) -> bool:
+    """Whether two documents say the same about what runs; how a model comes to the device is no matter."""
+
+    def essence(part: Deployment) -> Deployment:
+        aims = tuple(
+            aim if aim.model is None else replace(aim, model=replace(aim.model, ticket=b""))
+            for aim in part.aims
+        )
+        return replace(part, mapping_version=0, issued_us=0, store_url="", aims=aims)
+
+    return essence(known) == essence(document)
 
 
 def _slot(component: str, release: tuple[bytes, int], facts: DeviceFacts) -> Slot:

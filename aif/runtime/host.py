@@ -22,6 +22,7 @@ from aif.errors import AIFError, CreationFailed
 from aif.model.inventory import DeviceClass
 from aif.protocol import control, deployment
 from aif.protocol.control import AIMReport, ControlMessage, Failure, Phase
+from aif.protocol.deployment import Deployment
 from aif.protocol.evidence import Component
 from aif.protocol.lifecycle import Signal, State
 from aif.protocol.numbers import HOST_LIMITS, MCU_LIMITS
@@ -149,8 +150,8 @@ class Host:
         if current is None or current.workflow is None:
             return
         workflow = current.workflow
-        if signal is Signal.START and current.phase is Phase.READY:
-            current.phase = Phase.RUNNING
+        if signal is Signal.START and current.phase in (Phase.READY, Phase.RUNNING):
+            current.phase = Phase.RUNNING  # AIMs that came with a change are started here too
             workflow.start()
         elif signal is Signal.PAUSE and current.phase is Phase.RUNNING:
             workflow.pause(aim)
@@ -175,8 +176,13 @@ class Host:
         if known is not None and known.document == document and not known.unwanted:
             self._send_status(known)
             return
-        self._interrupt(deployed.aiw_id)
+        if known is None or known.phase in (Phase.PREPARING, Phase.FAILED):
+            self._interrupt(deployed.aiw_id)
         async with self._turn(deployed.aiw_id):
+            known = self._parts.get(deployed.aiw_id)
+            if known is not None and known.workflow is not None and not known.unwanted:
+                await self._change(known, document, deployed)
+                return
             await self._drop(deployed.aiw_id)
             current = self._parts[deployed.aiw_id] = Part(document, deployed)
             self._send_status(current)
@@ -206,6 +212,40 @@ class Host:
                 current.preparing = None
             if not current.unwanted:
                 self._send_status(current)
+
+    async def _change(self, current: Part, document: bytes, deployed: Deployment) -> None:
+        """Another mapping of a workflow that is here; AIMs that it does not touch go on.
+
+        A change that fails leaves everything as it was; the Controller hears why, and under which mapping
+        this device still is.
+        """
+        if deployed.mapping_version <= current.deployment.mapping_version:
+            return self._send_status(current)
+        current.preparing = asyncio.current_task()
+        current.failure = None
+        try:
+            await current.change(document, deployed, self._resources)
+        except (AIFError, OSError) as failure:
+            error = failure if isinstance(failure, AIFError) else _outside(failure)
+            self._log.error("change failed", aiw=deployed.aiw_id, code=error.code, reason=str(error))
+            current.failure = Failure(error.code, str(error), error.hint)
+        except asyncio.CancelledError:
+            if not current.unwanted:  # the host itself ends
+                raise
+            return None
+        else:
+            version = deployed.mapping_version
+            self._state.update(lambda s: replace(s, mapping_floor=max(s.mapping_floor, version)))
+            current.details = {aim: why for aim, why in current.details.items() if current.has(aim)}
+            if (
+                current.phase is Phase.FINISHED
+                and current.workflow
+                and not current.workflow.finished.is_set()
+            ):
+                current.phase = Phase.RUNNING
+        finally:
+            current.preparing = None
+        return self._send_status(current)
 
     def _turn(self, aiw_id: str) -> asyncio.Lock:
         """Who holds it changes what this device has of a workflow; it goes in order of arrival."""

@@ -5,8 +5,12 @@ as they are; what leaves or enters the device, or travels on a channel with ``lo
 canonically and goes through the Communication Service. The end of a stream travels like data: over a final
 watermark, or directly.
 
-Without a connection to the broker, an AIM that writes to another device waits, and so does the end of its
-stream; neither is sent into the void.
+Without a connection to the broker, or without a key, an AIM that writes to another device waits, and so does
+the end of its stream; neither is sent into the void.
+
+A changed deployment of the same workflow is taken up while it runs (``change``): AIMs that it names as before
+are not touched, and only the channels that differ are opened anew. A record that waits meanwhile goes the new
+way.
 """
 
 from __future__ import annotations
@@ -14,8 +18,9 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from aif.errors import AIFError, CreationFailed, GrantExhausted, NotConnected, QueueFull, TransportError
@@ -46,6 +51,8 @@ CHECKED_LOCAL_RECORDS = 3
 CONNECTION_POLL_S = 0.05
 STOP_TIMEOUT_S = 5.0
 
+_ENDED = (State.STOPPED, State.FAILED)
+
 MakeAIM = Callable[[DeployedAIM, AIMMetadata, Implementation], Callable[[], AIM]]
 
 
@@ -57,7 +64,6 @@ class RemoteInput:
     codec: BatchCodec
     ports: list[InputPort]
     metrics: ChannelMetrics
-    ended: bool = False
 
 
 class HostedWorkflow:
@@ -80,22 +86,29 @@ class HostedWorkflow:
         self.deployment = deployment
         self.instances: dict[str, AIMInstance] = {}
         self.remote_inputs: dict[bytes, RemoteInput] = {}
-        self.receivers: list[SecureReceiver] = []
         self._library, self._communication = library, communication
         self._clock, self._log = clock, log
         self._on_state, self._on_boundary, self._connected = on_state, on_boundary, connected
+        self._receivers: dict[bytes, SecureReceiver] = {}
+        self._senders: dict[bytes, SecureSender] = {}
         self._unfinished: list[SecureSender] = []
-        self._senders: defaultdict[str, list[SecureSender]] = defaultdict(list)
-        self._readers: defaultdict[str, list[InputPort]] = defaultdict(list)
+        self._routes: dict[tuple[str, str], Deliver] = {}
+        """By source and destination: how a record gets there now."""
+        self._readers: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
+        self._over: set[tuple[str, str]] = set()
+        """Source and destination of streams that have ended, each of which is said once."""
+        self._leaving: set[str] = set()
         self._boundary_inputs: dict[str, tuple[Codec, list[InputPort]]] = {}
         self._boundary_written: Counter[str] = Counter()
         self.finished = asyncio.Event()
         with self._abandon_on_error():
             for deployed in deployment.aims:
                 self._add_instance(deployed, make, blocks)
-            self._connect_locally()
-            self._connect_remotely()
-            self._connect_boundary()
+            self._connect({*self.instances})
+
+    @property
+    def receivers(self) -> list[SecureReceiver]:
+        return list(self._receivers.values())
 
     @contextmanager
     def _abandon_on_error(self) -> Iterator[None]:
@@ -159,30 +172,62 @@ class HostedWorkflow:
         except KeyError:
             raise CreationFailed(f"the deployment names an unknown input {end}", kind="port") from None
 
-    def _connect_locally(self) -> None:
-        for channel in self.deployment.local_channels:
-            source, destination = self._output(channel.source), self._input(channel.destination)
-            source.connect(_local_delivery(channel.source, source.port, destination))
-            self._readers[PortRef.parse(channel.source).aim].append(destination)
-            _preload(destination, channel.delay_records)
+    def _connect(self, fresh: set[str]) -> None:
+        """Open the channels of the deployment that are not open yet, and join all to their ports.
 
-    def _connect_remotely(self) -> None:
-        here = self.deployment.device
+        Args:
+            fresh: AIMs that were made for this deployment; readers of a delayed channel among them start
+                with empty turns.
+        """
+        self._readers.clear()
+        self._boundary_inputs.clear()
+        for instance in self.instances.values():
+            for output in instance.outputs.values():
+                output.disconnect()
+        routes = self._routes = {}
+        for local in self.deployment.local_channels:
+            source, destination = self._output(local.source), self._input(local.destination)
+            deliver = routes[local.source, local.destination] = _local_delivery(
+                local.source, source.port, destination
+            )
+            source.connect(deliver)
+            self._readers[PortRef.parse(local.source).aim].append((local.source, local.destination))
+            if PortRef.parse(local.destination).aim in fresh:
+                _preload(destination, local.delay_records)
         for channel in self.deployment.remote_channels:
-            sealed = SealedChannel(
-                channel.channel_id, channel.topic, channel.auth, channel.qos,
-                BundlePolicy(channel.max_messages, channel.max_delay_ms, channel.max_bytes),
-                channel.within_host,
-            )  # fmt: skip
-            if channel.source_device == here:
-                source = self._output(channel.source)
-                sender = self._communication.open_sender(sealed)
-                self._senders[PortRef.parse(channel.source).aim].append(sender)
-                source.connect(self._remote_delivery(channel.source, source.port, sender))
-            ends = zip(channel.destinations, channel.destination_devices, strict=True)
-            mine = [self._input(end) for end, device in ends if device == here]
-            if mine:
-                self._open_input(channel, sealed, mine)
+            self._connect_remotely(channel, fresh)
+        self._connect_boundary()
+
+    def _connect_remotely(self, channel: RemoteChannel, fresh: set[str]) -> None:
+        here = self.deployment.device
+        sealed = SealedChannel(
+            channel.channel_id, channel.topic, channel.auth, channel.qos,
+            BundlePolicy(channel.max_messages, channel.max_delay_ms, channel.max_bytes),
+            channel.within_host,
+        )  # fmt: skip
+        if channel.source_device == here:
+            source = self._output(channel.source)
+            sender = self._senders.get(channel.channel_id)
+            if sender is None:
+                sender = self._senders[channel.channel_id] = self._communication.open_sender(sealed)
+                if self.instances[PortRef.parse(channel.source).aim].state in _ENDED:
+                    self._unfinished.append(sender)
+            deliver = self._remote_delivery(channel, source.port, sender)
+            self._routes |= {(channel.source, end): deliver for end in channel.destinations}
+            source.connect(deliver)
+        ends = zip(channel.destinations, channel.destination_devices, strict=True)
+        mine = [end for end, device in ends if device == here]
+        if not mine:
+            return
+        ports = [self._input(end) for end in mine]
+        if channel.channel_id in self.remote_inputs:
+            entry = self.remote_inputs[channel.channel_id]
+            entry.channel, entry.ports = channel, ports
+        else:
+            self._open_input(channel, sealed, ports)
+        for end, port in zip(mine, ports, strict=True):
+            if PortRef.parse(end).aim in fresh:
+                _preload(port, channel.delay_records)
 
     def _open_input(self, channel: RemoteChannel, sealed: SealedChannel, ports: list[InputPort]) -> None:
         port = ports[0].port
@@ -192,15 +237,11 @@ class HostedWorkflow:
         )  # fmt: skip
         entry = RemoteInput(channel, codec, ports, ChannelMetrics())
         self.remote_inputs[channel.channel_id] = entry
-        self.receivers.append(
-            self._communication.open_receiver(
-                sealed,
-                lambda payloads: self._arrived(entry, payloads),
-                lambda event: self._channel_event(entry, event),
-            )
+        self._receivers[channel.channel_id] = self._communication.open_receiver(
+            sealed,
+            lambda payloads: self._arrived(entry, payloads),
+            lambda event: self._channel_event(entry, event),
         )
-        for reader in ports:
-            _preload(reader, channel.delay_records)
 
     def _connect_boundary(self) -> None:
         for boundary in self.deployment.boundary:
@@ -216,7 +257,8 @@ class HostedWorkflow:
 
     # --- records on their way ----------------------------------------------------------------------
 
-    def _remote_delivery(self, end: str, port: Port, sender: SecureSender) -> Deliver:
+    def _remote_delivery(self, channel: RemoteChannel, port: Port, sender: SecureSender) -> Deliver:
+        end = channel.source
         codec = compile_batches(
             port.type.record, lead_bytes=message.HEADER.size, payload_bytes=port.payload_bytes, label=end
         )
@@ -226,8 +268,11 @@ class HostedWorkflow:
             # the record waits here, and with it the AIM, until the connection is back: a frame that is sealed
             # and not sent would count as lost
             while True:
-                while not self._can_send(sender):
+                if self._senders.get(channel.channel_id) is not sender:
+                    return await self._redirect(channel, values, t_us)
+                if not self._can_send(sender):
                     await self._clock.sleep(CONNECTION_POLL_S)
+                    continue
                 try:
                     return sender.send_all(payloads)
                 except GrantExhausted:
@@ -238,6 +283,12 @@ class HostedWorkflow:
                     raise QueueFull(f"{end}: {full}", hint="send less often, or bundle more") from full
 
         return deliver
+
+    async def _redirect(self, channel: RemoteChannel, values: Sequence[Any], t_us: int) -> None:
+        """The channel was closed while a record waited for it: its readers are elsewhere now."""
+        routes = (self._routes.get((channel.source, end)) for end in channel.destinations)
+        for deliver in dict.fromkeys(route for route in routes if route is not None):
+            await deliver(values, t_us)
 
     def _boundary_delivery(self, name: str, end: str, port: Port) -> Deliver:
         codec = compile_record(port.type.record, payload_bytes=port.payload_bytes, label=end)
@@ -276,15 +327,21 @@ class HostedWorkflow:
 
     def _channel_event(self, entry: RemoteInput, event: ChannelEvent) -> None:
         if isinstance(event, ControlReceived) and event.code is ControlCode.END_OF_STREAM:
-            if not entry.ended:
-                entry.ended = True
-                for port in entry.ports:
-                    port.finish()
+            here = self.deployment.device
+            ends = zip(entry.channel.destinations, entry.channel.destination_devices, strict=True)
+            for end, device in ends:
+                if device == here:
+                    self._stream_over(entry.channel.source, end)
         else:
             log_channel_event(self._log, event, entry.channel.topic)
 
+    def _stream_over(self, source: str, destination: str) -> None:
+        if (source, destination) not in self._over:
+            self._over.add((source, destination))
+            self._input(destination).finish()
+
     def _can_send(self, sender: SecureSender) -> bool:
-        return sender.channel.within_host or self._connected()
+        return sender.keyed and (sender.channel.within_host or self._connected())
 
     def boundary_input(self, record: BoundaryRecord) -> None:
         """A record that the User Agent wrote to an input of the workflow; empty ends the stream."""
@@ -298,12 +355,23 @@ class HostedWorkflow:
 
     def _instance_finished(self, instance: AIMInstance) -> None:
         """Tell the readers of a finished (or failed) instance that nothing more comes."""
-        for port in self._readers[instance.id]:
-            port.finish()
-        self._unfinished += self._senders[instance.id]
+        if instance.id in self._leaving:  # it goes on elsewhere
+            return
+        for source, destination in self._readers[instance.id]:
+            self._stream_over(source, destination)
+        self._unfinished += [
+            self._senders[channel.channel_id]
+            for channel in self.deployment.remote_channels
+            if channel.channel_id in self._senders and PortRef.parse(channel.source).aim == instance.id
+        ]
         self.send_ends()
-        if all(i.state in (State.STOPPED, State.FAILED) for i in self.instances.values()):
+        self._judge_finished()
+
+    def _judge_finished(self) -> None:
+        if all(i.state in _ENDED for i in self.instances.values()):
             self.finished.set()
+        else:
+            self.finished.clear()
 
     def send_ends(self) -> None:
         """Say that streams have ended; what cannot be said without a connection waits for the next call."""
@@ -315,6 +383,78 @@ class HostedWorkflow:
             except AIFError as error:
                 self._log.warning("end of stream not sent", channel=sender.channel.topic, reason=str(error))
             self._unfinished.remove(sender)
+
+    # --- another mapping ---------------------------------------------------------------------------
+
+    async def change(
+        self, deployment: Deployment, make: MakeAIM, blocks: Callable[[Implementation], bool]
+    ) -> None:
+        """Take up another deployment of this workflow; AIMs that it names as before go on as they are.
+
+        AIMs that are not in it, or differ, are stopped, and their readers hear of no end: they go on
+        elsewhere. New ones are made and wait for ``start``.
+
+        Raises:
+            CreationFailed: an AIM or a port of it cannot be made; the part is of no use any more.
+        """
+        before, after = self.deployment, deployment
+        staying = staying_aims(before, after)
+        await self.leave(self.instances.keys() - staying)
+        self._over = {
+            (source, end) for source, end in self._over if PortRef.parse(end).aim in staying
+        }  # a new reader has heard of no end
+        self.deployment = deployment
+        for channel_id in self._changed_channels(before, after):
+            self._close_channel(channel_id)
+        fresh = {aim.id for aim in deployment.aims} - staying
+        for deployed in deployment.aims:
+            if deployed.id in fresh:
+                self._add_instance(deployed, make, blocks)
+        self._connect(fresh)
+        for source, end in self._readers_of_ended(fresh):
+            self._stream_over(source, end)
+        self._judge_finished()
+
+    async def leave(self, aims: AbstractSet[str]) -> None:
+        """Stop AIMs that go on elsewhere; their readers hear of no end."""
+        self._leaving |= aims
+        await asyncio.gather(*(self.stop(aim) for aim in aims))
+        for aim in aims:
+            self.instances.pop(aim, None)
+        self._leaving -= aims
+
+    def _changed_channels(self, before: Deployment, after: Deployment) -> set[bytes]:
+        """Channels whose end here is not what it was, or that a new reader must hear the end of."""
+        here, kept = before.device, {c.channel_id: c for c in after.remote_channels}
+        changed = set()
+        for old in before.remote_channels:
+            new = kept.get(old.channel_id)
+            same = new is not None and _ends_at(new, here) == _ends_at(old, here) and replace(
+                new, source_device=old.source_device, destination_devices=old.destination_devices
+            ) == old and new.within_host == old.within_host  # fmt: skip
+            aim = PortRef.parse(old.source).aim
+            ended = aim in self.instances and self.instances[aim].state in _ENDED
+            moved = new is not None and new.destination_devices != old.destination_devices
+            if not same or (ended and moved):
+                changed.add(old.channel_id)
+        return changed
+
+    def _readers_of_ended(self, fresh: set[str]) -> list[tuple[str, str]]:
+        """Streams between neighbours whose source has ended and whose reader is new."""
+        return [
+            (source, end)
+            for aim, readers in self._readers.items()
+            if aim in self.instances and self.instances[aim].state in _ENDED
+            for source, end in readers
+            if PortRef.parse(end).aim in fresh
+        ]
+
+    def _close_channel(self, channel_id: bytes) -> None:
+        sender = self._senders.pop(channel_id, None)
+        self._unfinished = [waiting for waiting in self._unfinished if waiting is not sender]
+        self._receivers.pop(channel_id, None)
+        self.remote_inputs.pop(channel_id, None)
+        self._communication.close(channel_id)
 
     # --- life --------------------------------------------------------------------------------------
 
@@ -344,7 +484,7 @@ class HostedWorkflow:
             async with asyncio.timeout(STOP_TIMEOUT_S):
                 await asyncio.gather(*(instance.stop() for instance in chosen))
         except TimeoutError:
-            late = [i.id for i in chosen if i.state not in (State.STOPPED, State.FAILED)]
+            late = [i.id for i in chosen if i.state not in _ENDED]
             self._log.error("AIMs do not stop", aims=", ".join(late))
 
     def _chosen(self, aim_id: str) -> list[AIMInstance]:
@@ -356,7 +496,7 @@ class HostedWorkflow:
 
     def close_channels(self) -> None:
         for channel in self.deployment.remote_channels:
-            self._communication.close(channel.channel_id)
+            self._close_channel(channel.channel_id)
 
     def metrics(self) -> Mapping[str, Any]:
         """Figures for the Controller: plain values with short names."""
@@ -397,6 +537,23 @@ class HostedWorkflow:
             "aims": aims, "channels": channels, "sent": sent, "messages": messages,
             "outputs": dict(self._boundary_written),
         }  # fmt: skip
+
+
+def staying_aims(before: Deployment, after: Deployment) -> set[str]:
+    """AIMs that two deployments of one workflow on one device both name, and in the same words."""
+    old = {aim.id: _unticketed(aim) for aim in before.aims}
+    return {aim.id for aim in after.aims if old.get(aim.id) == _unticketed(aim)}
+
+
+def _unticketed(aim: DeployedAIM) -> DeployedAIM:
+    """What an AIM is; the ticket only says how its model may come here."""
+    return aim if aim.model is None else replace(aim, model=replace(aim.model, ticket=b""))
+
+
+def _ends_at(channel: RemoteChannel, device: str) -> tuple[bool, tuple[str, ...]]:
+    """Whether a channel begins on a device, and which of its destinations are there."""
+    ends = zip(channel.destinations, channel.destination_devices, strict=True)
+    return channel.source_device == device, tuple(end for end, there in ends if there == device)
 
 
 def _preload(port: InputPort, empty_turns: int) -> None:

@@ -1,10 +1,11 @@
 """One workflow's part on this device, and what it takes: budgets, models, code, channels, subscriptions.
 
-Prepares everything but the keys, and gives everything back. When it runs, what it says and to whom is decided
-by ``host``.
+Prepares everything but the keys, changes with another mapping, and gives everything back. When it runs, what
+it says and to whom is decided by ``host``.
 
 Invariants: whatever takes long (digests, downloads, engines) happens in threads, one installation at a time;
-a preparation that fails or is cancelled has given back all it took, and no thread of it runs on.
+a preparation that fails or is cancelled has given back all it took, and no thread of it runs on; a change
+whose new AIMs cannot be prepared leaves all others as they were.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -25,7 +26,7 @@ from aif.protocol.lifecycle import State
 from aif.protocol.limits import ID_BYTES
 from aif.runtime.aims import AIMFactory
 from aif.runtime.clock import Clock
-from aif.runtime.hosted import HostedWorkflow
+from aif.runtime.hosted import HostedWorkflow, staying_aims
 from aif.runtime.instance import AIMInstance
 from aif.runtime.library import AIMLibrary
 from aif.runtime.logbook import LogBook
@@ -73,11 +74,16 @@ class Part:
     details: dict[str, str] = field(default_factory=dict)
     preparing: asyncio.Task[None] | None = None
     unwanted: bool = False
-    _subscriptions: list[Subscription] = field(default_factory=list)
+    _subscriptions: dict[bytes, Subscription] = field(default_factory=dict)
+    """By channel."""
+    _heard: dict[bytes, SecureReceiver] = field(default_factory=dict)
 
     @property
     def aiw_id(self) -> str:
         return self.deployment.aiw_id
+
+    def has(self, aim_id: str) -> bool:
+        return any(aim.id == aim_id for aim in self.deployment.aims)
 
     def interrupt(self) -> None:
         """End a preparation that nobody wants any more."""
@@ -103,21 +109,77 @@ class Part:
             clock=has.clock,
             log=has.log,
             make=lambda aim, _contract, _implementation: makers[aim.id],
-            # models and services are behind the Security Engine, which is another process
-            blocks=lambda of: (
-                of.model is not None or bool(of.requires.services) or has.platform.engine_blocks(of)
-            ),
+            blocks=lambda of: _blocks(of, has),
             on_state=on_state,
             on_boundary=has.session.send,
             connected=lambda: has.session.connected,
         )
-        for receiver in self.workflow.receivers:
-            channel = receiver.channel
-            if channel.within_host:
-                continue
-            self._subscriptions.append(
-                await has.transport.subscribe(channel.topic, _into(receiver), qos=channel.qos)
-            )
+        await self._subscribe(self.workflow, has)
+
+    async def change(self, document: bytes, deployment: Deployment, has: Resources) -> None:
+        """Take up another mapping of the same workflow; what it does not change goes on.
+
+        New AIMs are prepared while the old ones still work, so both must fit for that time.
+
+        Raises:
+            AIFError, OSError: as ``prepare``; then the AIMs that stay go on as before.
+        """
+        workflow = self.workflow
+        if workflow is None:
+            raise CreationFailed(f"{self.aiw_id} has nothing here that could change", kind="module")
+        before = self.deployment
+        staying = staying_aims(before, deployment)
+        # an AIM that stays under other terms (another implementation) has to go before it can come
+        await workflow.leave({aim.id for aim in deployment.aims if self.has(aim.id)} - staying)
+        for aim in before.aims:
+            if aim.id not in workflow.instances:
+                self._give_back(aim, has)
+        makers = await self._prepare_new([aim for aim in deployment.aims if aim.id not in staying], has)
+        await workflow.change(
+            deployment,
+            lambda aim, _contract, _implementation: makers[aim.id],
+            lambda of: _blocks(of, has),
+        )
+        kept = {aim.id for aim in deployment.aims}
+        for aim in before.aims:
+            if aim.id not in kept:
+                self._give_back(aim, has)
+        self.document, self.deployment, self.failure = document, deployment, None
+        await self._subscribe(workflow, has)
+
+    async def _prepare_new(self, aims: Sequence[DeployedAIM], has: Resources) -> dict[str, Callable[[], AIM]]:
+        """All of them, or none."""
+        makers: dict[str, Callable[[], AIM]] = {}
+        try:
+            for aim in aims:
+                makers[aim.id] = await self._prepare_aim(aim, has)
+        except BaseException:
+            for aim in aims:
+                self._give_back(aim, has)
+            raise
+        return makers
+
+    async def _subscribe(self, workflow: HostedWorkflow, has: Resources) -> None:
+        """Listen to the channels that are open here, and to no others."""
+        wanted = {r.channel.channel_id: r for r in workflow.receivers if not r.channel.within_host}
+        for channel_id in self._subscriptions.keys() - wanted.keys():
+            await self._unsubscribe(channel_id)
+        for channel_id, receiver in wanted.items():
+            if channel_id in self._heard and self._heard[channel_id] is not receiver:
+                await self._unsubscribe(channel_id)
+            if channel_id not in self._subscriptions:
+                channel = receiver.channel
+                self._heard[channel_id] = receiver
+                self._subscriptions[channel_id] = await has.transport.subscribe(
+                    channel.topic, _into(receiver), qos=channel.qos
+                )
+
+    async def _unsubscribe(self, channel_id: bytes) -> None:
+        self._heard.pop(channel_id, None)
+        subscription = self._subscriptions.pop(channel_id, None)
+        if subscription is not None:
+            with suppress(TransportError):
+                await subscription.aclose()
 
     async def _prepare_aim(self, aim: DeployedAIM, has: Resources) -> Callable[[], AIM]:
         contract = await _in_thread(lambda: has.library.verified(aim.use, aim.package_sha256))
@@ -161,16 +223,17 @@ class Part:
         """Stop what runs and give everything back; harmless when there is nothing."""
         if self.workflow is not None:
             await self.workflow.stop()
-        for subscription in self._subscriptions:
-            with suppress(TransportError):
-                await subscription.aclose()
-        self._subscriptions.clear()
+        for channel_id in list(self._subscriptions):
+            await self._unsubscribe(channel_id)
         if self.workflow is not None:
             self.workflow.close_channels()
             self.workflow = None
         for aim in self.deployment.aims:
-            has.factory.close(self._owner(aim))
-            has.platform.release(self._owner(aim))
+            self._give_back(aim, has)
+
+    def _give_back(self, aim: DeployedAIM, has: Resources) -> None:
+        has.factory.close(self._owner(aim))
+        has.platform.release(self._owner(aim))
 
     def _owner(self, aim: DeployedAIM) -> str:
         return f"{self.aiw_id}/{aim.id}"
@@ -195,6 +258,15 @@ async def _in_thread(work: Callable[[], T]) -> T:
         if not running.cancelled():
             running.exception()  # nobody else will look at it
         raise
+
+
+def _blocks(implementation: Implementation, has: Resources) -> bool:
+    """Whether its calls wait, as those to the Security Engine do: that is another process."""
+    return (
+        implementation.model is not None
+        or bool(implementation.requires.services)
+        or has.platform.engine_blocks(implementation)
+    )
 
 
 def _into(receiver: SecureReceiver) -> Callable[[Received], None]:

@@ -264,6 +264,10 @@ class OutputPort:
     def connect(self, deliver: Deliver) -> None:
         self._channels.append(deliver)
 
+    def disconnect(self) -> None:
+        """No Channel begins here any more, until others are connected."""
+        self._channels = []  # a new list: a write that is under way goes through the old one
+
     async def write(self, value: Any, *, t_us: int) -> None:
         """Hand one record to every Channel; errors as in `write_many`."""
         await self.write_many((value,), t_us=t_us)

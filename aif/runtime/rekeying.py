@@ -12,13 +12,13 @@ repeated grant never reaches another boot than the one its key was made for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from aif.runtime.clock import Clock
 from aif.runtime.deployer import Plan
-from aif.runtime.grants import Epoch, GrantOffice
+from aif.runtime.grants import End, Epoch, GrantOffice
 from aif.runtime.logbook import LogBook
 
 RECEIVERS_S = 0.5
@@ -82,11 +82,20 @@ class Rekeying:
         """Whether a member of this workflow's channels has not confirmed its newest key."""
         return aiw_id in self._rounds
 
-    def renew(self, plan: Plan, *, without: Collection[str] = (), refused: Collection[str] = ()) -> None:
+    def renew(
+        self,
+        plan: Plan,
+        *,
+        only: Mapping[bytes, Collection[End]] | None = None,
+        without: Collection[str] = (),
+        refused: Collection[str] = (),
+    ) -> None:
         """A new epoch for every channel of a workflow whose source is there.
 
         Args:
             plan: the workflow's channels.
+            only: the channels to renew, with the senders that each had before; receivers refuse what those
+                send that are not senders now. None for all channels, whose senders are the same.
             without: devices that have no part in the workflow any more.
             refused: those of them that are not trusted any more: receivers refuse what they sent, at once.
         """
@@ -94,6 +103,8 @@ class Rekeying:
         shared = self._rounds[plan.aiw_id] = _Round(now_ms)
         gone = {*without, *refused}
         for channel_id, channel in plan.channels.items():
+            if only is not None and channel_id not in only:
+                continue
             self._turns.pop(channel_id, None)
             source = channel.source_device
             senders, rejected = plan.senders[channel_id], source in refused
@@ -105,7 +116,7 @@ class Rekeying:
                 [] if rejected else senders,
                 [end for end in plan.receivers[channel_id] if end.device not in gone],
                 mapping_version=plan.mapping_version,
-                refused=senders if rejected else [],
+                refused=[*(senders if rejected else ()), *(only or {}).get(channel_id, ())],
             )
             turn = _Turn(plan.aiw_id, epoch, source, now_ms, now_ms, {*epoch.boots})
             if not turn.waiting:

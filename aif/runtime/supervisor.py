@@ -2,10 +2,12 @@
 
 Degraded means that an AIM has failed or that a device is away. What then:
 
+* AIMs of a device that is lost, restarted or drained go to another one, or begin anew there (``healing``).
+  What follows is for AIMs that fit nowhere else.
 * A device that comes back in the same boot, or with a new session of its Security Engine, goes on; keys are
   renewed.
-* ``on_degraded: stop``: a device that stays away longer than ``Patience.degraded_s``, or comes back in
-  another boot, or has dropped its AIMs, stops the workflow, with the reason.
+* ``on_degraded: stop``: a device that stays away longer than ``Patience.degraded_s`` stops the workflow, with
+  the reason; so does one that does not take up its new part.
 * ``on_degraded: continue``: the rest goes on, DEGRADED, until its AIMs have ended or a person stops it.
 * A failed AIM ends its streams; the rest drains, and the workflow ends as FAILED.
 * A device that is not trusted any more, because its evidence was rejected or it was revoked: with
@@ -26,6 +28,7 @@ from aif.protocol.lifecycle import Signal, State, WorkflowState
 from aif.runtime.books import ChannelBook, channel_books, figure, output_books
 from aif.runtime.bringup import Absences, Means, check_devices, emptied
 from aif.runtime.grants import MAX_FRAMES, RENEWAL_S
+from aif.runtime.healing import Healing
 from aif.runtime.links import Trust
 from aif.runtime.logbook import LogBook
 from aif.runtime.workflows import RunningWorkflow
@@ -45,10 +48,12 @@ class Supervisor:
         running: RunningWorkflow,
         means: Means,
         *,
+        healing: Healing,
         log: LogBook,
         move: Callable[[WorkflowState, str], None],
     ) -> None:
         self._running, self._means, self._log, self._move = running, means, log, move
+        self._healing = healing
         self._absences = Absences(means.admission, means.clock)
         self._feeders = _feeders(running)
         self._idle: dict[str, tuple[int, float]] = {}
@@ -78,18 +83,20 @@ class Supervisor:
         )  # fmt: skip
         self._show([])
         while True:
+            if await self._healing.heal():
+                self._sessions.clear()
             stops = running.workflow.metadata.availability.on_degraded == "stop"
             check_devices(running, self._means.admission, rejected_too=stops)
             lost = emptied(running, self._means.admission)
             rest = [d for d in running.devices if d not in lost]
             away = [d for d in rest if not self._means.admission.trusted(d)]
-            overdue = self._absences.longer_than(rest, patience.degraded_s)
+            overdue = self._absences.longer_than(running.devices, patience.degraded_s)
             troubles = self._troubles(away, lost)
             self._show(troubles)
-            if (lost or overdue) and stops:
+            if (overdue or isinstance(self._healing.failure, StartFailed)) and stops:
                 return WorkflowState.STOPPED, "; ".join(troubles)
             present = [d for d in rest if d not in away]
-            if set(away) <= set(overdue) and all(running.phase(d) is Phase.FINISHED for d in present):
+            if {*away, *lost} <= set(overdue) and all(running.phase(d) is Phase.FINISHED for d in present):
                 break
             rejected = [d for d in away if self._rejected(d)]
             self._renew(away, lost, rejected)
@@ -116,6 +123,7 @@ class Supervisor:
                 for d, link in links.items()
             ),
             *(f"device {device} was stopped or restarted and has lost its AIMs" for device in lost),
+            *([str(self._healing.failure)] if isinstance(self._healing.failure, StartFailed) else ()),
         ]
 
     def _rejected(self, device: str) -> bool:
@@ -243,9 +251,10 @@ class Supervisor:
     def _open_books(self) -> list[ChannelBook]:
         running = self._running
         channels = running.plan.channels if running.plan else {}
+        moved = running.moved_channels
         books = (
-            *channel_books(channels, running.metrics),
-            *output_books(running.outputs, running.metrics),
+            *channel_books({c: v for c, v in channels.items() if c not in moved}, running.metrics),
+            *(output_books(running.outputs, running.metrics) if not moved else ()),
         )
         return [book for book in books if book.unaccounted]
 

@@ -20,6 +20,7 @@ from aif.protocol.control import Phase, WorkflowStatus
 from aif.protocol.lifecycle import WorkflowState
 from aif.runtime.clock import Clock
 from aif.runtime.deployer import Plan
+from aif.runtime.grants import End
 from aif.runtime.library import AIMLibrary
 
 EVENTS_KEPT = 10_000
@@ -74,6 +75,12 @@ class RunningWorkflow:
     """Devices that confirmed that nothing of this workflow is left on them."""
     without: frozenset[str] = frozenset()
     """Devices that are left out since the newest keys."""
+    over: set[str] = field(default_factory=set)
+    """AIMs that had ended when their device was lost; they go nowhere."""
+    unkeyed: dict[bytes, tuple[End, ...]] = field(default_factory=dict)
+    """Channels whose ends have changed and have no new key yet, with their senders before."""
+    moved_channels: set[bytes] = field(default_factory=set)
+    """Channels of which an end has moved: the figures of both ends do not fit together any more."""
     outputs: Counter[str] = field(default_factory=Counter)
     """Records that came out of each boundary Port."""
     unaccounted: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -85,13 +92,13 @@ class RunningWorkflow:
     @property
     def devices(self) -> list[str]:
         """Devices that run an AIM; bound boundary Ports are placed too, but nothing runs for them."""
-        aims = {leaf.id for leaf in self.workflow.aims}
+        aims = {leaf.id for leaf in self.workflow.aims} - self.over
         return sorted({a.device for a in self.placement.assignments if a.aim in aims})
 
     def phase(self, device: str) -> Phase | None:
-        """What the device last said under the current mapping."""
+        """What the device last said under its newest mapping."""
         status = self.status.get(device)
-        if status is None or self.plan is None or status.mapping_version != self.plan.mapping_version:
+        if status is None or self.plan is None or status.mapping_version != self.plan.version(device):
             return None
         return status.phase
 

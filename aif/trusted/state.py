@@ -188,6 +188,8 @@ class DeviceRecord:
     """Why it was revoked, in the operator's words."""
     lost: bool = False
     """It may be in foreign hands: its identity is never admitted again."""
+    drained: bool = False
+    """It shall run nothing: AIMs leave it, and none is put there."""
 
 
 @dataclass(frozen=True, slots=True)

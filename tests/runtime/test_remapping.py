@@ -1,0 +1,101 @@
+"""A running workflow keeps going when its devices are lost, restarted or drained: in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from pathlib import Path
+from typing import Any
+
+from aif.protocol.lifecycle import WorkflowState
+from aif.runtime.controller import Patience, RunningWorkflow
+from tests.runtime.site import ENDLESS, INVENTORY, BenchSite, bench_site
+
+DEVICE = """
+  - {id: NAME, class: gateway, board: bench-NAME, arch: x86-64, os: Linux, instructions_per_s: 1000000000,
+     ram_bytes: 100000000, flash_bytes: 100000000, runtimes: [python, tflite], attestation: software}
+"""
+LINK = "  - {id: LINK, between: [ONE, spare], bandwidth_bps: 100000000, latency_ms: 1}\n"
+THREE = (
+    INVENTORY.replace("links:", DEVICE.strip("\n").replace("NAME", "spare") + "\nlinks:")
+    + LINK.replace("LINK", "lan2").replace("ONE", "left")
+    + LINK.replace("LINK", "lan3").replace("ONE", "right")
+)
+APART = "{separate_from: [count], strength: hard}"
+MOVABLE = ENDLESS.replace("{device: right}", APART)
+"""``double`` may run anywhere but where ``count`` and ``add`` are pinned to."""
+
+GOES_ON = MOVABLE.replace("ON_DEGRADED", "continue")
+STOPS = MOVABLE.replace("ON_DEGRADED", "stop")
+QUICK = Patience(repeat_s=0.2, degraded_s=1.0, stop_s=1.0)
+
+
+def place_of(running: RunningWorkflow, aim: str) -> str:
+    return running.placement.device_of(aim)
+
+
+def other(device: str) -> str:
+    return "spare" if device == "right" else "right"
+
+
+async def all_up(site: BenchSite) -> None:
+    await site.until_trusted("left", "right", "spare")
+
+
+def three(folder: Path, **more: Any) -> Any:
+    return bench_site(folder, devices=("left", "right", "spare"), inventory=THREE, patience=QUICK, **more)
+
+
+def increasing(values: list[int]) -> bool:
+    return all(a < b for a, b in itertools.pairwise(values))
+
+
+def test_aims_of_a_lost_device_go_on_elsewhere_and_the_others_never_stop(tmp_path: Path) -> None:
+    async def journey() -> None:
+        async with three(tmp_path, speed=3.0) as site:
+            await all_up(site)
+            running = await site.deploy(STOPS)
+            await site.outputs(running, 5)
+            victim = place_of(running, "double")
+            before = site.hosted("left", running)
+            count, add = before.instances["count"], before.instances["add"]
+            worked = count.metrics.invocations
+            await site.kill(victim)
+            await site.until_logged("workflow re-mapped")
+            assert place_of(running, "double") == other(victim)
+            values = await site.outputs(running, 20)
+            assert increasing(values)
+            assert running.state is WorkflowState.RUNNING
+            after = site.hosted("left", running)
+            assert after is before
+            assert after.instances["count"] is count
+            assert after.instances["add"] is add
+            assert count.metrics.invocations > worked
+            assert count.metrics.restarts == add.metrics.restarts == 0
+            line = site.log.lines("workflow re-mapped")[0]
+            assert line["moves"] == f"double: {victim} -> {other(victim)}"
+            assert f"{victim} is lost" in line["reason"]
+            await site.controller.stop(running.aiw_id)
+            site.check_nothing_is_left()
+
+    asyncio.run(journey())
+
+
+def test_a_device_that_started_anew_gets_its_part_again(tmp_path: Path) -> None:
+    async def journey() -> None:
+        async with bench_site(tmp_path, speed=3.0, patience=QUICK) as site:
+            await site.until_trusted("left", "right")
+            running = await site.deploy(ENDLESS.replace("ON_DEGRADED", "continue"))
+            await site.outputs(running, 5)
+            add = site.hosted("left", running).instances["add"]
+            await site.kill("right")
+            await site.until(running, WorkflowState.DEGRADED)
+            await site.start_device("right")
+            await site.until_logged("workflow re-mapped", moves="double: right -> right")
+            await site.outputs(running, 5)
+            assert running.state is WorkflowState.RUNNING
+            assert site.hosted("left", running).instances["add"] is add
+            await site.controller.stop(running.aiw_id)
+            site.check_nothing_is_left()
+
+    asyncio.run(journey())
