@@ -292,12 +292,11 @@ async def run_controller(
     clock = SystemClock()
     log = LogBook("controller", clock, log_stream)
     site_broker = SiteBroker(home.site) if broker.tls is not None else None
-    if site_broker is not None:
-        site_broker.undeployed()  # an earlier Controller's workflows ended with it
     async with open_transport(broker, "controller") as transport:
         controller = build_controller(
             home=home, transport=transport, store_url=store_url, log=log, site_broker=site_broker
         )
+        controller.take_over()
         await controller.admission.start()
         agent = UserAgentServer(controller, load=_load_deployment, log=log)
         server = LocalServer(home.socket, agent.handle)
@@ -387,6 +386,8 @@ def build_controller(
         hw_class_of=lambda device: site.device(device).hw_class,
         planner=plan_workflow,
         replan=replan_workflow,
+        load=_load_deployment,
+        workflows_folder=home.site / "workflows",
         site=site,
         withdraw=lambda device: withdraw_rights(home, device),
         audit=audit,

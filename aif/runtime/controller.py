@@ -4,8 +4,8 @@ One task drives each workflow: ``bringup`` takes it to READY, ``supervisor`` wat
 every device drops its part. Nothing runs half-deployed: if a step fails anywhere, all of it is taken back,
 and a device that still holds a part of something that has ended is told again when it says so.
 
-Workflows live in this process only: a Controller that is restarted knows its devices, but takes off whatever
-they still run.
+A workflow that runs is written down (``kept``). A Controller that follows one that was killed goes on with
+it, while its AIMs work; one that ends as it should ends its workflows too. What was not ready is taken off.
 
 Source: MPAI-AIF V2, Controller; the mapping to devices is this project's extension.
 """
@@ -16,6 +16,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from aif.errors import AIFError, LifecycleError, NotFound, StartFailed, StopFailed
@@ -43,6 +44,7 @@ from aif.runtime.deployer import Deployer, Plan
 from aif.runtime.devices import Site
 from aif.runtime.grants import GrantOffice
 from aif.runtime.healing import Healing
+from aif.runtime.kept import KeptWorkflows, Load
 from aif.runtime.library import AIMLibrary
 from aif.runtime.links import DeviceLink
 from aif.runtime.logbook import LogBook
@@ -52,7 +54,7 @@ from aif.runtime.remapping import Replanner
 from aif.runtime.revocation import Revocation, Withdraw
 from aif.runtime.site_broker import SiteBroker
 from aif.runtime.supervisor import Supervisor
-from aif.runtime.workflows import Changes, EventFeed, Patience, RunningWorkflow
+from aif.runtime.workflows import Changes, EventFeed, Patience, RunningWorkflow, Sources
 from aif.transport.mosquitto_config import ChannelAccess
 
 LOG_LINES_KEPT = 1_000
@@ -82,6 +84,8 @@ class Controller:
         hw_class_of: Callable[[str], str],
         planner: Planner,
         replan: Replanner,
+        load: Load,
+        workflows_folder: Path,
         resolve_model: ModelResolver,
         clock: Clock,
         log: LogBook,
@@ -106,6 +110,8 @@ class Controller:
         self.revocation = Revocation(
             site, withdraw, admission, self.rekeying, self._changes, clock, self.workflows.values
         )
+        self._grants = grants
+        self._kept = KeptWorkflows(workflows_folder, load, grants.senders, log)
         self._turn = asyncio.Lock()
         self._number = 0
         self._leftovers: set[tuple[str, str]] = set()
@@ -120,6 +126,18 @@ class Controller:
             await asyncio.gather(*(self.stop(aiw_id) for aiw_id in self.workflows))
             self.admission.stop()
 
+    def take_over(self) -> None:
+        """Go on with what an earlier Controller left running; before any device is heard."""
+        for running, kept in self._kept.restore():
+            for channel in kept.channels:
+                self._grants.remember(channel.channel.channel_id, channel.senders)
+            self._number = max(self._number, int(running.aiw_id.rpartition("-")[2]))
+            self.workflows[running.aiw_id] = running
+            self._log.info("workflow taken over", aiw=running.aiw_id, devices=", ".join(running.devices))
+            running.task = asyncio.create_task(self._drive(running), name=f"workflow {running.aiw_id}")
+        if self._broker is not None:
+            self._broker.only(self.workflows)
+
     async def _every(self, seconds: float, act: Callable[[], None]) -> None:
         while True:
             act()
@@ -127,8 +145,17 @@ class Controller:
 
     # --- User Agent's calls ------------------------------------------------------------------------
 
-    async def deploy(self, workflow: Workflow, inventory: Inventory, library: AIMLibrary) -> RunningWorkflow:
+    async def deploy(
+        self,
+        workflow: Workflow,
+        inventory: Inventory,
+        library: AIMLibrary,
+        *,
+        sources: Sources | None = None,
+    ) -> RunningWorkflow:
         """Plan a workflow and begin to bring it up; follow ``state`` or ``events``.
+
+        With its ``sources`` it goes on when this Controller is killed and another one started.
 
         Raises:
             PlacementError: it does not fit.
@@ -136,7 +163,7 @@ class Controller:
         workflow, placement = await asyncio.to_thread(self._planner, workflow, inventory, library.contracts)
         self._number += 1
         aiw_id = f"{workflow.name}-{self._number}"
-        running = RunningWorkflow(aiw_id, workflow, placement, inventory, library)
+        running = RunningWorkflow(aiw_id, workflow, placement, inventory, library, sources=sources)
         self._forget_oldest()
         self.workflows[aiw_id] = running
         self._audit.note("deployed", aiw_id, devices=", ".join(running.devices))
@@ -199,6 +226,7 @@ class Controller:
             running.paused_aims.clear()
         for device in running.devices:
             self.admission.send(device, control.SignalAIMs(aiw_id, aim, signal))
+        self._kept.keep(running)
         self._changes.notify()
 
     async def verify(self, device: str) -> None:
@@ -245,15 +273,22 @@ class Controller:
         means = Means(
             self.admission, self.rekeying, self._deployer, self._changes, self._clock, self.patience,
             self._next_mapping_version, self._hw_class_of, self._resolve_model, self._open_channels,
+            self._kept.keep,
         )  # fmt: skip
 
         def waiting(note: str) -> None:
             if running.note != note:
                 self._move(running, WorkflowState.DEPLOYING, note)
 
-        self._move(running, WorkflowState.DEPLOYING)
-        await BringUp(running, means, on_waiting=waiting).run(self._turn)
-        self._move(running, WorkflowState.READY)
+        if running.resumed:
+            self._move(
+                running, WorkflowState.DEGRADED, "waits for its devices, after the Controller began anew"
+            )
+        else:
+            self._move(running, WorkflowState.DEPLOYING)
+            await BringUp(running, means, on_waiting=waiting).run(self._turn)
+            self._kept.keep(running)
+            self._move(running, WorkflowState.READY)
         return await Supervisor(
             running,
             means,
@@ -311,6 +346,8 @@ class Controller:
 
     def _move(self, running: RunningWorkflow, state: WorkflowState, note: str = "") -> None:
         running.state, running.note = state, note
+        if state in FINAL_WORKFLOW_STATES:
+            self._kept.forget(running.aiw_id)
         self._log.info("workflow state", aiw=running.aiw_id, state=str(state), note=note)
         self.events.publish({"type": "workflow", "aiw": running.aiw_id, "state": str(state), "note": note})
         self._changes.notify()

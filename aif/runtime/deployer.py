@@ -12,7 +12,7 @@ microcontroller executes from its slot in place, every other device runs the mod
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from aif.errors import PlainModelRefused, StartFailed
@@ -118,6 +118,31 @@ class Plan:
     releases: Mapping[str, ResolvedModel] = field(default_factory=dict)
     parts: Mapping[str, Deployment] = field(default_factory=dict)
 
+    @classmethod
+    def of(
+        cls,
+        aiw_id: str,
+        mapping_version: int,
+        channels: Iterable[RemoteChannel],
+        documents: Mapping[str, bytes],
+        models: tuple[PlacedModel, ...],
+        *,
+        releases: Mapping[str, ResolvedModel],
+        parts: Mapping[str, Deployment],
+    ) -> Plan:
+        """A plan with the ends of its channels worked out."""
+        by_id = {channel.channel_id: channel for channel in channels}
+
+        def end(device: str, port: str) -> End:
+            return End(device, f"{aiw_id}/{PortRef.parse(port).aim}")
+
+        return cls(
+            aiw_id, mapping_version, documents, by_id,
+            {i: (end(c.source_device, c.source),) for i, c in by_id.items()},
+            {i: tuple(map(end, c.destination_devices, c.destinations)) for i, c in by_id.items()},
+            models, releases, parts,
+        )  # fmt: skip
+
     def version(self, device: str) -> int:
         """The mapping version that a device should be under; 0 when it has no part."""
         part = self.parts.get(device)
@@ -210,21 +235,9 @@ class Deployer:
                 continue
             documents[device] = deployment.sign(document, self._sign_deployment)
             parts[device] = document
-        return Plan(
-            aiw_id, mapping_version, documents, {c.channel_id: c for c in remote},
-            {
-                c.channel_id: (End(c.source_device, f"{aiw_id}/{PortRef.parse(c.source).aim}"),)
-                for c in remote
-            },
-            {
-                c.channel_id: tuple(
-                    End(device, f"{aiw_id}/{PortRef.parse(end).aim}")
-                    for end, device in zip(c.destinations, c.destination_devices, strict=True)
-                )
-                for c in remote
-            },
-            tuple(models), releases, parts,
-        )  # fmt: skip
+        return Plan.of(
+            aiw_id, mapping_version, remote, documents, tuple(models), releases=releases, parts=parts
+        )
 
     def content_keys(self, plan: Plan, device: str, session_pk: bytes) -> tuple[ModelKey, ...]:
         """Keys of the models that a plan puts on a device, for one boot of it.

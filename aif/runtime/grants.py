@@ -168,6 +168,14 @@ class GrantOffice:
             self._epochs.pop(channel_id, None)
             self._indexes.pop(channel_id, None)
 
+    def senders(self, channel_id: bytes) -> tuple[End, ...]:
+        """Every sender that a channel ever had, in the order of their indexes."""
+        return tuple(self._indexes.get(channel_id, ()))
+
+    def remember(self, channel_id: bytes, senders: Sequence[End]) -> None:
+        """Senders of a channel that an earlier office gave indexes to, in their order."""
+        self._indexes[channel_id] = {end: index for index, end in enumerate(senders)}
+
     def _index(self, channel_id: bytes, end: End) -> int:
         """Which sender this end is: the same in every epoch, and nobody else's."""
         known = self._indexes.setdefault(channel_id, {})

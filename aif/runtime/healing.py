@@ -1,7 +1,8 @@
 """Decides when a running workflow has to move, and sees to it: what is lost, what is back, what is drained.
 
 * A device that is lost or not trusted any more: its AIMs go to others, at once.
-* A device that has started anew: it gets its AIMs again.
+* A device that has started anew: it gets its AIMs again. So does one that is behind its mapping, because the
+  Controller ended in the middle of a change.
 * A device that is drained: its AIMs leave it.
 
 A device that did not take up what it was given is out of the question for a while. When there is no room, the
@@ -18,7 +19,7 @@ from typing import Any
 
 from aif.errors import AIFError, PlacementError
 from aif.protocol.lifecycle import State
-from aif.runtime.bringup import Means, emptied
+from aif.runtime.bringup import Absences, Means, emptied
 from aif.runtime.links import Trust
 from aif.runtime.logbook import LogBook
 from aif.runtime.remapping import Remapped, Remapping, Replanner, TargetFailed
@@ -50,6 +51,7 @@ class Healing:
     ) -> None:
         self._running, self._means, self._replan, self._turn = running, means, replan, turn
         self._drained, self._log, self._publish = drained, log, publish
+        self._absences = Absences(means.admission, means.clock)
         self._avoided_ms: dict[str, float] = {}
         self._answered: _Question | None = None
         self._retry_ms = float("-inf")
@@ -59,7 +61,7 @@ class Healing:
     async def heal(self) -> bool:
         """Move what has to move; whether something was tried, so that everything is to be looked at again."""
         now_ms = self._means.clock.monotonic_ms()
-        gone, back, drained = self._gone(), self._back(), self._to_drain()
+        gone, back, drained = self._gone(), self._back() | self._behind(), self._to_drain()
         if not (gone or back or drained) or now_ms < self._retry_ms:
             return False
         away = self.unavailable() | gone
@@ -103,11 +105,14 @@ class Healing:
 
     def _gone(self) -> set[str]:
         """Devices of the workflow that are lost, or have dropped it, while it had work there."""
-        link = self._means.admission.link
+        link, running = self._means.admission.link, self._running
+        absent = self._absences.longer_than(running.devices, self._means.patience.degraded_s)
         return {
             device
-            for device in self._running.devices
-            if (link(device).trust in (Trust.LOST, Trust.REJECTED) or device in self._avoided_ms)
+            for device in running.devices
+            if link(device).trust in (Trust.LOST, Trust.REJECTED)
+            or device in self._avoided_ms
+            or device in absent
             or (device in self._running.dropped and not self._new_boot(device))
             if self._works(device)
         }
@@ -118,6 +123,19 @@ class Healing:
             device
             for device in emptied(self._running, self._means.admission)
             if self._means.admission.trusted(device) and self._new_boot(device) and self._works(device)
+        }
+
+    def _behind(self) -> set[str]:
+        """Devices that say that they are under an earlier mapping than they should be."""
+        running, trusted = self._running, self._means.admission.trusted
+        return {
+            device
+            for device, status in running.status.items()
+            if trusted(device)
+            and device in running.devices
+            and running.plan is not None
+            and status.mapping_version < running.plan.version(device)
+            and status.failure is None
         }
 
     def _to_drain(self) -> set[str]:
@@ -144,7 +162,8 @@ class Healing:
         return "; ".join(
             (
                 *(f"{d} is {link(d).trust} ({link(d).reason})" for d in sorted(gone)),
-                *(f"{d} has started anew" for d in sorted(back)),
+                *(f"{d} has started anew" for d in sorted(back & self._back())),
+                *(f"{d} is behind its mapping" for d in sorted(back - self._back())),
                 *(f"{d} is drained" for d in sorted(drained - gone)),
             )
         )

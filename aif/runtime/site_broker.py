@@ -18,7 +18,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -105,9 +105,13 @@ class SiteBroker:
         now_deployed = Deployed(aiw, tuple(channels))
         return self._change(lambda others: (*(d for d in others if d.aiw != aiw), now_deployed))
 
-    def undeployed(self, aiw: str = "") -> Reload:
-        """Close the channels of a workflow, or those of all."""
-        return self._change(lambda all_: tuple(d for d in all_ if aiw and d.aiw != aiw))
+    def undeployed(self, aiw: str) -> Reload:
+        """Close the channels of a workflow."""
+        return self._change(lambda all_: tuple(d for d in all_ if d.aiw != aiw))
+
+    def only(self, aiws: Collection[str]) -> Reload:
+        """Close the channels of all workflows but these."""
+        return self._change(lambda all_: tuple(d for d in all_ if d.aiw in aiws))
 
     def admit(self, device: str) -> Reload:
         """A device of that name was added; it may enrol, also if an earlier one was revoked."""

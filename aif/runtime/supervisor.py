@@ -20,7 +20,7 @@ Decides nothing about keys or documents, and takes nothing off a device.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from aif.errors import AIMFailed, NotConnected, StartFailed
 from aif.protocol.control import ModelKeys, Phase, SignalAIMs
@@ -31,6 +31,7 @@ from aif.runtime.grants import MAX_FRAMES, RENEWAL_S
 from aif.runtime.healing import Healing
 from aif.runtime.links import Trust
 from aif.runtime.logbook import LogBook
+from aif.runtime.session import CONTROLLER_SILENCE_S
 from aif.runtime.workflows import RunningWorkflow
 
 KEYS_REPEATED_S = 5.0
@@ -76,15 +77,13 @@ class Supervisor:
             NotConnected: it ended without one of its devices.
         """
         running, patience = self._running, self._means.patience
-        await self._means.changes.until(
-            lambda: running.phases(Phase.RUNNING, Phase.PAUSED, Phase.FINISHED),
-            patience.trust_s, self._not_started, act=self._start, repeat_s=patience.repeat_s,
-            check=lambda: check_devices(running, self._means.admission),
-        )  # fmt: skip
-        self._show([])
+        if running.resumed:
+            await self._wait_for_devices()
+        else:
+            await self._begin()
         while True:
             if await self._healing.heal():
-                self._sessions.clear()
+                self._note_sessions(running.devices)
             stops = running.workflow.metadata.availability.on_degraded == "stop"
             check_devices(running, self._means.admission, rejected_too=stops)
             lost = emptied(running, self._means.admission)
@@ -109,6 +108,26 @@ class Supervisor:
             return WorkflowState.COMPLETED, ""
         words = f"{running.aiw_id} ended: {'; '.join(troubles)}"
         raise NotConnected(words) if away or lost else AIMFailed(words, hint="see `aif logs`")
+
+    async def _begin(self) -> None:
+        running = self._running
+        await self._means.changes.until(
+            lambda: running.phases(Phase.RUNNING, Phase.PAUSED, Phase.FINISHED),
+            self._means.patience.trust_s, self._not_started,
+            act=self._start, repeat_s=self._means.patience.repeat_s,
+            check=lambda: check_devices(running, self._means.admission),
+        )  # fmt: skip
+        self._show([])
+
+    async def _wait_for_devices(self) -> None:
+        """They work on, notice that the Controller was silent, and ask for a new session."""
+        running, means = self._running, self._means
+        deadline_ms = means.clock.monotonic_ms() + (CONTROLLER_SILENCE_S + means.patience.degraded_s) * 1000
+        while means.clock.monotonic_ms() < deadline_ms:
+            if all(means.admission.trusted(d) and d in running.status for d in running.devices):
+                break
+            await means.changes.pulse(1.0)
+        self._renew_ms = means.clock.monotonic_ms()  # nobody knows how long the old keys are good for
 
     # --- state -------------------------------------------------------------------------------------
 
@@ -170,11 +189,15 @@ class Supervisor:
 
     def _new_session(self, lost: list[str]) -> bool:
         """Whether a device was admitted with another session key: its Security Engine was started again."""
-        links = {d: self._means.admission.link(d) for d in self._running.devices if d not in lost}
+        before = dict(self._sessions)
+        now = self._note_sessions(d for d in self._running.devices if d not in lost)
+        return any(before.get(device, key) != key for device, key in now.items())
+
+    def _note_sessions(self, devices: Iterable[str]) -> dict[str, bytes]:
+        links = {device: self._means.admission.link(device) for device in devices}
         now = {d: link.hello.session_public for d, link in links.items() if link.hello is not None}
-        changed = any(self._sessions.get(device, key) != key for device, key in now.items())
         self._sessions |= now
-        return changed
+        return now
 
     def _send_model_keys(self, present: list[str]) -> None:
         """Keys of its models for a device whose Security Engine was started anew; said a few times."""
@@ -250,6 +273,8 @@ class Supervisor:
 
     def _open_books(self) -> list[ChannelBook]:
         running = self._running
+        if running.resumed:
+            return []
         channels = running.plan.channels if running.plan else {}
         moved = running.moved_channels
         books = (

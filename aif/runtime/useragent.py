@@ -9,27 +9,23 @@ Source: MPAI-AIF V2, User Agent and the Controller's User API.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from aif.errors import LocalProtocolError
-from aif.model.aiw import Workflow
-from aif.model.inventory import Inventory
 from aif.protocol.lifecycle import FINAL_WORKFLOW_STATES, Signal
 from aif.runtime.controller import Controller, RunningWorkflow
-from aif.runtime.library import AIMLibrary
+from aif.runtime.kept import Load
 from aif.runtime.logbook import LogBook
 from aif.runtime.trust_calls import trust_call
-
-Loader = Callable[[Path, Path, list[Path]], tuple[Workflow, Inventory, AIMLibrary]]
-"""Reads a workflow and an inventory with AIM folders; raises ConfigError."""
+from aif.runtime.workflows import Sources
 
 
 class UserAgentServer:
     """Answers a User Agent's calls."""
 
-    def __init__(self, controller: Controller, *, load: Loader, log: LogBook) -> None:
+    def __init__(self, controller: Controller, *, load: Load, log: LogBook) -> None:
         self._controller, self._load, self._log = controller, load, log
         self.shutdown_requested = asyncio.Event()
 
@@ -67,7 +63,8 @@ class UserAgentServer:
         workflow, inventory, library = await asyncio.to_thread(
             self._load, Path(arguments["workflow"]), Path(arguments["inventory"]), aims
         )
-        running = await self._controller.deploy(workflow, inventory, library)
+        sources = Sources(Path(arguments["workflow"]), Path(arguments["inventory"]), tuple(aims))
+        running = await self._controller.deploy(workflow, inventory, library, sources=sources)
         return running.aiw_id
 
     async def _events(self) -> AsyncIterator[dict[str, Any]]:

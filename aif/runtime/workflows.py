@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from aif.errors import AIFError
@@ -49,6 +50,15 @@ class Patience:
     """For a device to confirm that it has dropped a workflow."""
 
 
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """The files that a workflow was read from."""
+
+    workflow: Path
+    inventory: Path
+    aims: tuple[Path, ...]
+
+
 @dataclass(slots=True)
 class RunningWorkflow:
     """One workflow as the Controller sees it."""
@@ -81,6 +91,10 @@ class RunningWorkflow:
     """Channels whose ends have changed and have no new key yet, with their senders before."""
     moved_channels: set[bytes] = field(default_factory=set)
     """Channels of which an end has moved: the figures of both ends do not fit together any more."""
+    sources: Sources | None = None
+    """None for one that was built in memory: it ends with its Controller."""
+    resumed: bool = False
+    """Taken over from an earlier Controller, whose counts nobody has."""
     outputs: Counter[str] = field(default_factory=Counter)
     """Records that came out of each boundary Port."""
     unaccounted: dict[str, dict[str, int]] = field(default_factory=dict)

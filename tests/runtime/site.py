@@ -32,6 +32,7 @@ from aif.runtime.host import Host
 from aif.runtime.hosted import HostedWorkflow
 from aif.runtime.library import AIMLibrary
 from aif.runtime.logbook import LogBook
+from aif.runtime.workflows import Sources
 from aif.transport.base import LastWill
 from aif.transport.memory import MemoryBroker, MemoryTransport
 from aif.trusted.measure import runtime_digest
@@ -258,6 +259,7 @@ class BenchSite:
                 log=LogBook("controller", clock, self.log),
             )  # fmt: skip
         self.controller.patience = self._patience
+        self.controller.take_over()
         await self.controller.admission.start()
 
         async def run() -> None:
@@ -320,6 +322,15 @@ class BenchSite:
         self.transports[name].crash()
         await self.end(name)
 
+    async def kill_controller(self) -> None:
+        """End the Controller as SIGKILL does: no device hears of it."""
+        self.transports["controller"].crash()
+        for running in self.controller.workflows.values():
+            assert running.task is not None
+            running.task.cancel()
+        self.controller.workflows.clear()
+        await self.end("controller")
+
     async def deploy(self, workflow: str = WORKFLOW) -> RunningWorkflow:
         file = self.home.root / "workflow.aiw.yaml"
         file.write_text(workflow)
@@ -328,6 +339,7 @@ class BenchSite:
             load_workflow(file, catalogue).workflow,
             load_inventory(self.inventory_file),
             AIMLibrary(catalogue),
+            sources=Sources(file, self.inventory_file, (self.aims,)),
         )
 
     # --- waiting for what happens ------------------------------------------------------------------

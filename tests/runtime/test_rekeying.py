@@ -85,8 +85,8 @@ class Bench:
             CHANNEL, TOPIC, "one.out", "one", tuple(f"{n}.in" for n in self.receivers), self.receivers,
             AuthMode.SIGNED, 0, 1, 0.0, 1_000, 0,
         )  # fmt: skip
-        ends = [End(name, f"{name}.in") for name in self.receivers]
-        self.plan = Plan("a-1", 1, {}, {CHANNEL: channel}, {CHANNEL: [End("one", "one")]}, {CHANNEL: ends})
+        ends = tuple(End(name, f"{name}.in") for name in self.receivers)
+        self.plan = Plan("a-1", 1, {}, {CHANNEL: channel}, {CHANNEL: (End("one", "one"),)}, {CHANNEL: ends})
         self.office = GrantOffice(
             lambda message: KEY.sign(message).signature, lambda device: self.devices[device].keys,
             clock=self.clock, random=counting(),
@@ -263,7 +263,7 @@ def test_what_a_refused_source_sends_is_refused_at_once(bench: Bench) -> None:
 def test_a_source_that_moved_has_its_time_to_come_to_its_end(bench: Bench) -> None:
     bench.sender.send(b"before")
     bench.sender.flush()
-    moved = Plan("a-1", 2, {}, bench.plan.channels, {CHANNEL: [End("one", "moved")]}, bench.plan.receivers)
+    moved = Plan("a-1", 2, {}, bench.plan.channels, {CHANNEL: (End("one", "moved"),)}, bench.plan.receivers)
     office = bench.office
     first = office.open_epoch(CHANNEL, AuthMode.SIGNED, bench.plan.senders[CHANNEL], [], mapping_version=1)
     second = office.open_epoch(CHANNEL, AuthMode.SIGNED, moved.senders[CHANNEL], [], mapping_version=2)

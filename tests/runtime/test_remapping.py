@@ -99,3 +99,31 @@ def test_a_device_that_started_anew_gets_its_part_again(tmp_path: Path) -> None:
             site.check_nothing_is_left()
 
     asyncio.run(journey())
+
+
+def test_a_workflow_goes_on_with_a_controller_that_follows_one_that_was_killed(tmp_path: Path) -> None:
+    async def journey() -> None:
+        async with three(tmp_path, speed=3.0) as site:
+            await all_up(site)
+            first = await site.deploy(STOPS)
+            await site.outputs(first, 5)
+            hosted = site.hosted("left", first)
+            count = hosted.instances["count"]
+            await site.kill_controller()
+            worked = count.metrics.invocations
+            await site.start_controller()
+            again = site.controller.workflow(first.aiw_id)
+            await site.until(again, WorkflowState.RUNNING)
+            assert increasing(await site.outputs(again, 20))
+            assert site.hosted("left", again) is hosted
+            assert hosted.instances["count"] is count
+            assert count.metrics.invocations > worked
+            victim = place_of(again, "double")  # and it still heals
+            await site.kill(victim)
+            await site.until_logged("workflow re-mapped")
+            assert increasing(await site.outputs(again, 20))
+            assert (await site.deploy(STOPS)).aiw_id == "Adding-2"
+            await site.controller.stop(again.aiw_id)
+            assert not (site.home.site / "workflows" / again.aiw_id).exists()
+
+    asyncio.run(journey())

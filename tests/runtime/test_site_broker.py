@@ -144,5 +144,5 @@ def test_channels_of_devices_that_are_gone_do_not_hinder_the_others(tmp_path: Pa
     site.configure(BrokerRecord(str(tmp_path), devices=("left", "right", "gone")))
     site.refresh()
     assert "Adding-7/a/b" in (tmp_path / "access-rules").read_text()
-    site.undeployed()
+    site.only(())
     assert "aif/ch/" not in (tmp_path / "access-rules").read_text()
