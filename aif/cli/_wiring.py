@@ -529,13 +529,7 @@ def replan_workflow(
         PlacementError: there is no room at all.
     """
     left = _working_part(workflow, over)
-    devices = tuple(d for d in inventory.devices if d.id not in away)
-    links = tuple(
-        replace(link, members=members)
-        for link in inventory.links
-        if len(members := tuple(m for m in link.members if m not in away)) > 1
-    )
-    present = replace(inventory, devices=devices, links=links)
+    present = inventory.without(away)
     try:
         planned = _place(_pinned(left, placement, away), present)
     except PlacementError:

@@ -123,6 +123,28 @@ def lost(device: DeviceArgument, home: HomeOption = Path(".aif")) -> None:
     print(f"if you find it: `aif device remove {device}`, then add it with a new identity")
 
 
+@app.command()
+def drain(device: DeviceArgument, home: HomeOption = Path(".aif")) -> None:
+    """Move all AIMs of a device to others, while they work; none is put there until `undrain`."""
+    import asyncio
+
+    from aif.cli import _wiring as wiring
+    from aif.transport import local
+
+    moves = asyncio.run(local.call(wiring.Home(home).socket, "drain", device=device))
+    print(f"device {device} is drained; `aif device undrain {device}` lets it work again")
+    for aiw, of_one in moves.items():
+        for move in of_one:
+            print(f"  {aiw}  {move}")
+
+
+@app.command()
+def undrain(device: DeviceArgument, home: HomeOption = Path(".aif")) -> None:
+    """Let a drained device run AIMs again; what has left it stays where it is."""
+    _site(home).set_drained(device, drained=False)
+    print(f"device {device} may run AIMs again")
+
+
 @app.command("re-enrol")
 def re_enrol(device: DeviceArgument, home: HomeOption = Path(".aif")) -> None:
     """Let a device, revoked or not, enrol anew with the identity that it has."""
@@ -250,6 +272,7 @@ def _described(record: DeviceRecord) -> dict[str, Any]:
         "state": "lost" if record.lost else "revoked" if record.revoked else state,
         "pairing_code": str(secret.state),
         "window_closes": _time(secret.closes_s) if secret.state == "open" else None,
+        "drained": record.drained,
         "wrong_attempts": record.wrong_macs,
         "enrolled": _time(record.enrolled_s),
         "revoked": _time(record.revoked_s),

@@ -6,8 +6,8 @@ Bandwidths are bits per second, capacities bytes, energies micro-joules, powers 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from aif.errors import ModelError
@@ -130,3 +130,13 @@ class Inventory:
                 return device
         known = ", ".join(d.id for d in self.devices)
         raise ModelError(f"inventory {self.name} has no device {device_id!r}", hint=f"devices: {known}")
+
+    def without(self, gone: Collection[str]) -> Inventory:
+        """The same inventory without some devices; links that are left with one member go too."""
+        links = []
+        for link in self.links:
+            members = tuple(member for member in link.members if member not in gone)
+            if len(members) > 1:
+                links.append(replace(link, members=members))
+        devices = tuple(device for device in self.devices if device.id not in gone)
+        return replace(self, devices=devices, links=tuple(links))

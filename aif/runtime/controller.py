@@ -42,8 +42,9 @@ from aif.runtime.bringup import BringUp, Means, ModelResolver
 from aif.runtime.clock import Clock
 from aif.runtime.deployer import Deployer, Plan
 from aif.runtime.devices import Site
+from aif.runtime.draining import Draining
 from aif.runtime.grants import GrantOffice
-from aif.runtime.healing import Healing
+from aif.runtime.healing import Healing, unavailable
 from aif.runtime.kept import KeptWorkflows, Load
 from aif.runtime.library import AIMLibrary
 from aif.runtime.links import DeviceLink
@@ -112,6 +113,10 @@ class Controller:
         )
         self._grants = grants
         self._kept = KeptWorkflows(workflows_folder, load, grants.senders, log)
+        self.draining = Draining(
+            site, replan, self._changes,
+            lambda running: {*unavailable(running, admission), *self._drained()}, self.workflows.values,
+        )  # fmt: skip
         self._turn = asyncio.Lock()
         self._number = 0
         self._leftovers: set[tuple[str, str]] = set()
@@ -160,7 +165,8 @@ class Controller:
         Raises:
             PlacementError: it does not fit.
         """
-        workflow, placement = await asyncio.to_thread(self._planner, workflow, inventory, library.contracts)
+        free = inventory.without(self._drained())
+        workflow, placement = await asyncio.to_thread(self._planner, workflow, free, library.contracts)
         self._number += 1
         aiw_id = f"{workflow.name}-{self._number}"
         running = RunningWorkflow(aiw_id, workflow, placement, inventory, library, sources=sources)
@@ -392,14 +398,18 @@ class Controller:
                 )
 
     def _take_back(self, device: str, status: WorkflowStatus) -> None:
-        """A device speaks of a workflow that has ended, or that an earlier Controller deployed."""
+        """A device speaks of a workflow that has ended or moved, or that an earlier Controller deployed."""
         holding = (device, status.aiw_id)
         if _dropped(status):
             self._leftovers.discard(holding)
             return
         if holding not in self._leftovers:
             self._leftovers.add(holding)
-            self._log.warning("device holds a workflow that has ended", device=device, aiw=status.aiw_id)
+            running = self.workflows.get(status.aiw_id)
+            if running is None or running.state in FINAL_WORKFLOW_STATES:
+                self._log.warning("device holds a workflow that has ended", device=device, aiw=status.aiw_id)
+            else:
+                self._log.info("device drops what has moved away", device=device, aiw=status.aiw_id)
         self.admission.send(device, control.Undeploy(status.aiw_id))
 
     def _take_status(self, running: RunningWorkflow, device: str, status: WorkflowStatus) -> None:

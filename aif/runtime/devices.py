@@ -246,6 +246,14 @@ class Site:
         self._put(gone)
         return gone
 
+    def set_drained(self, name: str, *, drained: bool) -> None:
+        """Whether a device shall run nothing.
+
+        Raises:
+            NotFound: no such device.
+        """
+        self._put(replace(self.device(name), drained=drained))
+
     def re_enrol(self, name: str) -> None:
         """Let a device come back with its old identity: revocation and enrolment are void.
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from aif.errors import AIFError, PlacementError
 from aif.protocol.lifecycle import State
+from aif.runtime.admission import Admission
 from aif.runtime.bringup import Absences, Means, emptied
 from aif.runtime.links import Trust
 from aif.runtime.logbook import LogBook
@@ -64,7 +65,7 @@ class Healing:
         gone, back, drained = self._gone(), self._back() | self._behind(), self._to_drain()
         if not (gone or back or drained) or now_ms < self._retry_ms:
             return False
-        away = self.unavailable() | gone
+        away = self._unavailable() | gone
         back -= away
         question = (frozenset(away), frozenset(gone | drained), frozenset(back))
         if question == self._answered:
@@ -92,16 +93,11 @@ class Healing:
 
     # --- what has happened -------------------------------------------------------------------------
 
-    def unavailable(self) -> set[str]:
+    def _unavailable(self) -> set[str]:
         """Devices that nothing new may be put on."""
         now_ms = self._means.clock.monotonic_ms()
         self._avoided_ms = {d: until for d, until in self._avoided_ms.items() if until > now_ms}
-        members, trusted = set(self._running.devices), self._means.admission.trusted
-        return {
-            device.id
-            for device in self._running.inventory.devices
-            if (device.id not in members and not trusted(device.id)) or device.id in self._avoided_ms
-        } | {*self._drained()}
+        return {*unavailable(self._running, self._means.admission), *self._avoided_ms, *self._drained()}
 
     def _gone(self) -> set[str]:
         """Devices of the workflow that are lost, or have dropped it, while it had work there."""
@@ -186,3 +182,9 @@ class Healing:
             {"type": "remapped", "aiw": self._running.aiw_id, "reason": done.reason, "moves": moves,
              "mapping_version": done.mapping_version, "stages_ms": dict(done.stages_ms)}
         )  # fmt: skip
+
+
+def unavailable(running: RunningWorkflow, admission: Admission) -> set[str]:
+    """Devices of the inventory that are not here, and have no part in the workflow that they could keep."""
+    members = set(running.devices)
+    return {d.id for d in running.inventory.devices if d.id not in members and not admission.trusted(d.id)}

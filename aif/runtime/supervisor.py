@@ -101,7 +101,7 @@ class Supervisor:
             self._renew(away, lost, rejected)
             self._send_model_keys(present)
             self._repeat_signals(present)
-            self._end_orphans(present, [*lost, *rejected])
+            self._end_orphans(present, rejected)
             await self._means.changes.pulse(1.0)
         if not troubles:
             await self._settle()

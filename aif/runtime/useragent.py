@@ -51,6 +51,8 @@ class UserAgentServer:
                 signal = Signal.PAUSE if call == "pause" else Signal.RESUME
                 self._controller.signal(str(arguments["aiw"]), signal, str(arguments.get("aim", "")))
                 return None
+            case "drain" | "proposal":
+                return await self._drain(call, str(arguments.get("device", "")))
             case "revoke" | "trust" | "verify":
                 return await trust_call(self._controller, call, arguments)
             case "shutdown":
@@ -66,6 +68,12 @@ class UserAgentServer:
         sources = Sources(Path(arguments["workflow"]), Path(arguments["inventory"]), tuple(aims))
         running = await self._controller.deploy(workflow, inventory, library, sources=sources)
         return running.aiw_id
+
+    async def _drain(self, call: str, device: str) -> dict[str, list[str]]:
+        """Moves by workflow, in words."""
+        draining = self._controller.draining
+        moves = await (draining.drain(device) if call == "drain" else draining.proposal(device))
+        return {aiw: [str(move) for move in of_one] for aiw, of_one in moves.items()}
 
     async def _events(self) -> AsyncIterator[dict[str, Any]]:
         """The state as it is, then every change."""

@@ -7,8 +7,12 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from aif.errors import PlacementError
 from aif.protocol.lifecycle import WorkflowState
 from aif.runtime.controller import Patience, RunningWorkflow
+from aif.runtime.remapping import Move
 from tests.runtime.site import ENDLESS, INVENTORY, BenchSite, bench_site
 
 DEVICE = """
@@ -125,5 +129,51 @@ def test_a_workflow_goes_on_with_a_controller_that_follows_one_that_was_killed(t
             assert (await site.deploy(STOPS)).aiw_id == "Adding-2"
             await site.controller.stop(again.aiw_id)
             assert not (site.home.site / "workflows" / again.aiw_id).exists()
+
+    asyncio.run(journey())
+
+
+def test_a_device_is_drained_while_its_workflow_runs(tmp_path: Path) -> None:
+    async def journey() -> None:
+        async with three(tmp_path, speed=3.0) as site:
+            await all_up(site)
+            running = await site.deploy(GOES_ON)
+            await site.outputs(running, 5)
+            victim = place_of(running, "double")
+            count = site.hosted("left", running).instances["count"]
+            moves = {running.aiw_id: (Move("double", victim, other(victim)),)}
+            assert await site.controller.draining.proposal(victim) == moves
+            assert place_of(running, "double") == victim
+            with pytest.raises(PlacementError):  # two AIMs are pinned there
+                await site.controller.draining.proposal("left")
+            assert await site.controller.draining.drain(victim) == moves
+            await site.until_true(lambda: not site.hosts[victim]._parts)
+            await site.until_logged("workflow re-mapped", reason=f"{victim} is drained")
+            assert increasing(await site.outputs(running, 20))
+            assert site.hosted("left", running).instances["count"] is count
+            await site.controller.stop(running.aiw_id)
+            again = await site.deploy(GOES_ON)
+            assert place_of(again, "double") == other(victim)
+            site.registry.set_drained(victim, drained=False)
+            assert not site.registry.device(victim).drained
+
+    asyncio.run(journey())
+
+
+def test_a_revoked_device_loses_its_aims_and_a_workflow_without_room_stops(tmp_path: Path) -> None:
+    async def journey() -> None:
+        async with three(tmp_path, speed=3.0) as site:
+            await all_up(site)
+            running = await site.deploy(STOPS)
+            await site.outputs(running, 5)
+            first = place_of(running, "double")
+            await site.controller.revocation.revoke(first, "test")
+            await site.until_logged("workflow re-mapped")
+            assert increasing(await site.outputs(running, 20))
+            await site.kill(other(first))
+            await site.until_logged("no place is left")
+            await site.run_to_end(running)
+            assert running.state is WorkflowState.STOPPED
+            assert running.note.startswith(f"device {other(first)} is away")
 
     asyncio.run(journey())
