@@ -370,7 +370,9 @@ class Controller:
             return
         running = self.workflows.get(getattr(message, "aiw_id", ""))
         if running is None or device not in running.devices or running.state in FINAL_WORKFLOW_STATES:
-            if isinstance(message, WorkflowStatus):
+            ended = running is None or running.state in FINAL_WORKFLOW_STATES
+            in_use = running is not None and not ended and device in running.leaving
+            if isinstance(message, WorkflowStatus) and not in_use:
                 self._take_back(device, message)
             return
         match message:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from aif.errors import PlainModelRefused, StartFailed
 from aif.model.aim import ParameterValue
@@ -38,6 +38,7 @@ from aif.protocol.limits import DEFAULT_CHUNK_BYTES, KEY_BYTES
 from aif.protocol.ticket import FirmwareRange, ModelAEAD, Slot, Ticket, issue_ticket, ticket_digest
 from aif.protocol.topics import DataTopic
 from aif.runtime.grants import End
+from aif.runtime.mapping_changes import same_part
 from aif.trusted.content_keys import SiteVault
 from aif.trusted.model_service import FIRMWARE_ABI, FIRMWARE_VERSION
 
@@ -230,7 +231,7 @@ class Deployer:
             )  # fmt: skip
             models += issue.placed
             known = previous.parts.get(device) if previous is not None and device not in anew else None
-            if previous is not None and known is not None and _same_part(known, document):
+            if previous is not None and known is not None and same_part(known, document):
                 documents[device], parts[device] = previous.documents[device], known
                 continue
             documents[device] = deployment.sign(document, self._sign_deployment)
@@ -373,19 +374,6 @@ class _Tickets:
         return ModelRelease(
             model.component, model.path, model.counter, model.sha256, model.bytes_, arena, ticket
         )
-
-
-def _same_part(known: Deployment, document: Deployment) -> bool:
-    """Whether two documents say the same about what runs; how a model comes to the device is no matter."""
-
-    def essence(part: Deployment) -> Deployment:
-        aims = tuple(
-            aim if aim.model is None else replace(aim, model=replace(aim.model, ticket=b""))
-            for aim in part.aims
-        )
-        return replace(part, mapping_version=0, issued_us=0, store_url="", aims=aims)
-
-    return essence(known) == essence(document)
 
 
 def _slot(component: str, release: tuple[bytes, int], facts: DeviceFacts) -> Slot:

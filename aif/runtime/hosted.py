@@ -20,7 +20,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from aif.errors import AIFError, CreationFailed, GrantExhausted, NotConnected, QueueFull, TransportError
@@ -40,6 +40,7 @@ from aif.runtime.clock import Clock
 from aif.runtime.instance import AIMInstance, StateListener
 from aif.runtime.library import AIMLibrary
 from aif.runtime.logbook import LogBook
+from aif.runtime.mapping_changes import same_end, staying_aims
 from aif.runtime.metrics import ChannelMetrics
 from aif.runtime.ports import Deliver, InputPort, Message, OutputPort
 from aif.sdk import AIM
@@ -97,7 +98,7 @@ class HostedWorkflow:
         self._readers: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
         self._over: set[tuple[str, str]] = set()
         """Source and destination of streams that have ended, each of which is said once."""
-        self._leaving: set[str] = set()
+        self._leaving: set[AIMInstance] = set()
         self._boundary_inputs: dict[str, tuple[Codec, list[InputPort]]] = {}
         self._boundary_written: Counter[str] = Counter()
         self.finished = asyncio.Event()
@@ -210,7 +211,7 @@ class HostedWorkflow:
             sender = self._senders.get(channel.channel_id)
             if sender is None:
                 sender = self._senders[channel.channel_id] = self._communication.open_sender(sealed)
-                if self.instances[PortRef.parse(channel.source).aim].state in _ENDED:
+                if self._ended(channel.source):
                     self._unfinished.append(sender)
             deliver = self._remote_delivery(channel, source.port, sender)
             self._routes |= {(channel.source, end): deliver for end in channel.destinations}
@@ -355,7 +356,8 @@ class HostedWorkflow:
 
     def _instance_finished(self, instance: AIMInstance) -> None:
         """Tell the readers of a finished (or failed) instance that nothing more comes."""
-        if instance.id in self._leaving:  # it goes on elsewhere
+        if instance in self._leaving:  # it goes on elsewhere
+            self._leaving.discard(instance)
             return
         for source, destination in self._readers[instance.id]:
             self._stream_over(source, destination)
@@ -417,36 +419,34 @@ class HostedWorkflow:
 
     async def leave(self, aims: AbstractSet[str]) -> None:
         """Stop AIMs that go on elsewhere; their readers hear of no end."""
-        self._leaving |= aims
+        self._leaving |= {self.instances[aim] for aim in aims}
         await asyncio.gather(*(self.stop(aim) for aim in aims))
         for aim in aims:
-            self.instances.pop(aim, None)
-        self._leaving -= aims
+            del self.instances[aim]
 
     def _changed_channels(self, before: Deployment, after: Deployment) -> set[bytes]:
         """Channels whose end here is not what it was, or that a new reader must hear the end of."""
-        here, kept = before.device, {c.channel_id: c for c in after.remote_channels}
+        kept = {channel.channel_id: channel for channel in after.remote_channels}
         changed = set()
         for old in before.remote_channels:
             new = kept.get(old.channel_id)
-            same = new is not None and _ends_at(new, here) == _ends_at(old, here) and replace(
-                new, source_device=old.source_device, destination_devices=old.destination_devices
-            ) == old and new.within_host == old.within_host  # fmt: skip
-            aim = PortRef.parse(old.source).aim
-            ended = aim in self.instances and self.instances[aim].state in _ENDED
             moved = new is not None and new.destination_devices != old.destination_devices
-            if not same or (ended and moved):
+            if not same_end(old, new, before.device) or (moved and self._ended(old.source)):
                 changed.add(old.channel_id)
         return changed
 
+    def _ended(self, source: str) -> bool:
+        """Whether the AIM behind an output is here, and over."""
+        instance = self.instances.get(PortRef.parse(source).aim)
+        return instance is not None and instance.state in _ENDED
+
     def _readers_of_ended(self, fresh: set[str]) -> list[tuple[str, str]]:
         """Streams between neighbours whose source has ended and whose reader is new."""
+        streams = (stream for readers in self._readers.values() for stream in readers)
         return [
             (source, end)
-            for aim, readers in self._readers.items()
-            if aim in self.instances and self.instances[aim].state in _ENDED
-            for source, end in readers
-            if PortRef.parse(end).aim in fresh
+            for source, end in streams
+            if PortRef.parse(end).aim in fresh and self._ended(source)
         ]
 
     def _close_channel(self, channel_id: bytes) -> None:
@@ -537,23 +537,6 @@ class HostedWorkflow:
             "aims": aims, "channels": channels, "sent": sent, "messages": messages,
             "outputs": dict(self._boundary_written),
         }  # fmt: skip
-
-
-def staying_aims(before: Deployment, after: Deployment) -> set[str]:
-    """AIMs that two deployments of one workflow on one device both name, and in the same words."""
-    old = {aim.id: _unticketed(aim) for aim in before.aims}
-    return {aim.id for aim in after.aims if old.get(aim.id) == _unticketed(aim)}
-
-
-def _unticketed(aim: DeployedAIM) -> DeployedAIM:
-    """What an AIM is; the ticket only says how its model may come here."""
-    return aim if aim.model is None else replace(aim, model=replace(aim.model, ticket=b""))
-
-
-def _ends_at(channel: RemoteChannel, device: str) -> tuple[bool, tuple[str, ...]]:
-    """Whether a channel begins on a device, and which of its destinations are there."""
-    ends = zip(channel.destinations, channel.destination_devices, strict=True)
-    return channel.source_device == device, tuple(end for end, there in ends if there == device)
 
 
 def _preload(port: InputPort, empty_turns: int) -> None:

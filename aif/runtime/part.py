@@ -26,10 +26,11 @@ from aif.protocol.lifecycle import State
 from aif.protocol.limits import ID_BYTES
 from aif.runtime.aims import AIMFactory
 from aif.runtime.clock import Clock
-from aif.runtime.hosted import HostedWorkflow, staying_aims
+from aif.runtime.hosted import HostedWorkflow
 from aif.runtime.instance import AIMInstance
 from aif.runtime.library import AIMLibrary
 from aif.runtime.logbook import LogBook
+from aif.runtime.mapping_changes import staying_aims
 from aif.runtime.models import DeviceModels
 from aif.runtime.platform import Platform
 from aif.runtime.session import DeviceSession
@@ -220,9 +221,12 @@ class Part:
         )
 
     async def discard(self, has: Resources) -> None:
-        """Stop what runs and give everything back; harmless when there is nothing."""
+        """Stop what runs and give everything back; harmless when there is nothing.
+
+        Readers elsewhere hear of no end: the Controller says whether these AIMs go on at another place.
+        """
         if self.workflow is not None:
-            await self.workflow.stop()
+            await self.workflow.leave({*self.workflow.instances})
         for channel_id in list(self._subscriptions):
             await self._unsubscribe(channel_id)
         if self.workflow is not None:

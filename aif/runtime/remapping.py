@@ -151,7 +151,7 @@ class Remapping:
             "start its AIMs", lambda: self._start(changed),
         )  # fmt: skip
         self._stage("started")
-        self._withdraw(before)
+        self._withdraw()
         return Remapped(reason, moves, plan.mapping_version, self._stages_ms)
 
     # --- steps -------------------------------------------------------------------------------------
@@ -189,6 +189,7 @@ class Remapping:
             running.moved_channels.add(channel_id)
         running.placement, running.plan = placement, plan
         running.without = frozenset()
+        running.leaving |= frozenset(before.documents if before is not None else ()) - {*running.devices}
         for device in set(running.status) - set(running.devices):
             del running.status[device]
             running.metrics.pop(device, None)
@@ -231,10 +232,11 @@ class Remapping:
                 message = control.SignalAIMs(self._running.aiw_id, "", Signal.START)
                 self._means.admission.send(device, message)
 
-    def _withdraw(self, before: Plan | None) -> None:
+    def _withdraw(self) -> None:
         """Devices that have no part any more drop what they hold; told again when they report it."""
-        for device in set(before.documents if before is not None else ()) - set(self._running.devices):
+        for device in self._running.leaving:
             self._means.admission.send(device, control.Undeploy(self._running.aiw_id))
+        self._running.leaving = frozenset()
 
     # --- waiting -----------------------------------------------------------------------------------
 

@@ -83,6 +83,8 @@ class RunningWorkflow:
     """The session of each device that its model keys were last wrapped for."""
     dropped: set[str] = field(default_factory=set)
     """Devices that confirmed that nothing of this workflow is left on them."""
+    leaving: frozenset[str] = frozenset()
+    """Devices whose AIMs work until their successors do; only then are they told to drop them."""
     without: frozenset[str] = frozenset()
     """Devices that are left out since the newest keys."""
     over: set[str] = field(default_factory=set)

@@ -177,3 +177,28 @@ def test_a_revoked_device_loses_its_aims_and_a_workflow_without_room_stops(tmp_p
             assert running.note.startswith(f"device {other(first)} is away")
 
     asyncio.run(journey())
+
+
+def test_neighbours_that_a_loss_has_brought_together_run_to_their_end(tmp_path: Path) -> None:
+    """Sealed channels become local ones: no record is duplicated, and the end of the stream comes through."""
+    workflow = ENDLESS.replace("{device: right}", "{separate_from: [count], strength: soft}")
+    workflow = workflow.replace("ON_DEGRADED", "stop").replace(
+        "use: Ticker@1.0,", "use: Ticker@1.0, parameters: {last: 1500},"
+    )
+
+    async def journey() -> None:
+        async with bench_site(tmp_path, speed=3.0, patience=QUICK) as site:
+            await site.until_trusted("left", "right")
+            running = await site.deploy(workflow)
+            await site.outputs(running, 5)
+            assert place_of(running, "double") == "right"
+            count = site.hosted("left", running).instances["count"]
+            await site.kill("right")
+            outputs = [event["value"] for event in await site.run_to_end(running)]
+            assert running.state is WorkflowState.COMPLETED, running.note
+            assert place_of(running, "double") == "left"
+            assert increasing(outputs)
+            assert count.metrics.invocations == 1500
+            site.check_nothing_is_left()
+
+    asyncio.run(journey())
