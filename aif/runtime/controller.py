@@ -115,8 +115,9 @@ class Controller:
         self._kept = KeptWorkflows(workflows_folder, load, grants.senders, log)
         self.draining = Draining(
             site, replan, self._changes,
-            lambda running: {*unavailable(running, admission), *self._drained()}, self.workflows.values,
+            lambda running: {*unavailable(running, admission), *self._drained}, self.workflows.values,
         )  # fmt: skip
+        self._drained: frozenset[str] = frozenset()
         self._turn = asyncio.Lock()
         self._number = 0
         self._leftovers: set[tuple[str, str]] = set()
@@ -126,6 +127,7 @@ class Controller:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._every(1.0, self.admission.tick))
+                tasks.create_task(self._every(1.0, self._note_drained))
                 tasks.create_task(self._every(REKEYING_TICK_S, self.rekeying.tick))
         finally:
             await asyncio.gather(*(self.stop(aiw_id) for aiw_id in self.workflows))
@@ -165,7 +167,8 @@ class Controller:
         Raises:
             PlacementError: it does not fit.
         """
-        free = inventory.without(self._drained())
+        self._note_drained()
+        free = inventory.without(self._drained)
         workflow, placement = await asyncio.to_thread(self._planner, workflow, free, library.contracts)
         self._number += 1
         aiw_id = f"{workflow.name}-{self._number}"
@@ -305,12 +308,15 @@ class Controller:
 
     def _healing(self, running: RunningWorkflow, means: Means) -> Healing:
         return Healing(
-            running, means, replan=self._replan, turn=self._turn, drained=self._drained, log=self._log,
-            publish=self.events.publish,
+            running, means, replan=self._replan, turn=self._turn, drained=lambda: self._drained,
+            log=self._log, publish=self.events.publish,
         )  # fmt: skip
 
-    def _drained(self) -> list[str]:
-        return [record.device for record in self._site.state.devices if record.drained]
+    def _note_drained(self) -> None:
+        drained = frozenset(record.device for record in self._site.state.devices if record.drained)
+        if drained != self._drained:
+            self._drained = drained
+            self._changes.notify()
 
     async def _take_off(self, running: RunningWorkflow) -> None:
         """Tell every device to drop its part, and wait a little until all have."""

@@ -63,7 +63,10 @@ class Healing:
         """Move what has to move; whether something was tried, so that everything is to be looked at again."""
         now_ms = self._means.clock.monotonic_ms()
         gone, back, drained = self._gone(), self._back() | self._behind(), self._to_drain()
-        if not (gone or back or drained) or now_ms < self._retry_ms:
+        if not (gone or back or drained):
+            self._answered, self.failure = None, None
+            return False
+        if now_ms < self._retry_ms:
             return False
         away = self._unavailable() | gone
         back -= away

@@ -150,8 +150,8 @@ class Host:
         if current is None or current.workflow is None:
             return
         workflow = current.workflow
-        if signal is Signal.START and current.phase in (Phase.READY, Phase.RUNNING):
-            current.phase = Phase.RUNNING  # AIMs that came with a change are started here too
+        if signal is Signal.START and current.phase in (Phase.READY, Phase.RUNNING, Phase.PAUSED):
+            current.phase = Phase.RUNNING  # AIMs that came with a change start too; PAUSE is said again then
             workflow.start()
         elif signal is Signal.PAUSE and current.phase is Phase.RUNNING:
             workflow.pause(aim)
@@ -216,7 +216,7 @@ class Host:
     async def _change(self, current: Part, document: bytes, deployed: Deployment) -> None:
         """Another mapping of a workflow that is here; AIMs that it does not touch go on.
 
-        A change that fails leaves everything as it was; the Controller hears why, and under which mapping
+        A change that fails leaves the others as they were; the Controller hears why, and under which mapping
         this device still is.
         """
         if deployed.mapping_version <= current.deployment.mapping_version:

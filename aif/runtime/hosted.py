@@ -422,7 +422,7 @@ class HostedWorkflow:
         self._leaving |= {self.instances[aim] for aim in aims}
         await asyncio.gather(*(self.stop(aim) for aim in aims))
         for aim in aims:
-            del self.instances[aim]
+            self.instances.pop(aim, None)
 
     def _changed_channels(self, before: Deployment, after: Deployment) -> set[bytes]:
         """Channels whose end here is not what it was, or that a new reader must hear the end of."""

@@ -104,8 +104,8 @@ class KeptWorkflows:
             return
         folder = self._folder / running.aiw_id
         try:
-            if not folder.exists():
-                folder.mkdir(parents=True, mode=0o700)
+            folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+            if not self._file(running.aiw_id).exists():
                 shutil.copyfile(sources.workflow, folder / "workflow.aiw.yaml")
                 shutil.copyfile(sources.inventory, folder / "inventory.yaml")
             self._file(running.aiw_id).save(

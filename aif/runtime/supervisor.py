@@ -84,6 +84,7 @@ class Supervisor:
         while True:
             if await self._healing.heal():
                 self._note_sessions(running.devices)
+                continue
             stops = running.workflow.metadata.availability.on_degraded == "stop"
             check_devices(running, self._means.admission, rejected_too=stops)
             lost = emptied(running, self._means.admission)

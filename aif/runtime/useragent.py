@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from aif.config.workflow import workflow_file
 from aif.errors import LocalProtocolError
 from aif.protocol.lifecycle import FINAL_WORKFLOW_STATES, Signal
 from aif.runtime.controller import Controller, RunningWorkflow
@@ -65,7 +66,9 @@ class UserAgentServer:
         workflow, inventory, library = await asyncio.to_thread(
             self._load, Path(arguments["workflow"]), Path(arguments["inventory"]), aims
         )
-        sources = Sources(Path(arguments["workflow"]), Path(arguments["inventory"]), tuple(aims))
+        sources = Sources(
+            workflow_file(Path(arguments["workflow"])), Path(arguments["inventory"]), tuple(aims)
+        )
         running = await self._controller.deploy(workflow, inventory, library, sources=sources)
         return running.aiw_id
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from aif.errors import PlacementError
-from aif.protocol.lifecycle import WorkflowState
+from aif.protocol.control import Phase
+from aif.protocol.lifecycle import Signal, WorkflowState
 from aif.runtime.controller import Patience, RunningWorkflow
 from aif.runtime.remapping import Move
 from tests.runtime.site import ENDLESS, INVENTORY, BenchSite, bench_site
@@ -175,6 +176,24 @@ def test_a_revoked_device_loses_its_aims_and_a_workflow_without_room_stops(tmp_p
             await site.run_to_end(running)
             assert running.state is WorkflowState.STOPPED
             assert running.note.startswith(f"device {other(first)} is away")
+
+    asyncio.run(journey())
+
+
+def test_what_moves_in_a_paused_workflow_is_paused_too(tmp_path: Path) -> None:
+    async def journey() -> None:
+        async with three(tmp_path, speed=3.0) as site:
+            await all_up(site)
+            running = await site.deploy(GOES_ON)
+            await site.outputs(running, 5)
+            victim = place_of(running, "double")
+            site.controller.signal(running.aiw_id, Signal.PAUSE)
+            await site.until_true(lambda: running.phases(Phase.PAUSED))
+            await site.controller.draining.drain(victim)
+            await site.until_logged("workflow re-mapped")
+            await site.until_true(lambda: running.phases(Phase.PAUSED))
+            site.controller.signal(running.aiw_id, Signal.RESUME)
+            assert increasing(await site.outputs(running, 10))
 
     asyncio.run(journey())
 
