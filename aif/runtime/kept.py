@@ -147,6 +147,11 @@ class KeptWorkflows:
             plan=kept.plan(), boots=dict(kept.boots), over=set(kept.over), paused=kept.paused,
             paused_aims=set(kept.paused_aims), sources=sources, resumed=True,
         )  # fmt: skip
+        placed = {assignment.aim for assignment in kept.placement.assignments}
+        if placed != {leaf.id for leaf in workflow.aims}:
+            raise StartFailed(
+                "chains of parts were chosen for it, which are not kept", hint="deploy it again"
+            )
         changed = [use for use, digest in kept.packages.items() if library.digest(use) != digest]
         if changed:
             raise StartFailed(f"{', '.join(changed)} changed since it was deployed", hint="deploy it again")
