@@ -2,14 +2,15 @@
 
 ``tiny_instance`` draws problems small enough for the exhaustive oracle but with every kind of limit: RAM,
 flash, storage units, processor, sensors, trust, pins, affinity, links, broker, deadlines, releases. The
-same seed gives the same instance.
+same seed gives the same instance. ``weighed_instance`` draws the same with other objectives: those that the
+search leaves to the exact solver, and those that seldom count, each alone and mixed.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 from aif.model.aim import (
     AIMMetadata,
@@ -149,6 +150,42 @@ def tiny_instance(seed: int, *, max_aims: int = 4, max_devices: int = 3) -> Inst
     return _with_extras(seed, Instance(workflows, inventory, policy, releases))
 
 
+SELDOM = ("balance", "devices", "migration", "exposure")
+"""Objectives that ``tiny_instance`` weighs seldom, and hardly ever alone."""
+
+
+def weighed_instance(seed: int, *, max_aims: int = 4, max_devices: int = 3) -> Instance:
+    """The tiny instance of ``seed`` with other objectives and, where ``migration`` counts, AIMs that run.
+
+    Seeds take turns: only the first of ``SELDOM`` counts, only the second, third, fourth, then a mixture of
+    at least two objectives of all seven.
+    """
+    rng = random.Random(f"weights {VERSION} {seed}")  # noqa: S311  seeded instances, nothing secret
+    names = [one.name for one in fields(Objectives)]
+    turn = seed % (len(SELDOM) + 1)
+    counting = SELDOM[turn : turn + 1] or rng.sample(names, rng.randint(2, len(names)))
+    weights = dict.fromkeys(names, 0.0) | {name: rng.choice((0.1, 1.0, 3.0, 20.0)) for name in counting}
+    instance = tiny_instance(seed, max_aims=max_aims, max_devices=max_devices)
+    instance = replace(instance, workflows=_weighing(instance.workflows, **weights))
+    return _running(rng, instance) if weights["migration"] else instance
+
+
+def _weighing(workflows: Sequence[Workflow], **weights: float) -> tuple[Workflow, ...]:
+    """The same workflows with these weights; objectives that are not named keep theirs."""
+    return tuple(
+        replace(w, metadata=replace(w.metadata, objectives=replace(w.metadata.objectives, **weights)))
+        for w in workflows
+    )
+
+
+def _running(rng: random.Random, instance: Instance) -> Instance:
+    """The same with most AIMs on some device already."""
+    prefix = "{}/" if len(instance.workflows) > 1 else ""
+    keys = [prefix.format(w.name) + a.id for w in instance.workflows for a in w.aims]
+    current = {key: rng.choice(instance.inventory.devices).id for key in keys if _often(rng, 0.8)}
+    return replace(instance, current=current)
+
+
 def _with_extras(seed: int, instance: Instance) -> Instance:
     """Batteries that have to last, and AIMs that run somewhere already."""
     rng = random.Random(f"extras {VERSION} {seed}")  # noqa: S311  seeded instances, nothing secret
@@ -166,14 +203,8 @@ def _with_extras(seed: int, instance: Instance) -> Instance:
     if not _often(rng, 0.25):
         return instance
     weight = rng.choice((0.5, 20.0))
-    moving = tuple(
-        replace(w, metadata=replace(w.metadata, objectives=replace(w.metadata.objectives, migration=weight)))
-        for w in instance.workflows
-    )
-    prefix = "{}/" if len(moving) > 1 else ""
-    keys = [prefix.format(w.name) + a.id for w in moving for a in w.aims]
-    current = {key: rng.choice(devices).id for key in keys if _often(rng, 0.8)}
-    return replace(instance, workflows=moving, current=current)
+    moving = _weighing(instance.workflows, migration=weight)
+    return _running(rng, replace(instance, workflows=moving))
 
 
 def _with_few_devices(seed: int, instance: Instance) -> Instance:
@@ -182,11 +213,7 @@ def _with_few_devices(seed: int, instance: Instance) -> Instance:
     if not _often(rng, 0.2):
         return instance
     weight = rng.choice((0.1, 5.0))
-    fewer = tuple(
-        replace(w, metadata=replace(w.metadata, objectives=replace(w.metadata.objectives, devices=weight)))
-        for w in instance.workflows
-    )
-    return replace(instance, workflows=fewer)
+    return replace(instance, workflows=_weighing(instance.workflows, devices=weight))
 
 
 def _often(rng: random.Random, share: float = 0.5) -> bool:

@@ -219,8 +219,10 @@ def random_case(seed: int) -> tuple[Mapping[str, AIMMetadata], Workflow, Invento
     return catalogue, workflow_of(catalogue, "Whole@1.0", objectives=weights), inventory_of(*sizes)
 
 
-def agree(seed: int) -> str:
+def agree(seed: int, objectives: Objectives | None = None) -> str:
     catalogue, flow, inventory = random_case(seed)
+    if objectives is not None:
+        flow = replace(flow, metadata=replace(flow.metadata, objectives=objectives))
     ways = [{}, *({"m0": ref} for ref, c in catalogue.items() if c.stands_for)]
     costs = [
         best.objective
@@ -241,6 +243,11 @@ def agree(seed: int) -> str:
 def test_equals_the_oracle_over_all_cuts() -> None:
     kinds = Counter(agree(seed) for seed in range(120))
     assert min(kinds["split"], kinds["whole"], kinds["impossible"]) >= 10, kinds
+
+
+@pytest.mark.parametrize("seed", [1663, 2713, 2943, 3522, 3722])
+def test_the_solver_loses_no_optimum_where_only_balance_counts(seed: int) -> None:
+    agree(seed, Objectives(0.0, 0.0, balance=3.0))
 
 
 @pytest.mark.slow

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import fields, replace
 
 import pytest
 
@@ -12,7 +13,7 @@ from aif.model.placement import Placement
 from partitioner.checker import check
 from partitioner.evaluate import evaluate
 from partitioner.exhaustive import Best, best_placement
-from partitioner.generate import Instance, tiny_instance
+from partitioner.generate import SELDOM, Instance, tiny_instance, weighed_instance
 from partitioner.parts import OBJECTIVE_SCALE
 from partitioner.planner import place
 from partitioner.search import Search
@@ -33,8 +34,8 @@ def oracle(instance: Instance) -> Best | None:
     return best_placement(*instance.arguments)
 
 
-def agree(seed: int) -> str:
-    instance = tiny_instance(seed)
+def agree(seed: int, draw: Callable[[int], Instance] = tiny_instance) -> str:
+    instance = draw(seed)
     best = oracle(instance)
     found = solved(instance)
     assert (found is None) == (best is None), f"seed {seed}: solver {found}, oracle {best}"
@@ -54,6 +55,30 @@ def test_equals_the_oracle_on_1600_tiny_instances() -> None:
     kinds = Counter(agree(seed) for seed in range(1600))
     assert min(kinds["impossible"], kinds["together"]) > 300, kinds
     assert kinds["spread"] > 150, kinds
+
+
+def test_equals_the_oracle_whichever_objectives_count() -> None:
+    placed = Counter(
+        seed % (len(SELDOM) + 1) for seed in range(1000) if agree(seed, weighed_instance) != "impossible"
+    )
+    assert min(placed[turn] for turn in range(len(SELDOM) + 1)) > 60, placed
+
+
+@pytest.mark.parametrize("turn", range(len(SELDOM) + 1))
+def test_a_turn_weighs_what_it_says(turn: int) -> None:
+    for seed in range(turn, 100, len(SELDOM) + 1):
+        instance = weighed_instance(seed)
+        for workflow in instance.workflows:
+            objectives = workflow.metadata.objectives
+            counting = {one.name for one in fields(objectives) if getattr(objectives, one.name)}
+            assert counting == {SELDOM[turn]} if turn < len(SELDOM) else len(counting) >= 2, f"seed {seed}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", range(10))
+def test_equals_the_oracle_whichever_objectives_count_on_many_more(block: int) -> None:
+    for seed in range(2000 + 1000 * block, 3000 + 1000 * block):
+        agree(seed, weighed_instance)
 
 
 @pytest.mark.slow
