@@ -156,8 +156,8 @@ def _solver(time_limit_s: float, seed: int, workers: int) -> cp_model.CpSolver:
     solver.parameters.random_seed = seed
     solver.parameters.num_workers = workers
     solver.parameters.linearization_level = 2
-    # In OR-Tools 9.15 the step of presolve that reads at-most-one rows into linear ones can cut off the optimum
-    # (google/or-tools#5293); a limit of 0 leaves that step out, and the rest of presolve in.
+    # In OR-Tools 9.15 the step of presolve that reads at-most-one rows into linear ones can cut off the
+    # optimum (google/or-tools#5293); a limit of 0 leaves that step out, and the rest of presolve in.
     solver.parameters.presolve_inclusion_work_limit = 0
     return solver
 

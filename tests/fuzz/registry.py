@@ -156,6 +156,9 @@ NOT_OUTSIDE: Final[Mapping[str, str]] = {
     "aif.trusted.storage.SecureArea.read": "by the name of an asset; records are fed",
     "store.keys.RoleKeys.load": "a folder of the publisher itself",
     "store.repository.Repository.open": "a folder of the store itself",
+    "aif.transport.clients.open_client": "opens a connection; packets and frames are fed",
+    "partitioner.objectives.read_order": "words of a command line; tests/partitioner tries arbitrary text",
+    "partitioner.objectives.read_weights": "words of a command line; tests/partitioner tries arbitrary text",
 }
 """Functions that only sound like decoders of outside bytes, and why."""
 
