@@ -30,7 +30,7 @@ from nacl.signing import SigningKey
 from aif.errors import AIFError, LocalProtocolError, NotConnected, ReplayDetected, TrustError
 from aif.protocol import frame as frame_module
 from aif.protocol.aif1 import AuthMode, BundlePolicy, LossReport
-from aif.protocol.events import ChannelEvent, ChannelSilent
+from aif.protocol.events import AuthFailure, ChannelEvent, ChannelSilent
 from aif.protocol.frame import channel_id
 from aif.protocol.grant import open_grant
 from aif.protocol.ledger import SenderLedger
@@ -443,7 +443,9 @@ class ChannelMachine(RuleBasedStateMachine):
     def _check_account(self, consumer: Consumer) -> None:
         losses = [event for event in consumer.events if isinstance(event, LossReport)]
         known = sum(loss.messages for loss in losses if loss.messages is not None)
-        unknown = any(loss.messages is None for loss in losses)
+        unknown = any(loss.messages is None for loss in losses) or any(
+            isinstance(event, AuthFailure) and event.stopped for event in consumer.events
+        )  # who says that it delivers nothing more does not count what it refuses
         missing = len(self.messages) - len(consumer.delivered)
         assert known <= missing, "more losses reported than there were"
         assert unknown or known == missing, "a loss was not reported"

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aif.errors import Infeasible, PlacementError
 from partitioner.front_svg import front_svg
@@ -165,3 +168,13 @@ def test_the_plot_and_the_json_hold_every_point() -> None:
     assert one.count("<circle") == 1
     assert "nan" not in one
     assert len(front(solve, 2).points) == 2
+
+
+WORDS = st.sampled_from((*NAMES, "=", ",", "-1", "0", "nan", "inf", "1e999", " ", "x"))
+
+
+@given(st.text(max_size=40) | st.lists(WORDS, max_size=12).map("".join))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    for read in (read_weights, read_order):
+        with suppress(PlacementError):
+            assert set(read(text)) <= set(NAMES)
