@@ -164,7 +164,9 @@ def weighed_instance(seed: int, *, max_aims: int = 4, max_devices: int = 3) -> I
     names = [one.name for one in fields(Objectives)]
     turn = seed % (len(SELDOM) + 1)
     counting = SELDOM[turn : turn + 1] or rng.sample(names, rng.randint(2, len(names)))
-    weights = dict.fromkeys(names, 0.0) | {name: rng.choice((0.1, 1.0, 3.0, 20.0)) for name in counting}
+    weights = dict.fromkeys(names, 0.0) | {
+        name: rng.choice((0.0001, 0.0166, 0.1, 3.0, 20.0)) for name in counting
+    }
     instance = tiny_instance(seed, max_aims=max_aims, max_devices=max_devices)
     instance = replace(instance, workflows=_weighing(instance.workflows, **weights))
     return _running(rng, instance) if weights["migration"] else instance

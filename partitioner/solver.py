@@ -31,6 +31,10 @@ SHARES = 1000
 GROWN = 10**7
 """Growth of a limit is counted in thousandths of it, up to 10,000 times."""
 
+FINEST = 10**6
+LARGEST_COST = 2**60
+"""The solver's integers end at 2^63; its sums need room."""
+
 MAX_TIME_US = 10**10
 """Bound of every finish time, about 2.8 hours."""
 
@@ -63,7 +67,7 @@ def solve(
             raise PlacementError("the solver denies a plan that exists", hint="please report this workflow")
         return Solved(None, 0, infeasible=True)
     choice = model.choice(solver) if status in (cp_model.OPTIMAL, cp_model.FEASIBLE) else None
-    bound = max(0, math.floor(solver.best_objective_bound))
+    bound = max(0, math.floor(solver.best_objective_bound / model.fineness))
     if choice is not None and status == cp_model.OPTIMAL:
         bound = evaluate(problem, choice).objective
     return Solved(choice, bound, infeasible=False)
@@ -167,6 +171,30 @@ def _total(parts: Iterable[cp_model.LinearExpr]) -> cp_model.LinearExpr:
     return cp_model.LinearExpr.sum(list(parts))
 
 
+@dataclass(frozen=True, slots=True)
+class _Cost:
+    """Price of one step of a variable, in integer units of the objective, and how many steps it can take."""
+
+    price: float
+    variable: cp_model.IntVar
+    most: int = 1
+
+
+def _fineness(costs: Iterable[_Cost]) -> int:
+    """The least power of ten by which prices are multiplied for their rounding to add up to nothing.
+
+    1 for weights of few digits; a small weight would round to 0 and its objective be forgotten. Where prices
+    are so large that ten times as fine would leave the solver's integers, they stay as they are.
+    """
+    found, known = 1, list(costs)
+    while found < FINEST:
+        wrong = sum(abs(round(found * c.price) / found - c.price) * c.most for c in known)
+        if wrong < 1 or 10 * found * sum(c.price * c.most for c in known) > LARGEST_COST:
+            break
+        found *= 10
+    return found
+
+
 @dataclass
 class _PathVariables:
     """Finish time of each AIM on one path, and the latency of the whole."""
@@ -198,7 +226,8 @@ class _Model:
         self.pick = [[self.model.new_bool_var("") for _ in item.candidates] for item in problem.items]
         self.at = [self._by_device(n, item) for n, item in enumerate(problem.items)]
         self.loads: defaultdict[Limit, list[cp_model.LinearExpr]] = defaultdict(list)
-        self.cost: list[cp_model.LinearExpr] = []
+        self.cost: list[_Cost] = []
+        self.fineness = 1
         self._place()
         self.pairs = [self._pair(flow) for flow in problem.flows]
         self._affinities()
@@ -214,15 +243,17 @@ class _Model:
     def minimise_cost(self) -> None:
         """Prices of candidates and crossings, path latencies, balance, devices, soft affinity."""
         for item, picks in zip(self.problem.items, self.pick, strict=True):
-            self.cost += [price(c.terms) * x for c, x in zip(item.candidates, picks, strict=True)]
+            self.cost += [_Cost(price(c.terms), x) for c, x in zip(item.candidates, picks, strict=True)]
         for flow, pairs in zip(self.problem.flows, self.pairs, strict=True):
-            self.cost += [price(flow.crossings[ends].terms) * y for ends, y in pairs.items()]
+            self.cost += [_Cost(price(flow.crossings[ends].terms), y) for ends, y in pairs.items()]
         for path, variables in zip(self.problem.paths, self.paths, strict=True):
             if variables.latency is not None:
-                self.cost.append(round(OBJECTIVE_SCALE * path.weight) * variables.latency)
+                most_us = MAX_TIME_US if path.deadline_us is None else min(path.deadline_us, MAX_TIME_US)
+                self.cost.append(_Cost(OBJECTIVE_SCALE * path.weight, variables.latency, most_us))
         self._balance()
         self._devices()
-        self.model.minimize(_total(self.cost))
+        self.fineness = _fineness(self.cost)
+        self.model.minimize(_total(round(self.fineness * c.price) * c.variable for c in self.cost))
 
     def hint(self, choice: Choice) -> None:
         for number, item in enumerate(self.problem.items):
@@ -345,7 +376,7 @@ class _Model:
                 elif broken is not None:
                     self.model.add(broken >= (here - there if affinity.together else here + there - 1))
             if broken is not None:
-                self.cost.append(price((("affinity", self.problem.policy.affinity_penalty),)) * broken)
+                self.cost.append(_Cost(price((("affinity", self.problem.policy.affinity_penalty),)), broken))
 
     # --- time ---
 
@@ -412,19 +443,26 @@ class _Model:
 
     def _balance(self) -> None:
         """Highest share of RAM or processor, in millionths."""
-        weight = round(OBJECTIVE_SCALE * self.problem.balance_weight / 1e6)
+        weight = OBJECTIVE_SCALE * self.problem.balance_weight / 1e6
         if not weight:
             return
-        highest = self.model.new_int_var(0, 10**9, "")
-        for device in self.problem.inventory.devices:
-            for kind, whole in (("ram", device.ram_bytes), ("cpu", 1_000_000 * device.cores)):
-                load = self.loads.get(Limit(kind, device.id))
-                if load and whole:
-                    # keep 10^6 * load and whole * share within the solver's integers
-                    shrink = math.gcd(1_000_000, whole)
-                    total = _total(load)
-                    self.model.add((whole // shrink) * highest >= (1_000_000 // shrink) * total)
-        self.cost.append(weight * highest)
+        wholes = {
+            Limit(kind, device.id): whole
+            for device in self.problem.inventory.devices
+            for kind, whole in (("ram", device.ram_bytes), ("cpu", 1_000_000 * device.cores))
+            if whole
+        }
+        limits = self.problem.limits
+        most = max((-(-1_000_000 * limits[limit] // whole) for limit, whole in wholes.items()), default=0)
+        highest = self.model.new_int_var(0, most, "")
+        for limit, whole in wholes.items():
+            load = self.loads.get(limit)
+            if load:
+                # keep 10^6 * load and whole * share within the solver's integers
+                shrink = math.gcd(1_000_000, whole)
+                total = _total(load)
+                self.model.add((whole // shrink) * highest >= (1_000_000 // shrink) * total)
+        self.cost.append(_Cost(weight, highest, most))
 
     def _devices(self) -> None:
         """Devices that run an AIM."""
@@ -437,7 +475,7 @@ class _Model:
                 if candidate.device not in running:
                     running[candidate.device] = self.model.new_bool_var("")
                 self.model.add_implication(x, running[candidate.device])
-        self.cost += [weight * used for used in running.values()]
+        self.cost += [_Cost(weight, used) for used in running.values()]
 
 
 __all__ = ["CoreFinder", "Solved", "solve"]

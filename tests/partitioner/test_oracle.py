@@ -59,9 +59,9 @@ def test_equals_the_oracle_on_1600_tiny_instances() -> None:
 
 def test_equals_the_oracle_whichever_objectives_count() -> None:
     placed = Counter(
-        seed % (len(SELDOM) + 1) for seed in range(1000) if agree(seed, weighed_instance) != "impossible"
+        seed % (len(SELDOM) + 1) for seed in range(800) if agree(seed, weighed_instance) != "impossible"
     )
-    assert min(placed[turn] for turn in range(len(SELDOM) + 1)) > 60, placed
+    assert min(placed[turn] for turn in range(len(SELDOM) + 1)) > 50, placed
 
 
 @pytest.mark.parametrize("turn", range(len(SELDOM) + 1))
