@@ -418,11 +418,18 @@ class HostedWorkflow:
         self._judge_finished()
 
     async def leave(self, aims: AbstractSet[str]) -> None:
-        """Stop AIMs that go on elsewhere; their readers hear of no end."""
-        self._leaving |= {self.instances[aim] for aim in aims}
-        await asyncio.gather(*(self.stop(aim) for aim in aims))
+        """Stop AIMs that go on elsewhere, and forget them; their readers hear of no end."""
+        await self._stop_quietly(aims)
         for aim in aims:
             self.instances.pop(aim, None)
+
+    async def end(self) -> None:
+        """Stop all AIMs; readers elsewhere hear of no end, and the last figures stay."""
+        await self._stop_quietly(self.instances.keys())
+
+    async def _stop_quietly(self, aims: AbstractSet[str]) -> None:
+        self._leaving |= {self.instances[aim] for aim in aims}
+        await asyncio.gather(*(self.stop(aim) for aim in aims))
 
     def _changed_channels(self, before: Deployment, after: Deployment) -> set[bytes]:
         """Channels whose end here is not what it was, or that a new reader must hear the end of."""

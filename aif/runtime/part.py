@@ -226,7 +226,7 @@ class Part:
         Readers elsewhere hear of no end: the Controller says whether these AIMs go on at another place.
         """
         if self.workflow is not None:
-            await self.workflow.leave({*self.workflow.instances})
+            await self.workflow.end()
         for channel_id in list(self._subscriptions):
             await self._unsubscribe(channel_id)
         if self.workflow is not None:
