@@ -131,6 +131,8 @@ def test_an_engine_whose_storage_is_damaged_is_not_tried_again(tmp_path: Path) -
     async def journey() -> None:
         async with bench_site(tmp_path, devices=("left",)) as site:
             await site.until_trusted("left")
+            spoken = site.hosts["left"].session.communication.statistics
+            await site.until_true(lambda: spoken().sealed_messages > 0)  # without a key it could not say so
             (site.home.engine("left") / ROOT_FILE).write_bytes(b"cut off")
             os.kill(site.engines["left"].pid, signal.SIGKILL)
             told = await site.until_logged("this host is unfit", origin="left")
