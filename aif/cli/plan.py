@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from aif.model.aiw import Workflow
     from aif.model.inventory import Inventory
     from aif.model.placement import Placement
+    from partitioner.alternatives import Chosen
     from partitioner.objectives import Solve, Weighted
     from partitioner.planner import Plan
     from partitioner.policy import ModelFacts
@@ -135,7 +137,7 @@ def plan(
         time_limit_s=time_limit,
         seed=seed,
     )
-    for aim, reference in sorted(settings.chosen.stand_ins[0].items()):
+    for aim, reference in sorted(settings.stand_ins.items()):
         print(f"{aim} runs as {reference}", file=sys.stderr)
     if pareto:
         text = _front(settings, form, points)
@@ -163,22 +165,34 @@ class _Settings:
         time_limit_s: float,
         seed: int,
     ) -> None:
-        from partitioner.alternatives import choose
+        from aif.model.stand_ins import stand_ins_of
         from partitioner.policy import PlanPolicy
 
+        self._written, self._contracts = workflow, contracts
+        self._has_chains = bool(stand_ins_of(workflow, contracts))
         self.inventory, self.policy = inventory, PlanPolicy(broker_device=broker)
         self.releases, self.current = releases, current
         self.time_limit_s, self.seed = time_limit_s, seed
-        self.chosen = choose(
-            [workflow], contracts, inventory, self.policy,
-            lambda problem, limit_s: self._find(problem, limit_s).placement(),
-            releases=releases, current=current, time_limit_s=time_limit_s,
-        )  # fmt: skip
+
+    @cached_property
+    def chosen(self) -> Chosen:
         """The plan by the file's own weights; which chains stand for AIMs is decided by them."""
+        from partitioner.alternatives import choose
+
+        return choose(
+            [self._written], self._contracts, self.inventory, self.policy,
+            lambda problem, limit_s: self._find(problem, limit_s).placement(),
+            releases=self.releases, current=self.current, time_limit_s=self.time_limit_s,
+        )  # fmt: skip
 
     @property
     def workflow(self) -> Workflow:
-        return self.chosen.workflows[0]
+        """As it is placed; where no chain can stand for an AIM, that needs no plan."""
+        return self.chosen.workflows[0] if self._has_chains else self._written
+
+    @property
+    def stand_ins(self) -> Mapping[str, str]:
+        return self.chosen.stand_ins[0] if self._has_chains else {}
 
     def _find(self, problem: PlacementProblem, time_limit_s: float) -> Plan:
         from partitioner.planner import plan as find
