@@ -123,15 +123,8 @@ def remap(plan: Plan, event: Event, *, now: Callable[[], float] = time.perf_coun
 
 def without(problem: PlacementProblem, lost: Iterable[str]) -> PlacementProblem:
     """The same problem on an inventory without some devices and their links."""
-    gone = set(lost)
     old = problem.inventory
-    links = []
-    for link in old.links:
-        members = tuple(m for m in link.members if m not in gone)
-        if len(members) > 1:
-            links.append(replace(link, members=members))
-    devices = tuple(d for d in old.devices if d.id not in gone)
-    inventory = replace(old, version=old.version + 1, devices=devices, links=tuple(links))
+    inventory = replace(old.without(set(lost)), version=old.version + 1)
     return build_problem(problem.workflows, inventory, problem.policy, releases=problem.releases)
 
 

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 from aif import __version__
 from aif.authoring.publication import (
@@ -113,7 +112,3 @@ def hand_over_here(home: Home) -> list[str]:
     vault = PublisherVault(home.store_keys, os.urandom)
     site = SiteVault(home.site, os.urandom)
     return site.take(vault.hand_over(site.public_key))
-
-
-def folder_of(path: Path) -> Path:
-    return path if path.is_dir() else path.parent
