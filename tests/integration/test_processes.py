@@ -137,8 +137,9 @@ def test_devices_go_on_with_a_controller_that_was_killed_and_started_again(home:
             again = await terminals.controller(site.broker_url, url)
             await again.until("workflow taken over")
             async with listening(terminals) as events:
-                await events.outputs(20)
-                found = await workflow(terminals)
+                await events.outputs(20)  # while their sessions with the Controller are renewed
+            await again.until(r'"workflow state".*"running"')
+            found = await workflow(terminals)
             assert found["aiw"] == "GestureRecognition-1"
             assert found["state"] == "running", found["note"]
             assert set(found["devices"]) == set(DEVICES)
