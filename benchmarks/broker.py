@@ -76,7 +76,7 @@ def running_broker(
             _wait_until_it_listens(port, process)
             yield BrokerProcess(port, process.pid)
         finally:
-            process.terminate()
+            process.kill()  # mosquitto loses a SIGTERM that comes while it starts, and keeps nothing
 
 
 def _wait_until_it_listens(port: int, process: subprocess.Popen[bytes]) -> None:

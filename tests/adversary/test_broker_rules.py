@@ -83,7 +83,7 @@ class Broker:
             assert time.monotonic() < deadline, self._log.read_text()
 
     def stop(self) -> None:
-        self.process.terminate()
+        self.process.kill()  # mosquitto loses a SIGTERM that comes while it starts, and keeps nothing
         self.process.wait(PATIENCE_S)
 
 

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +26,8 @@ DEFAULT_INPUTS: Final = 20_000
 PORTION_BATCHES: Final = 100
 """Batches that one process takes at a time."""
 SAY_EVERY_S: Final = 30.0
+LOOK_EVERY_S: Final = 0.5
+"""How soon Ctrl-C is noticed: an exception out of a signal handler could leave a lock of the pool held."""
 DEFAULT_OUTPUT: Final = Path("build/fuzz")
 INTERRUPTED: Final = 130
 
@@ -49,30 +52,27 @@ def campaign(
     results = {name: Result(batches * batch_inputs) for name in names}
     context = multiprocessing.get_context("spawn")
     stopping = context.Event()
-    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=begin_worker, initargs=(stopping,))
-    work: Work = {
-        pool.submit(portion, name, first, min(PORTION_BATCHES, batches - first), batch_inputs, seed): name
-        for name in names
-        for first in range(0, batches, PORTION_BATCHES)
-    }
-    try:
+    asked: list[bool] = []
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts what runs beside it with SIGINT ignored
+        signal.signal(number, lambda _number, _frame: asked.append(True))
+    with ProcessPoolExecutor(
+        processes, mp_context=context, initializer=begin_worker, initargs=(stopping,)
+    ) as pool:
+        work: Work = {
+            pool.submit(portion, name, first, min(PORTION_BATCHES, batches - first), batch_inputs, seed): name
+            for name in names
+            for first in range(0, batches, PORTION_BATCHES)
+        }
         say(f"{len(names)} decoders, {batches * batch_inputs:,} inputs each, seed {seed}")
-        _collect(work, results, keep)
-    except KeyboardInterrupt:
-        stopping.set()
-        for waiting in work:
-            waiting.cancel()
-        _collect(work, results, keep)
-        return results, True
-    finally:
-        pool.shutdown(cancel_futures=True)
-    return results, False
+        _collect(work, results, keep, lambda: _stop(work, stopping) if asked else None)
+    return results, bool(asked)
 
 
-def _collect(work: Work, results: dict[str, Result], keep: Keep) -> None:
+def _collect(work: Work, results: dict[str, Result], keep: Keep, look: Callable[[], None]) -> None:
     said = time.monotonic()
     while work:
-        done, _ = wait(work, timeout=SAY_EVERY_S, return_when=FIRST_COMPLETED)
+        done, _ = wait(work, timeout=LOOK_EVERY_S, return_when=FIRST_COMPLETED)
+        look()
         for future in done:
             name = work.pop(future)
             result = results[name]
@@ -92,6 +92,13 @@ def _collect(work: Work, results: dict[str, Result], keep: Keep) -> None:
             keep(results)
             fed = sum(result.tally.inputs for result in results.values())
             say(f"  … {fed:,} of {sum(result.wanted for result in results.values()):,} inputs")
+
+
+def _stop(work: Work, stopping: Event) -> None:
+    """Let each worker end after its batch, and forget what no worker has begun."""
+    stopping.set()
+    for waiting in work:
+        waiting.cancel()
 
 
 def say(text: str) -> None:
@@ -117,8 +124,6 @@ def main() -> int:
             parser.error("--input needs one --decoder")
         say(repeat(names[0], arguments.input.read_bytes()))
         return 0
-    for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts what runs beside it with SIGINT ignored
-        signal.signal(number, signal.default_int_handler)
     began = time.monotonic()
 
     def keep(results: Mapping[str, Result]) -> Path:

@@ -27,7 +27,7 @@ STAYING = {
 }
 """Commands that do not end by themselves, and what they say when the next may be typed."""
 
-PATIENCE_S = 60.0
+PATIENCE_S = 100.0
 """Time after which a wait has failed; starting Python on a busy machine takes seconds."""
 
 
@@ -85,7 +85,7 @@ class Started:
         """Its exit code."""
         assert self.reader is not None
         async with asyncio.timeout(PATIENCE_S):
-            await self.reader
+            await asyncio.shield(self.reader)
         return await self.process.wait()
 
     async def interrupt(self, number: signal.Signals = signal.SIGINT) -> int:

@@ -173,6 +173,7 @@ def test_a_composite_workflow_runs_to_its_end(home: Path, tmp_path: Path) -> Non
             summary = tmp_path / "summary.json"
             composite = ROOT / "workflows" / "composite_demo"
             run = await terminals.start("run", composite, "--inventory", INVENTORY, "--summary", summary)
+            await run.until("is running")
             assert await run.ended() == 0, run.output
             told = json.loads(summary.read_text())
             aims = {aim for device in told["devices"] for aim in device["aims"]}

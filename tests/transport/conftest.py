@@ -130,7 +130,7 @@ class Mosquitto:
     ) -> None:
         if self._process is not None:
             if self._process.returncode is None:
-                self._process.terminate()
+                self._process.kill()  # it loses a SIGTERM that comes while it starts, and keeps nothing
             await self._process.wait()
 
 
