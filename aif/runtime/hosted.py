@@ -23,7 +23,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from aif.errors import AIFError, CreationFailed, GrantExhausted, NotConnected, QueueFull, TransportError
+from aif.errors import (
+    AIFError,
+    CreationFailed,
+    GrantExhausted,
+    MessageTooLarge,
+    NotConnected,
+    QueueFull,
+    TransportError,
+)
 from aif.model.aim import AIMMetadata, Implementation
 from aif.model.codec import BatchCodec, Codec, compile_batches, compile_record
 from aif.model.handover import conforming
@@ -204,7 +212,7 @@ class HostedWorkflow:
         sealed = SealedChannel(
             channel.channel_id, channel.topic, channel.auth, channel.qos,
             BundlePolicy(channel.max_messages, channel.max_delay_ms, channel.max_bytes),
-            channel.within_host,
+            channel.within_host, channel.max_message_bytes,
         )  # fmt: skip
         if channel.source_device == here:
             source = self._output(channel.source)
@@ -280,6 +288,8 @@ class HostedWorkflow:
                     await self._clock.sleep(CONNECTION_POLL_S)  # so does the record until the next grant
                 except NotConnected:
                     return None  # lost in this very moment; the next watermark says so
+                except MessageTooLarge as error:
+                    raise MessageTooLarge(f"{end}: {error}", hint=error.hint) from error
                 except TransportError as full:
                     raise QueueFull(f"{end}: {full}", hint="send less often, or bundle more") from full
 

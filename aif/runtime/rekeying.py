@@ -117,6 +117,7 @@ class Rekeying:
                 [end for end in plan.receivers[channel_id] if end.device not in gone],
                 mapping_version=plan.mapping_version,
                 refused=[*(senders if rejected else ()), *(only or {}).get(channel_id, ())],
+                max_frame_bytes=channel.max_frame_bytes,
             )
             turn = _Turn(plan.aiw_id, epoch, source, now_ms, now_ms, {*epoch.boots})
             if not turn.waiting:
