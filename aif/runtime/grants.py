@@ -164,6 +164,10 @@ class GrantOffice:
         session = self._session_of(device)
         return session is not None and session.boot_id == epoch.boots.get(device)
 
+    def epoch(self, channel_id: bytes) -> int | None:
+        """The newest epoch of a channel; None before its first."""
+        return self._epochs.get(channel_id)
+
     def forget(self, channel_ids: Iterable[bytes]) -> None:
         """These channels are no more; their ids never come again."""
         for channel_id in channel_ids:

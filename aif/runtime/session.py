@@ -14,6 +14,7 @@ another key.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -86,6 +87,9 @@ CLOCK_SKEW_WARNING_S = 2.0
 EPOCHS_KEPT = 4_096
 """Channels whose last epoch is remembered, also after they were closed; four times what a host may have."""
 
+KEY_REQUEST_INTERVAL_S = 2.0
+"""A new key for a channel that has stopped is asked for this often until it comes."""
+
 UNANSWERED_WARNING_S = 15.0
 """A device that gets no answer says so after this long, and again after each such time."""
 
@@ -121,6 +125,7 @@ class DeviceSession:
         self._requests: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue(MAX_ENGINE_REQUESTS)
         self._unfit = ""
         self._epochs: dict[bytes, int] = {}
+        self._keys_asked_ms: dict[bytes, float] = {}
         self._told_skew_s = 0.0
         self._told_unanswered_ms = clock.monotonic_ms()
         self._last_heard_ms = clock.monotonic_ms()
@@ -267,7 +272,18 @@ class DeviceSession:
         while True:
             with suppress(TransportError):
                 self.communication.poll()
+            self._ask_for_keys()
             await self._clock.sleep(POLL_INTERVAL_S)
+
+    def _ask_for_keys(self) -> None:
+        """Ask for a new epoch of channels that have stopped, and again while it does not come."""
+        now_ms, stopped = self._clock.monotonic_ms(), self.communication.stopped()
+        asked = {channel: at_ms for channel, at_ms in self._keys_asked_ms.items() if channel in stopped}
+        for channel, epoch in stopped.items():
+            if now_ms - asked.get(channel, -math.inf) >= KEY_REQUEST_INTERVAL_S * 1000:
+                asked[channel] = now_ms
+                self.send(control.KeyWanted(channel, epoch))
+        self._keys_asked_ms = asked
 
     def _publish(self, topic: str, payload: bytes, qos: int) -> None:
         self._transport.send(topic, payload, qos=qos)

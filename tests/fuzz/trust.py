@@ -53,6 +53,7 @@ from aif.protocol.control import (
     Hello,
     InstalledRelease,
     Keyed,
+    KeyWanted,
     LogLine,
     Metrics,
     ModelKey,
@@ -394,6 +395,7 @@ MESSAGES: tuple[ControlMessage, ...] = (
     LogLine(5, "info", "event", {"a": None, "b": [1, "x"]}),
     Unfit("the Security Engine died"),
     Keyed(bytes(16), 7),
+    KeyWanted(bytes(16), 7),
 )
 STATES: tuple[DeviceState | SiteState, ...] = (
     DeviceState(
