@@ -73,7 +73,7 @@ from aif.protocol.deployment import (
     ModelRelease,
     RemoteChannel,
 )
-from aif.protocol.enrolment import open_request, open_response
+from aif.protocol.enrolment import check_author, open_request, open_response
 from aif.protocol.evidence import (
     AttestationRequest,
     encode_request,
@@ -318,6 +318,7 @@ def _enrolment_request() -> Decoder:
     tree = cbor2.loads(seed[:-96])
 
     def feed(data: bytes) -> None:
+        check_author(data, bytes(vectors.DEVICE_KEY.verify_key))
         open_request(data, vectors.SECRET, device_id=vectors.DEVICE_ID)
 
     def craft(rng: Random) -> bytes:
