@@ -356,6 +356,7 @@ class Host:
         usage = self._platform.usage()
         values = {
             **workflow.metrics(),
+            "control": self.session.troubles(),
             "usage": {
                 "ram": usage.ram_bytes, "ram_limit": usage.ram_limit_bytes, "flash": usage.flash_bytes,
                 "flash_limit": usage.flash_limit_bytes, "arena": usage.arena_bytes,

@@ -544,6 +544,11 @@ class HostedWorkflow:
             for c in deployed.remote_channels
             if c.source_device == deployed.device
         }
+        sending = {
+            channel_name(c): dict(causes)
+            for c in deployed.remote_channels
+            if (sender := self._senders.get(c.channel_id)) and (causes := sender.statistics().causes)
+        }
         seen = figures({c.channel_id for c in deployed.remote_channels})
         messages = {
             "sealed": seen.sealed_messages, "frames": seen.sealed_frames, "verified": seen.verified_messages,
@@ -551,7 +556,7 @@ class HostedWorkflow:
             "causes": {cause: count for cause, count in seen.causes.items() if count},
         }  # fmt: skip
         return {
-            "aims": aims, "channels": channels, "sent": sent, "messages": messages,
+            "aims": aims, "channels": channels, "sent": sent, "sending": sending, "messages": messages,
             "outputs": dict(self._boundary_written),
         }  # fmt: skip
 

@@ -223,6 +223,8 @@ def test_forged_hello_grant_and_evidence(tmp_path: Path) -> None:
             eve.send(str(DownTopic("left", Down.GRANT)), grant, qos=1)  # another device's
             line = await site.until_logged("grant refused", origin="left")
             assert line["code"] == "AIF-E0505"
+            refused = {"grant.recipient": 1}
+            await site.until_true(lambda: running.metrics.get("left", {}).get("control") == refused)
 
             (evidence, *_) = [
                 m.payload for m in heard if m.topic == str(AttestationTopic("left", Attestation.EVIDENCE))
