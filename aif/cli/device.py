@@ -74,6 +74,7 @@ def accept(
     site = Site.open_or_create(wiring.Home(home).site, os.urandom)
     site.register(read)
     _admit(wiring.Home(home), read.device)
+    _note(wiring.Home(home), "accepted from another site", read.device, manifest=_digest(data))
     print(f"device {read.device} is registered ({read.hw_class})")
     print(
         f"reset it where it is:      aif device factory-reset {read.device} --site {site.enrolment_pk.hex()}"
@@ -158,6 +159,7 @@ def re_enrol(device: DeviceArgument, home: HomeOption = Path(".aif")) -> None:
 
     place = wiring.Home(home)
     site.re_enrol(device)
+    _note(place, "may enrol anew", device, reason=record.reason)
     _admit(place, device)
     state = place.device_state(device)
     if not state.exists():
@@ -178,6 +180,7 @@ def transfer(
     home: HomeOption = Path(".aif"),
 ) -> None:
     """Hand a device on to another site: it loses its trust here, and keeps its identity."""
+    from aif.cli import _wiring as wiring
     from aif.protocol import documents
     from aif.trusted.state import write_atomically
 
@@ -186,6 +189,7 @@ def transfer(
     write_atomically(output.resolve(), manifest)
     _revoke(home, device, "it was handed to another site")
     site.forget(device)
+    _note(wiring.Home(home), "handed to another site", device, manifest=_digest(manifest))
     print(f"device {device} is not of this site any more")
     print(f"at the other site:         aif device accept {output.name}")
 
@@ -226,6 +230,7 @@ def remove(device: DeviceArgument, home: HomeOption = Path(".aif")) -> None:
     site.device(device)
     wiring.withdraw_rights(wiring.Home(home), device)
     site.forget(device)
+    _note(wiring.Home(home), "removed", device)
     print(f"device {device} removed")
 
 
@@ -252,6 +257,24 @@ def _admit(place: Home, device: str) -> None:
     from aif.runtime.site_broker import SiteBroker
 
     SiteBroker(place.site).admit(device)
+
+
+def _note(place: Home, kind: str, device: str, **facts: str) -> None:
+    """An entry of the audit log, signed at once; a Controller that runs may write to it too."""
+    from aif.runtime.audit_log import AuditLog
+    from aif.runtime.clock import SystemClock
+
+    audit = AuditLog(place.site, SystemClock().time_us)
+    audit.note(kind, device, **facts)
+    audit.sign()
+    if audit.failure:
+        typer.echo(f"warning: the audit log has no entry of this: {audit.failure}", err=True)
+
+
+def _digest(document: bytes) -> str:
+    import hashlib
+
+    return hashlib.sha256(document).hexdigest()
 
 
 def _now_s() -> int:

@@ -37,6 +37,8 @@ def status(
         skew_s = device["clock_skew_s"]
         words = [device["reason"], f"its clock is {skew_s:+.1f} s off" if abs(skew_s) > SKEW_SHOWN_S else ""]
         print(f"  {device['device']:<12} {device['trust']:<11} {'; '.join(filter(None, words))}".rstrip())
+        if device["troubles"]:
+            print(f"    control messages from it: {in_words(device['troubles'])}")
     print("workflows:" if seen["workflows"] else "workflows: none")
     for workflow in seen["workflows"]:
         print(f"  {workflow['aiw']:<24} {workflow['state']:<10} {workflow['note']}".rstrip())
@@ -47,14 +49,21 @@ def status(
             print(f"    {trouble}")
 
 
+def in_words(counts: Mapping[str, int]) -> str:
+    """Counters above 0, by name."""
+    return ", ".join(f"{cause} {count:,}" for cause, count in counts.items() if count)
+
+
 def troubles(workflow: Mapping[str, Any]) -> Iterator[str]:
-    """What went wrong on the channels of a workflow, one line per consumer and channel."""
+    """What went wrong on the channels of a workflow, one line per end and channel."""
     for device, figures in workflow["metrics"].items():
         for name, seen in figures.get("channels", {}).items():
-            counts = {"lost": seen.get("lost", 0), **seen.get("causes", {})}
-            words = ", ".join(f"{cause} {count:,}" for cause, count in counts.items() if count)
-            if words:
+            if words := in_words({"lost": seen.get("lost", 0), **seen.get("causes", {})}):
                 yield f"{name} at {device}: {words}"
+        for name, causes in figures.get("sending", {}).items():
+            yield f"{name} from {device}: {in_words(causes)}"
+        if words := in_words(figures.get("control", {})):
+            yield f"control messages and grants at {device}: {words}"
     for device, channels in workflow["unaccounted"].items():
         for name, count in channels.items():
             yield f"{name} at {device}: {count:,} lost without a word"

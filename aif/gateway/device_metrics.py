@@ -7,6 +7,7 @@ Invariant: any shape can be read; histograms hold only buckets that exist.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,6 +56,8 @@ class DeviceMetrics:
     channels: Mapping[str, ChannelFigures]
     messages: MessageCounts
     usage: Usage | None
+    control: Mapping[str, int] = field(default_factory=dict)
+    """What went wrong with grants and control messages there, by cause."""
 
 
 def merged(histograms: Iterable[Histogram]) -> Histogram:
@@ -68,6 +71,7 @@ def merged(histograms: Iterable[Histogram]) -> Histogram:
 def read_metrics(values: Mapping[str, Any]) -> DeviceMetrics:
     """Figures as a device sends them (``runtime.hosted``); what has another form reads as none."""
     messages, usage = mapping(values.get("messages")), mapping(values.get("usage"))
+    sending = {name: _counts(causes) for name, causes in entries(values.get("sending"))}
     return DeviceMetrics(
         {
             name: AIMFigures(
@@ -75,11 +79,12 @@ def read_metrics(values: Mapping[str, Any]) -> DeviceMetrics:
             )
             for name, seen in entries(values.get("aims"))
         },
-        {
+        {name: ChannelFigures(0, Histogram(), causes) for name, causes in sending.items()}
+        | {
             name: ChannelFigures(
                 count(mapping(seen).get("records")),
                 _histogram(mapping(seen).get("latency_us")),
-                _troubles(mapping(seen)),
+                Counter(_troubles(mapping(seen))) + Counter(sending.get(name)),
             )
             for name, seen in entries(values.get("channels"))
         },
@@ -87,12 +92,16 @@ def read_metrics(values: Mapping[str, Any]) -> DeviceMetrics:
         Usage(*(count(usage.get(name)) for name in ("ram", "ram_limit", "flash", "flash_limit", "arena")))
         if usage
         else None,
+        _counts(values.get("control")),
     )
 
 
 def _troubles(seen: Mapping[str, Any]) -> dict[str, int]:
-    causes = {"lost": seen.get("lost"), **{text(name): n for name, n in entries(seen.get("causes"))}}
-    return {name: count(n) for name, n in causes.items() if count(n)}
+    return _counts({"lost": seen.get("lost")}) | _counts(seen.get("causes"))
+
+
+def _counts(seen: object) -> dict[str, int]:
+    return {text(name): count(n) for name, n in entries(seen) if count(n)}
 
 
 def _histogram(value: object) -> Histogram:

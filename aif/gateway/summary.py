@@ -57,6 +57,9 @@ def summary(record: RunRecord, *, wire: WireReport | None = None) -> dict[str, A
             "plaintext_on_wire": wire.plaintext if wire else None,
             "frames_watched": wire.messages if wire else None,
         },
+        "control": {
+            device: dict(seen.control) for device, seen in sorted(record.metrics.items()) if seen.control
+        },
         "channels": {
             name: {
                 **_latency_ms(seen.latency_us),

@@ -63,6 +63,9 @@ def _headlines(content: Mapping[str, Any], signs: Glyphs) -> Iterable[Text]:
         if seen["troubles"]:
             causes = ", ".join(f"{cause} {n:,}" for cause, n in sorted(seen["troubles"].items()))
             yield Text(f"  {name.replace('->', signs.arrow)}: {causes}", style="yellow")
+    for device, causes in content["control"].items():
+        words = ", ".join(f"{cause} {n:,}" for cause, n in sorted(causes.items()))
+        yield Text(f"  control messages and grants at {device}: {words}", style="yellow")
     yield _wire(counts["plaintext_on_wire"], counts["frames_watched"])
     yield _placement(content["placement"])
 

@@ -259,9 +259,22 @@ class Keyed:
     epoch: int
 
 
+@dataclass(frozen=True, slots=True)
+class KeyWanted:
+    """A receiver here does not hear the sender of a channel any more and needs the key of a newer epoch.
+
+    Said again and again until that comes: checkpoints of this epoch could not be verified.
+    """
+
+    kind: ClassVar[int] = 30
+    channel_id: bytes
+    epoch: int
+
+
 ControlMessage = (
     Heartbeat | Deploy | SignalAIMs | Undeploy | BoundaryRecord | ModelKeys | SiteCertificate
     | Progress | WorkflowStatus | Metrics | LogLine | Unfit | CertificateRequest | Keyed
+    | KeyWanted
 )  # fmt: skip
 
 _KINDS: dict[int, type[Any]] = {
@@ -269,6 +282,7 @@ _KINDS: dict[int, type[Any]] = {
     for cls in (
         Heartbeat, Deploy, SignalAIMs, Undeploy, BoundaryRecord, ModelKeys, SiteCertificate,
         Progress, WorkflowStatus, Metrics, LogLine, Unfit, CertificateRequest, Keyed,
+        KeyWanted,
     )
 }  # fmt: skip
 

@@ -19,11 +19,19 @@ from aif.errors import RemoteProtocolError, RollbackDetected, TrustError
 from aif.model.ports import MAX_QUEUE_DEPTH, AuthMode
 from aif.protocol import cose, documents
 from aif.protocol.limits import HASH_BYTES, MAX_MODEL_BYTES
-from aif.protocol.numbers import CHANNEL_ID_BYTES
+from aif.protocol.numbers import (
+    CHANNEL_ID_BYTES,
+    FRAGMENT_HEADER_BYTES,
+    HOST_LIMITS,
+    SIGNED_OVERHEAD_BYTES,
+)
 
 EXTERNAL_AAD = b"AIF-DEPLOY-1"
 MAX_DOCUMENT_BYTES = 256 * 1024
 VERSION = 1
+
+MIN_FRAME_BYTES = SIGNED_OVERHEAD_BYTES + FRAGMENT_HEADER_BYTES + 1
+"""Least that a channel may allow: room for one byte of a message in fragments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +74,11 @@ class LocalChannel:
 
 @dataclass(frozen=True, slots=True)
 class RemoteChannel:
-    """One sealed channel with an end here. Destinations are ``aim.port`` with the device of each."""
+    """One sealed channel with an end here. Destinations are ``aim.port`` with the device of each.
+
+    ``max_frame_bytes`` and ``max_message_bytes`` are the least of what its receivers hold; a message counts
+    with its header.
+    """
 
     channel_id: bytes
     topic: str
@@ -80,6 +92,8 @@ class RemoteChannel:
     max_delay_ms: float
     max_bytes: int
     delay_records: int
+    max_frame_bytes: int = HOST_LIMITS.max_frame_bytes
+    max_message_bytes: int = HOST_LIMITS.max_message_bytes
 
     @property
     def within_host(self) -> bool:
@@ -174,3 +188,11 @@ def _check_channel(channel: RemoteChannel) -> None:
         raise RemoteProtocolError(f"channel {channel.topic}: every destination needs its device")
     if channel.qos not in (0, 1):
         raise RemoteProtocolError(f"channel {channel.topic}: the quality of service is 0 or 1")
+    if not MIN_FRAME_BYTES <= channel.max_frame_bytes <= HOST_LIMITS.max_frame_bytes:
+        raise RemoteProtocolError(
+            f"channel {channel.topic}: a frame has {MIN_FRAME_BYTES} to {HOST_LIMITS.max_frame_bytes} bytes"
+        )
+    if not 0 < channel.max_message_bytes <= HOST_LIMITS.max_message_bytes:
+        raise RemoteProtocolError(
+            f"channel {channel.topic}: a message has 1 to {HOST_LIMITS.max_message_bytes} bytes"
+        )

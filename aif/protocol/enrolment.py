@@ -110,7 +110,7 @@ def open_request(data: bytes, secret: bytes, *, device_id: bytes) -> EnrolmentRe
         device_id: the device whose secret it is.
 
     Raises:
-        EnrolmentRefused: wrong MAC (only this is counted by ``EnrolmentSecret.wrong_mac``).
+        EnrolmentRefused: wrong MAC, and nothing else; ``check_author`` says whether that counts.
         RemoteProtocolError: malformed, about another device, or with an unusable exchange key.
         SignatureInvalid: not signed with the key it names, or that key is unusable.
     """
@@ -122,6 +122,24 @@ def open_request(data: bytes, secret: bytes, *, device_id: bytes) -> EnrolmentRe
     verify_ed25519(request.sign_pk, b"AIF-ENROL-D" + body, signature)
     check_x25519_key(request.kex_pk)
     return request
+
+
+def check_author(data: bytes, identity_pk: bytes) -> bytes:
+    """See that a request was signed by a device, whatever its MAC says; its digest.
+
+    Only such a request shows a wrong pairing code: anybody can send bytes with a wrong MAC.
+
+    Args:
+        data: as received.
+        identity_pk: of the device that is to enrol, from its provisioning.
+
+    Raises:
+        RemoteProtocolError: not the size of a request.
+        SignatureInvalid: by somebody else.
+    """
+    body, _, signature = _split(data, MAX_ENROLMENT_REQUEST_BYTES)
+    verify_ed25519(identity_pk, b"AIF-ENROL-D" + body, signature)
+    return hashlib.blake2b(body, digest_size=HASH_BYTES).digest()
 
 
 def check_new_device(

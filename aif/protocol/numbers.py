@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
+from aif.model.inventory import DeviceClass
 from aif.model.ports import AuthMode as AuthMode  # noqa: PLC0414  # the alias tells strict typing of a re-export
 
 VERSION = 1
@@ -257,3 +258,8 @@ MCU_LIMITS = ChannelLimits(
     tag_failures_per_s=50,
 )
 """Microcontrollers; the device profile may lower ``max_frame_bytes`` to 1 KiB."""
+
+
+def limits_of(device_class: DeviceClass) -> ChannelLimits:
+    """What a device of a class can hold."""
+    return MCU_LIMITS if device_class is DeviceClass.MCU else HOST_LIMITS

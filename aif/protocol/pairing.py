@@ -134,7 +134,7 @@ class EnrolmentSecret:
         return self._after(SecretEvent.WINDOW_CLOSED) if late else self
 
     def wrong_mac(self) -> EnrolmentSecret:
-        """A request with a wrong MAC arrived in the open window; the fifth burns the secret."""
+        """A request of the device with a wrong MAC arrived in the open window; the fifth burns the secret."""
         count = self.wrong_macs + 1
         if count >= ENROLMENT_MAX_WRONG_MACS:
             return replace(self._after(SecretEvent.TOO_MANY_WRONG_MACS), wrong_macs=count)

@@ -12,6 +12,7 @@ of the registry take memory.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from nacl.signing import SigningKey
@@ -341,6 +342,14 @@ class Admission:
             return  # what waits for the grant asks again
         except TransportError as error:
             self._log.warning("grant not sent", device=device, reason=str(error))
+
+    @staticmethod
+    def troubles(link: DeviceLink) -> dict[str, int]:
+        """What went wrong on the control channels of a device's session, by cause, as seen here."""
+        causes: Counter[str] = Counter()
+        for end in (link.up, link.down):
+            causes.update(end.statistics().causes if end is not None else {})
+        return {cause: count for cause, count in causes.items() if count}
 
     def _close(self, link: DeviceLink) -> None:
         for end in (link.up, link.down):

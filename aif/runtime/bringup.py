@@ -18,6 +18,7 @@ from aif.errors import AIFError, StartFailed
 from aif.model.inventory import DeviceClass
 from aif.protocol import control
 from aif.protocol.control import InstalledRelease, Phase
+from aif.protocol.numbers import limits_of
 from aif.runtime.admission import Admission
 from aif.runtime.clock import Clock
 from aif.runtime.deployer import Deployer, DeviceFacts, Plan, ResolvedModel
@@ -181,8 +182,9 @@ class BringUp:
 def device_facts(device: str, running: RunningWorkflow, means: Means) -> DeviceFacts:
     """What the deployer must know about a device."""
     installed = tuple(means.admission.link(device).installed.values())
-    in_place = running.inventory.device(device).device_class is DeviceClass.MCU
-    return DeviceFacts(means.hw_class_of(device), installed, in_place)
+    kind = running.inventory.device(device).device_class
+    in_place = kind is DeviceClass.MCU
+    return DeviceFacts(means.hw_class_of(device), installed, in_place, limits_of(kind))
 
 
 def send_document(device: str, plan: Plan, running: RunningWorkflow, means: Means) -> None:

@@ -374,6 +374,9 @@ class Controller:
         if isinstance(message, control.Keyed):
             self.rekeying.confirmed(device, message.channel_id, message.epoch)
             return
+        if isinstance(message, control.KeyWanted):
+            self._renew_stopped(device, message)
+            return
         running = self.workflows.get(getattr(message, "aiw_id", ""))
         if running is None or device not in running.devices or running.state in FINAL_WORKFLOW_STATES:
             ended = running is None or running.state in FINAL_WORKFLOW_STATES
@@ -404,6 +407,12 @@ class Controller:
                 self._log.warning(
                     "unexpected message from a device", device=device, message=type(message).__name__
                 )
+
+    def _renew_stopped(self, device: str, wanted: control.KeyWanted) -> None:
+        for running in self.workflows.values():
+            plan, ended = running.plan, running.state in FINAL_WORKFLOW_STATES
+            if plan is not None and not ended and wanted.channel_id in plan.channels:
+                self.rekeying.wanted(plan, device, wanted.channel_id, wanted.epoch, without=running.without)
 
     def _take_back(self, device: str, status: WorkflowStatus) -> None:
         """A device speaks of a workflow that has ended or moved, or that an earlier Controller deployed."""

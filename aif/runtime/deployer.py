@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from aif.errors import PlainModelRefused, StartFailed
 from aif.model.aim import ParameterValue
@@ -35,8 +36,10 @@ from aif.protocol.deployment import (
 from aif.protocol.frame import channel_id
 from aif.protocol.identifiers import id16
 from aif.protocol.limits import DEFAULT_CHUNK_BYTES, KEY_BYTES
+from aif.protocol.numbers import HOST_LIMITS, ChannelLimits
 from aif.protocol.ticket import FirmwareRange, ModelAEAD, Slot, Ticket, issue_ticket, ticket_digest
 from aif.protocol.topics import DataTopic
+from aif.runtime.channel_limits import check_numbers, check_sizes
 from aif.runtime.grants import End
 from aif.runtime.mapping_changes import same_part
 from aif.trusted.content_keys import SiteVault
@@ -80,6 +83,7 @@ class DeviceFacts:
     installed: tuple[InstalledRelease, ...]
     in_place: bool = False
     """Whether it executes models from its slots, which then hold plaintext."""
+    limits: ChannelLimits = HOST_LIMITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +202,7 @@ class Deployer:
 
         Raises:
             StoreError: a model that an implementation needs is not in the Store.
+            StartFailed: a device has too many channels, or cannot take the records of one.
         """
         releases = dict(previous.releases) if previous is not None else {}
 
@@ -210,14 +215,18 @@ class Deployer:
         aims_of_workflow = {leaf.id for leaf in workflow.aims}
         # boundary Ports that are bound to a device are placed too, but nothing runs for them
         device_of = {a.aim: a.device for a in placement.assignments if a.aim in aims_of_workflow}
-        remote = remote_channels(aiw_id, workflow, device_of)
+        working = [leaf.id for leaf in workflow.aims if leaf.id not in over]
+        facts = {device: device_facts(device) for device in sorted({device_of[aim] for aim in working})}
+        limits = {device: known.limits for device, known in facts.items()}
+        remote = remote_channels(aiw_id, workflow, device_of, limits)
+        check_sizes(workflow, remote)
+        check_numbers(remote, limits)
         plain_models = self._vault.plain_models
         documents: dict[str, bytes] = {}
         parts: dict[str, Deployment] = {}
         models: list[PlacedModel] = []
-        working = [leaf.id for leaf in workflow.aims if leaf.id not in over]
-        for device in sorted({device_of[aim] for aim in working}):
-            issue = _Tickets(self, device, device_facts(device), now_us, plain_models=plain_models)
+        for device, known_facts in facts.items():
+            issue = _Tickets(self, device, known_facts, now_us, plain_models=plain_models)
             aims = tuple(
                 self._aim(workflow, leaf_id, placement, package_digest, resolved, issue)
                 for leaf_id in working
@@ -397,8 +406,13 @@ def local_channels(workflow: Workflow, device_of: Mapping[str, str], device: str
     )
 
 
-def remote_channels(aiw_id: str, workflow: Workflow, device_of: Mapping[str, str]) -> list[RemoteChannel]:
-    """Every sealed channel of a workflow under a mapping."""
+def remote_channels(
+    aiw_id: str,
+    workflow: Workflow,
+    device_of: Mapping[str, str],
+    limits: Mapping[str, ChannelLimits] = MappingProxyType({}),
+) -> list[RemoteChannel]:
+    """Every sealed channel of a workflow under a mapping; devices without ``limits`` have those of a host."""
     groups: defaultdict[tuple[PortRef, str], list[ChannelSpec]] = defaultdict(list)
     fan_out: defaultdict[PortRef, list[ChannelSpec]] = defaultdict(list)
     for channel in workflow.channels:
@@ -414,7 +428,7 @@ def remote_channels(aiw_id: str, workflow: Workflow, device_of: Mapping[str, str
         for channel in channels:
             groups[source, str(channel.destination) if split else ""].append(channel)
     return [
-        _remote_channel(aiw_id, workflow, device_of, source, consumer, channels)
+        _remote_channel(aiw_id, workflow, device_of, limits, source, consumer, channels)
         for (source, consumer), channels in groups.items()
     ]
 
@@ -423,6 +437,7 @@ def _remote_channel(
     aiw_id: str,
     workflow: Workflow,
     device_of: Mapping[str, str],
+    limits: Mapping[str, ChannelLimits],
     source: PortRef,
     consumer: str,
     channels: list[ChannelSpec],
@@ -431,15 +446,18 @@ def _remote_channel(
     topic = str(DataTopic(aiw_id, source.aim, source.port, consumer or None))
     destinations = tuple(str(c.destination) for c in channels)
     record = workflow.port(source, output=True).type.record
+    readers = tuple(device_of[c.destination.aim] for c in channels)
+    held = [limits.get(device, HOST_LIMITS) for device in readers]
     return RemoteChannel(
         channel_id(
             aiw_id, workflow.metadata.version, str(source), destinations, data_type=str(record), topic=topic
         ),
         topic, str(source), device_of[source.aim], destinations,
-        tuple(device_of[c.destination.aim] for c in channels),
+        readers,
         first.auth or (AuthMode.AEAD if len(channels) == 1 else AuthMode.SIGNED),
         first.qos, first.bundle.max_messages, first.bundle.max_delay_ms, first.bundle.max_bytes,
         first.delay_records,
+        min(one.max_frame_bytes for one in held), min(one.max_message_bytes for one in held),
     )  # fmt: skip
 
 

@@ -16,7 +16,14 @@ from nacl.signing import SigningKey
 from aif.errors import AIFError, EnrolmentRefused, NotAuthorised, NotFound, RemoteProtocolError
 from aif.protocol import documents
 from aif.protocol.cose import check_ed25519_key
-from aif.protocol.enrolment import Anchors, EnrolmentResponse, build_response, check_new_device, open_request
+from aif.protocol.enrolment import (
+    Anchors,
+    EnrolmentResponse,
+    build_response,
+    check_author,
+    check_new_device,
+    open_request,
+)
 from aif.protocol.identifiers import check_device_name, id16
 from aif.protocol.limits import KEY_BYTES
 from aif.protocol.pairing import EnrolmentSecret, SecretState, pairing_code, read_pairing_code
@@ -30,6 +37,9 @@ SECRET_BYTES = 16
 
 
 MAX_MANIFEST_BYTES = 512
+
+REQUESTS_KEPT = 16
+"""Enrolment requests of one device that are remembered: three times what burns a code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,8 +302,11 @@ class Site:
     def enrol(self, name: str, request: bytes, store_root: bytes, *, now_s: int) -> bytes:
         """Answer one enrolment request.
 
+        What burns the secret is a wrong MAC under the device's own signature, each request once. Nothing
+        that somebody else sends does, and none of it could enrol: the device's key must have signed.
+
         Raises:
-            TrustError, ProtocolError: refused; wrong MACs are counted and burn the secret.
+            TrustError, ProtocolError: refused.
         """
         record = self.device(name)
         device_id = id16("device", name)
@@ -301,15 +314,13 @@ class Site:
         value = secret.usable(now_s)
         try:
             opened = open_request(request, value, device_id=device_id)
-            if (opened.sign_pk, opened.kex_pk) != (record.identity_pk, record.exchange_pk):
-                raise EnrolmentRefused(f"{name} enrols with other keys than it was provisioned with")
-            others = [r for r in self.state.devices if r.device != name]
-            check_new_device(
-                opened, {id16("device", r.device) for r in others}, {r.identity_pk for r in others}
-            )
         except EnrolmentRefused:
-            self._put(_with_secret(record, secret.wrong_mac()))
+            self._count_wrong_code(record, secret, request)
             raise
+        if (opened.sign_pk, opened.kex_pk) != (record.identity_pk, record.exchange_pk):
+            raise EnrolmentRefused(f"{name} enrols with other keys than it was provisioned with")
+        others = [r for r in self.state.devices if r.device != name]
+        check_new_device(opened, {id16("device", r.device) for r in others}, {r.identity_pk for r in others})
         state = self.state
         anchors = Anchors(
             store_root,
@@ -322,8 +333,17 @@ class Site:
         response = EnrolmentResponse(device_id, anchors, self._random(32), opened.nonce, now_s, certificate)
         key = SigningKey(state.enrolment_seed)
         answer = build_response(response, request, value, lambda m: key.sign(m).signature)
-        self._put(replace(_with_secret(record, secret.enrolled()), enrolled_s=now_s))
+        used = _with_request(record, check_author(request, record.identity_pk))
+        self._put(replace(_with_secret(used, secret.enrolled()), enrolled_s=now_s))
         return answer
+
+    def _count_wrong_code(self, record: DeviceRecord, secret: EnrolmentSecret, request: bytes) -> None:
+        try:
+            digest = check_author(request, record.identity_pk)
+        except AIFError:
+            return
+        if digest not in record.requests:
+            self._put(_with_request(_with_secret(record, secret.wrong_mac()), digest))
 
     def certify(self, name: str, request: bytes, *, now_s: int) -> bytes:
         """A certificate (DER) for a device's way to the broker, from its signing request.
@@ -363,6 +383,10 @@ def secret_of(record: DeviceRecord) -> EnrolmentSecret:
         record.window_closes_s,
         record.wrong_macs,
     )
+
+
+def _with_request(record: DeviceRecord, digest: bytes) -> DeviceRecord:
+    return replace(record, requests=(*record.requests, digest)[-REQUESTS_KEPT:])
 
 
 def _with_secret(record: DeviceRecord, secret: EnrolmentSecret) -> DeviceRecord:

@@ -108,6 +108,7 @@ class GrantOffice:
         *,
         mapping_version: int,
         refused: Sequence[End] = (),
+        max_frame_bytes: int = HOST_LIMITS.max_frame_bytes,
     ) -> Epoch:
         """A new epoch of one channel with a fresh key, for the boots that its members are in now.
 
@@ -118,6 +119,7 @@ class GrantOffice:
             receivers: who receives from now on.
             mapping_version: of the deployment.
             refused: former senders whose frames are refused at once.
+            max_frame_bytes: longest frame that every receiver takes.
         """
         now_s = self._clock.time_us() // 1_000_000
         indexes = {end: self._index(channel_id, end) for end in senders}
@@ -125,7 +127,7 @@ class GrantOffice:
             channel_id, self._next_epoch(channel_id, now_s), Role.RECEIVE, None, self._random(32),
             valid_from_s=now_s - CLOCK_TOLERANCE_S, valid_to_s=now_s + VALIDITY_S, max_frames=MAX_FRAMES,
             mapping_version=mapping_version, serial=1, auth_mode=mode,
-            max_frame_bytes=HOST_LIMITS.max_frame_bytes,
+            max_frame_bytes=max_frame_bytes,
             roster=tuple(self._row(index, end) for end, index in indexes.items()),
             refused=tuple(sorted({self._index(channel_id, end) for end in refused} - set(indexes.values()))),
         )  # fmt: skip
@@ -161,6 +163,10 @@ class GrantOffice:
         """Whether a member still has the session that the epoch was opened for."""
         session = self._session_of(device)
         return session is not None and session.boot_id == epoch.boots.get(device)
+
+    def epoch(self, channel_id: bytes) -> int | None:
+        """The newest epoch of a channel; None before its first."""
+        return self._epochs.get(channel_id)
 
     def forget(self, channel_ids: Iterable[bytes]) -> None:
         """These channels are no more; their ids never come again."""

@@ -18,14 +18,13 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from aif import __version__
-from aif.errors import AIFError, CreationFailed
-from aif.model.inventory import DeviceClass
+from aif.errors import AIFError, CreationFailed, ResourceExceeded
 from aif.protocol import control, deployment
 from aif.protocol.control import AIMReport, ControlMessage, Failure, Phase
 from aif.protocol.deployment import Deployment
 from aif.protocol.evidence import Component
 from aif.protocol.lifecycle import Signal, State
-from aif.protocol.numbers import HOST_LIMITS, MCU_LIMITS
+from aif.protocol.numbers import limits_of
 from aif.runtime.aims import AIMFactory
 from aif.runtime.clock import Clock
 from aif.runtime.engine_watch import EngineWatch
@@ -77,7 +76,7 @@ class Host:
         self.session = DeviceSession(
             state, transport, engine, clock=clock, random=random, log=log,
             components=self._components, on_message=self._enqueue,
-            limits=MCU_LIMITS if platform.device.device_class is DeviceClass.MCU else HOST_LIMITS,
+            limits=limits_of(platform.device.device_class),
             tls=tls,
         )  # fmt: skip
         opened = DeviceModels(models, platform, engine)
@@ -188,6 +187,7 @@ class Host:
             self._send_status(current)
             current.preparing = asyncio.current_task()
             try:
+                self._check_room(deployed)
                 await current.prepare(
                     self._resources,
                     lambda instance, state, detail: self._instance_state(current, instance, state, detail),
@@ -224,6 +224,7 @@ class Host:
         current.preparing = asyncio.current_task()
         current.failure = None
         try:
+            self._check_room(deployed)
             await current.change(document, deployed, self._resources)
         except (AIFError, OSError) as failure:
             error = failure if isinstance(failure, AIFError) else _outside(failure)
@@ -246,6 +247,21 @@ class Host:
         finally:
             current.preparing = None
         return self._send_status(current)
+
+    def _check_room(self, deployed: Deployment) -> None:
+        """Refuse a part whose channels do not fit beside those of the other workflows here.
+
+        Raises:
+            ResourceExceeded: with how many there would be, and how many this device holds.
+        """
+        others = (part.deployment for part in self._parts.values() if part.aiw_id != deployed.aiw_id)
+        count = sum(len(part.remote_channels) for part in (deployed, *others))
+        most = limits_of(self._platform.device.device_class).max_channels
+        if count > most:
+            raise ResourceExceeded(
+                f"{deployed.device} would have {count:,} sealed channels, it holds {most:,}",
+                hint="stop another workflow there, or place AIMs that talk to each other on one device",
+            )
 
     def _turn(self, aiw_id: str) -> asyncio.Lock:
         """Who holds it changes what this device has of a workflow; it goes in order of arrival."""
@@ -340,6 +356,7 @@ class Host:
         usage = self._platform.usage()
         values = {
             **workflow.metrics(),
+            "control": self.session.troubles(),
             "usage": {
                 "ram": usage.ram_bytes, "ram_limit": usage.ram_limit_bytes, "flash": usage.flash_bytes,
                 "flash_limit": usage.flash_limit_bytes, "arena": usage.arena_bytes,

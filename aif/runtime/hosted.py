@@ -23,7 +23,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from aif.errors import AIFError, CreationFailed, GrantExhausted, NotConnected, QueueFull, TransportError
+from aif.errors import (
+    AIFError,
+    CreationFailed,
+    GrantExhausted,
+    MessageTooLarge,
+    NotConnected,
+    QueueFull,
+    TransportError,
+)
 from aif.model.aim import AIMMetadata, Implementation
 from aif.model.codec import BatchCodec, Codec, compile_batches, compile_record
 from aif.model.handover import conforming
@@ -204,7 +212,7 @@ class HostedWorkflow:
         sealed = SealedChannel(
             channel.channel_id, channel.topic, channel.auth, channel.qos,
             BundlePolicy(channel.max_messages, channel.max_delay_ms, channel.max_bytes),
-            channel.within_host,
+            channel.within_host, channel.max_message_bytes,
         )  # fmt: skip
         if channel.source_device == here:
             source = self._output(channel.source)
@@ -280,6 +288,8 @@ class HostedWorkflow:
                     await self._clock.sleep(CONNECTION_POLL_S)  # so does the record until the next grant
                 except NotConnected:
                     return None  # lost in this very moment; the next watermark says so
+                except MessageTooLarge as error:
+                    raise MessageTooLarge(f"{end}: {error}", hint=error.hint) from error
                 except TransportError as full:
                     raise QueueFull(f"{end}: {full}", hint="send less often, or bundle more") from full
 
@@ -534,6 +544,11 @@ class HostedWorkflow:
             for c in deployed.remote_channels
             if c.source_device == deployed.device
         }
+        sending = {
+            channel_name(c): dict(causes)
+            for c in deployed.remote_channels
+            if (sender := self._senders.get(c.channel_id)) and (causes := sender.statistics().causes)
+        }
         seen = figures({c.channel_id for c in deployed.remote_channels})
         messages = {
             "sealed": seen.sealed_messages, "frames": seen.sealed_frames, "verified": seen.verified_messages,
@@ -541,7 +556,7 @@ class HostedWorkflow:
             "causes": {cause: count for cause, count in seen.causes.items() if count},
         }  # fmt: skip
         return {
-            "aims": aims, "channels": channels, "sent": sent, "messages": messages,
+            "aims": aims, "channels": channels, "sent": sent, "sending": sending, "messages": messages,
             "outputs": dict(self._boundary_written),
         }  # fmt: skip
 

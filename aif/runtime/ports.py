@@ -117,11 +117,6 @@ class InputPort:
                 await self._writable.wait()
         self.offer(message)
 
-    async def put_all(self, values: Sequence[Any], t_us: int) -> None:
-        """Put records of one age, as `put` would one by one."""
-        for value in values:
-            await self.put(Message(value, t_us))
-
     def finish(self) -> None:
         """One producer will send nothing more."""
         self._open_producers -= 1

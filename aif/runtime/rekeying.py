@@ -12,6 +12,7 @@ repeated grant never reaches another boot than the one its key was made for.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -28,6 +29,11 @@ exclusion of a revoked one."""
 REPEAT_S = 2.0
 GIVE_UP_S = 30.0
 """As long as receivers accept the epoch before; what was not confirmed by then waits for the next renewal."""
+
+
+REQUEST_INTERVAL_S = 10.0
+"""A channel gets new keys on request this often. Whoever can stop a channel again and again, a member that
+forges, or a device that only says so, must not keep its members busy."""
 
 
 class Members(Protocol):
@@ -77,6 +83,7 @@ class Rekeying:
         self._clock, self._log, self._changed = clock, log, changed
         self._turns: dict[bytes, _Turn] = {}
         self._rounds: dict[str, _Round] = {}
+        self._requested_ms: dict[bytes, float] = {}
 
     def pending(self, aiw_id: str) -> bool:
         """Whether a member of this workflow's channels has not confirmed its newest key."""
@@ -117,6 +124,7 @@ class Rekeying:
                 [end for end in plan.receivers[channel_id] if end.device not in gone],
                 mapping_version=plan.mapping_version,
                 refused=[*(senders if rejected else ()), *(only or {}).get(channel_id, ())],
+                max_frame_bytes=channel.max_frame_bytes,
             )
             turn = _Turn(plan.aiw_id, epoch, source, now_ms, now_ms, {*epoch.boots})
             if not turn.waiting:
@@ -128,6 +136,32 @@ class Rekeying:
                 self._send(turn, device)
             self._tell_source(turn)
         self._conclude(plan.aiw_id)
+
+    def wanted(
+        self, plan: Plan, device: str, channel_id: bytes, epoch: int, *, without: Collection[str] = ()
+    ) -> None:
+        """A receiver of a channel hears its sender no more and asks for the next epoch; at most every 10 s.
+
+        Args:
+            plan: the workflow's channels, this one among them.
+            device: who asks.
+            channel_id: what it does not hear.
+            epoch: that has stopped; when it is not the newest, the next one is on its way already.
+            without: devices that have no part in the workflow any more.
+        """
+        now_ms = self._clock.monotonic_ms()
+        if device not in {end.device for end in plan.receivers[channel_id]} - {*without}:
+            return
+        if channel_id in self._turns or epoch != self._grants.epoch(channel_id):
+            return
+        if now_ms - self._requested_ms.get(channel_id, -math.inf) < REQUEST_INTERVAL_S * 1000:
+            return
+        self._requested_ms[channel_id] = now_ms
+        self._log.warning(
+            "a channel has stopped and gets new keys", aiw=plan.aiw_id, device=device,
+            channel=plan.channels[channel_id].topic,
+        )  # fmt: skip
+        self.renew(plan, only={channel_id: ()}, without=without)
 
     def confirmed(self, device: str, channel_id: bytes, epoch: int) -> None:
         """A device says that it has the key of an epoch."""
@@ -161,6 +195,7 @@ class Rekeying:
         """The workflow has ended: its channels are no more."""
         for channel_id in plan.channels:
             self._turns.pop(channel_id, None)
+            self._requested_ms.pop(channel_id, None)
         self._rounds.pop(plan.aiw_id, None)
         self._grants.forget(plan.channels)
 

@@ -14,6 +14,8 @@ another key.
 from __future__ import annotations
 
 import asyncio
+import math
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -27,9 +29,11 @@ from aif.errors import (
     EnrolmentRefused,
     LocalProtocolError,
     NotConnected,
+    ProtocolError,
     PSAError,
     ReplayDetected,
     TransportError,
+    TrustError,
 )
 from aif.protocol import control
 from aif.protocol.control import (
@@ -44,7 +48,7 @@ from aif.protocol.control import (
 )
 from aif.protocol.enrolment import EnrolmentRequest, build_request, open_response
 from aif.protocol.evidence import Component
-from aif.protocol.grant import Grant
+from aif.protocol.grant import Grant, grant_cause
 from aif.protocol.identifiers import id16
 from aif.protocol.numbers import HOST_LIMITS, AuthMode, ChannelLimits
 from aif.protocol.ticket import ticket_digest
@@ -86,6 +90,9 @@ CLOCK_SKEW_WARNING_S = 2.0
 EPOCHS_KEPT = 4_096
 """Channels whose last epoch is remembered, also after they were closed; four times what a host may have."""
 
+KEY_REQUEST_INTERVAL_S = 2.0
+"""A new key for a channel that has stopped is asked for this often until it comes."""
+
 UNANSWERED_WARNING_S = 15.0
 """A device that gets no answer says so after this long, and again after each such time."""
 
@@ -121,6 +128,8 @@ class DeviceSession:
         self._requests: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue(MAX_ENGINE_REQUESTS)
         self._unfit = ""
         self._epochs: dict[bytes, int] = {}
+        self._keys_asked_ms: dict[bytes, float] = {}
+        self._grants_refused: Counter[str] = Counter()
         self._told_skew_s = 0.0
         self._told_unanswered_ms = clock.monotonic_ms()
         self._last_heard_ms = clock.monotonic_ms()
@@ -267,7 +276,18 @@ class DeviceSession:
         while True:
             with suppress(TransportError):
                 self.communication.poll()
+            self._ask_for_keys()
             await self._clock.sleep(POLL_INTERVAL_S)
+
+    def _ask_for_keys(self) -> None:
+        """Ask for a new epoch of channels that have stopped, and again while it does not come."""
+        now_ms, stopped = self._clock.monotonic_ms(), self.communication.stopped()
+        asked = {channel: at_ms for channel, at_ms in self._keys_asked_ms.items() if channel in stopped}
+        for channel, epoch in stopped.items():
+            if now_ms - asked.get(channel, -math.inf) >= KEY_REQUEST_INTERVAL_S * 1000:
+                asked[channel] = now_ms
+                self.send(control.KeyWanted(channel, epoch))
+        self._keys_asked_ms = asked
 
     def _publish(self, topic: str, payload: bytes, qos: int) -> None:
         self._transport.send(topic, payload, qos=qos)
@@ -409,11 +429,13 @@ class DeviceSession:
         try:
             grant = await asyncio.to_thread(self._engine.open_grant, blob, now_s)
             self._apply(grant)
-        except ReplayDetected:
+        except ReplayDetected as error:
+            self._count_refusal(error)
             return  # a redelivery, or a recording: either way it changes nothing
         except TransportError:
             self._log.warning("the last words under an old key were not sent: no connection")
         except AIFError as error:
+            self._count_refusal(error)
             self._log.warning("grant refused", code=error.code, reason=str(error), hint=error.hint)
             return
         if not self.trusted.is_set() and self._up.keyed and self._down.keyed:
@@ -421,6 +443,16 @@ class DeviceSession:
             self.trusted.set()
             self._log.info("session with the Controller is trusted")
             self.send(Heartbeat(self._clock.time_us()))
+
+    def _count_refusal(self, error: AIFError) -> None:
+        if isinstance(error, TrustError | ProtocolError):
+            with suppress(LocalProtocolError):  # the engine was lost, or no grant was at fault
+                self._grants_refused[str(grant_cause(error))] += 1
+
+    def troubles(self) -> dict[str, int]:
+        """What went wrong between this device and its Controller, by cause: grants, and control channels."""
+        causes = Counter(self.communication.statistics(self._control_ids).causes)
+        return {cause: count for cause, count in (causes + self._grants_refused).items() if count}
 
     def _apply(self, grant: Grant) -> None:
         """Hand a grant to its channel, and confirm a data channel's; a repeated grant is only confirmed.

@@ -105,6 +105,7 @@ class UserAgentServer:
                     "reason": link.reason,
                     "appraisal": list(link.verdict.steps) if link.verdict is not None else [],
                     "clock_skew_s": round(link.skew_s, 3),
+                    "troubles": self._controller.admission.troubles(link),
                 }
                 for link in links
             ],

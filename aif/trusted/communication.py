@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from aif.errors import LocalProtocolError
 from aif.protocol.channel_receiver import ChannelReceiver
-from aif.protocol.events import ChannelEvent, ForgeriesRefused
+from aif.protocol.events import AuthFailure, ChannelEvent, ForgeriesRefused
 from aif.protocol.grant import Grant, Role
 from aif.protocol.numbers import HOST_LIMITS, Cause, ChannelLimits
 from aif.protocol.peer import RosterSender
@@ -61,7 +61,10 @@ class SecureReceiver:
         self._longest_bytes = HOST_LIMITS.max_frame_bytes
         self._oversized = 0
         self._senders: frozenset[int] = frozenset()
+        self._epoch = -1
         self.keyed = False
+        self.stopped_epoch: int | None = None
+        """The epoch in force, once its checkpoints have shown that its sender cannot be heard any more."""
 
     def install(self, grant: Grant) -> None:
         """Accept the senders of a grant, and frames of the length it allows.
@@ -83,6 +86,8 @@ class SecureReceiver:
         for index in self._senders - roster:
             self._receiver.retire_sender(index, now_ms=now_ms, at_once=index in grant.refused)
         self._senders = roster
+        if grant.epoch > self._epoch:
+            self._epoch, self.stopped_epoch = grant.epoch, None
         self._longest_bytes = max(self._granted_bytes, grant.max_frame_bytes)
         self._granted_bytes = grant.max_frame_bytes
         self.keyed = True
@@ -100,6 +105,8 @@ class SecureReceiver:
 
     def poll(self, now_ms: float) -> None:
         for event in self._receiver.poll(now_ms):
+            if isinstance(event, AuthFailure) and event.stopped and event.epoch == self._epoch:
+                self.stopped_epoch = event.epoch
             self._on_event(event)
         if now_ms - self._look_ms >= LOOK_MS:
             self._tell_forgeries(now_ms)
@@ -208,6 +215,14 @@ class CommunicationService:
             sender.poll(now)
         for receiver in list(self._receivers.values()):
             receiver.poll(now)
+
+    def stopped(self) -> dict[bytes, int]:
+        """Channels that deliver nothing more under the epoch that they have, with that epoch."""
+        return {
+            channel_id: receiver.stopped_epoch
+            for channel_id, receiver in self._receivers.items()
+            if receiver.stopped_epoch is not None
+        }
 
     def close(self, channel_id: bytes) -> None:
         """Forget a channel; its figures stay in the totals."""

@@ -55,6 +55,8 @@ class SealedChannel:
     policy: BundlePolicy = field(default_factory=BundlePolicy)
     within_host: bool = False
     """Both ends are here: frames go straight from one to the other."""
+    max_message_bytes: int = HOST_LIMITS.max_message_bytes
+    """Longest message that every receiver puts together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,7 @@ class SecureSender:
         count = len(payloads)
         longest = len(payloads[0]) if count == 1 else max(map(len, payloads), default=0)
         if (
-            longest >= epoch.one_frame_bytes
+            longest >= epoch.short_bytes
             or self._outgoing
             or epoch.sender.remaining_frames < 2 * count + _FRAMES_TO_END
         ):
@@ -160,10 +162,12 @@ class SecureSender:
 
     def _check(self, epoch: _SendingEpoch, longest: int, count: int) -> None:
         """Look closely where not every message surely fits a frame that is left: refuse all, or none."""
-        limit = HOST_LIMITS.max_message_bytes
+        limit = self.channel.max_message_bytes
         if longest > limit:
             raise MessageTooLarge(
-                f"a message of {longest:,} B on {self.channel.topic} exceeds the limit of {limit:,} B"
+                f"a message of {longest:,} B on {self.channel.topic} exceeds the limit of {limit:,} B of its "
+                "receivers",
+                hint="send smaller records, or place the AIM that reads them elsewhere",
             )
         if epoch.too_long(longest):
             raise MessageTooLarge(
@@ -271,7 +275,7 @@ class _SendingEpoch:
 
     __slots__ = (
         "_interval", "bundler", "exhausted", "max_frame_bytes", "max_frames", "one_frame_bytes", "schedule",
-        "sender",
+        "sender", "short_bytes",
     )  # fmt: skip
 
     def __init__(
@@ -287,6 +291,8 @@ class _SendingEpoch:
         )  # fmt: skip
         self.max_frames, self.max_frame_bytes = grant.max_frames, grant.max_frame_bytes
         self.one_frame_bytes = grant.max_frame_bytes - SIGNED_OVERHEAD_BYTES - FRAGMENT_HEADER_BYTES
+        self.short_bytes = min(self.one_frame_bytes, channel.max_message_bytes + 1)
+        """Messages below this length need no closer look: one frame carries them, receivers take them."""
         self.bundler = Bundler(channel.policy, grant.max_frame_bytes)
         self.schedule = WatermarkSchedule(now_ms)
         self._interval = interval_frames(grant.auth_mode)

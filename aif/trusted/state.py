@@ -190,6 +190,8 @@ class DeviceRecord:
     """It may be in foreign hands: its identity is never admitted again."""
     drained: bool = False
     """It shall run nothing: AIMs leave it, and none is put there."""
+    requests: tuple[bytes, ...] = ()
+    """Digests of its newest enrolment requests: one that is sent again by somebody counts for nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,3 +19,11 @@ def test_each_channel_says_how_much_was_lost_or_refused_and_why() -> None:
         f"{NAME} at left: lost 1,200, frame.tag 3, loss.gap 1",
         "output total at controller: 4 lost without a word",
     ]
+
+
+def test_senders_grants_and_control_channels_have_their_word() -> None:
+    figures = {"sending": {NAME: {"grant.exhausted": 2}}, "control": {"grant.time": 3, "frame.tag": 1}}
+    assert list(troubles({"metrics": {"left": figures}, "unaccounted": {}})) == [
+        f"{NAME} from left: grant.exhausted 2",
+        "control messages and grants at left: grant.time 3, frame.tag 1",
+    ]

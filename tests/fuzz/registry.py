@@ -63,6 +63,7 @@ FED: Final[Mapping[str, str]] = {
     "aif.protocol.cose.verify_ed25519": "cose:tagged",
     "aif.protocol.deployment.verify": "deployment",
     "aif.protocol.documents.decode": "document:Deployment",
+    "aif.protocol.enrolment.check_author": "enrolment request",
     "aif.protocol.enrolment.open_request": "enrolment request",
     "aif.protocol.enrolment.open_response": "enrolment response",
     "aif.protocol.evidence.open_alias_certificate": "evidence",

@@ -53,6 +53,7 @@ from aif.protocol.control import (
     Hello,
     InstalledRelease,
     Keyed,
+    KeyWanted,
     LogLine,
     Metrics,
     ModelKey,
@@ -72,7 +73,7 @@ from aif.protocol.deployment import (
     ModelRelease,
     RemoteChannel,
 )
-from aif.protocol.enrolment import open_request, open_response
+from aif.protocol.enrolment import check_author, open_request, open_response
 from aif.protocol.evidence import (
     AttestationRequest,
     encode_request,
@@ -317,6 +318,7 @@ def _enrolment_request() -> Decoder:
     tree = cbor2.loads(seed[:-96])
 
     def feed(data: bytes) -> None:
+        check_author(data, bytes(vectors.DEVICE_KEY.verify_key))
         open_request(data, vectors.SECRET, device_id=vectors.DEVICE_ID)
 
     def craft(rng: Random) -> bytes:
@@ -394,6 +396,7 @@ MESSAGES: tuple[ControlMessage, ...] = (
     LogLine(5, "info", "event", {"a": None, "b": [1, "x"]}),
     Unfit("the Security Engine died"),
     Keyed(bytes(16), 7),
+    KeyWanted(bytes(16), 7),
 )
 STATES: tuple[DeviceState | SiteState, ...] = (
     DeviceState(

@@ -30,6 +30,7 @@ FORM: dict[str, Any] = {
         "sealed": int, "verified": int, "rejected": int, "lost": int, "plaintext_on_wire": int,
         "frames_watched": int,
     },
+    "control": {},
     "channels": {CHANNEL: {"p50_ms": float, "p99_ms": float, "records": int, "troubles": {}}},
     "end_to_end": {"p50_ms": float, "p99_ms": float},
     "models": [

@@ -18,6 +18,8 @@ from aif.protocol.control import (
     Heartbeat,
     Hello,
     InstalledRelease,
+    Keyed,
+    KeyWanted,
     LogLine,
     Metrics,
     ModelKey,
@@ -53,6 +55,8 @@ MESSAGES: list[ControlMessage] = [
     WorkflowStatus("w-1", 3, Phase.FAILED, {}, Failure("AIF-E0001", "words", "hint")),
     Metrics("w-1", {"aims": {"a": {"invocations": 1, "process_us": {3: 4}}}}),
     Unfit("its engine died"),
+    Keyed(b"c" * 16, 7),
+    KeyWanted(b"c" * 16, 7),
     LogLine(1, "info", "event", {"number": 1, "share": 0.5, "text": "x", "nothing": None}),
 ]
 
@@ -68,7 +72,7 @@ def test_a_control_message_comes_back_as_it_was(message: ControlMessage) -> None
 
 def test_every_message_has_a_number_of_its_own() -> None:
     kinds = [message.kind for message in {type(m): m for m in MESSAGES}.values()]
-    assert sorted(set(kinds)) == sorted(kinds) == [1, 2, 3, 4, 5, 6, 16, 17, 21, 22, 23]
+    assert sorted(set(kinds)) == sorted(kinds) == [1, 2, 3, 4, 5, 6, 16, 17, 21, 22, 23, 27, 30]
 
 
 @given(st.binary(max_size=80))

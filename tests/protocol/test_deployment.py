@@ -6,7 +6,7 @@ import pytest
 from nacl.signing import SigningKey
 
 from aif.errors import AIFError, RemoteProtocolError, RollbackDetected, SignatureInvalid, TrustError
-from aif.protocol import deployment
+from aif.protocol import cbor, deployment, documents
 from aif.protocol.deployment import (
     BoundaryPort,
     DeployedAIM,
@@ -90,6 +90,10 @@ def test_an_unknown_version_is_refused() -> None:
         (replace(DOCUMENT, remote_channels=(replace(REMOTE, qos=2),)), "the quality of service is 0 or 1"),
         (replace(DOCUMENT, remote_channels=(replace(REMOTE, delay_records=-1),)), "the delay of a channel"),
         (replace(DOCUMENT, local_channels=(LocalChannel("a.b", "c.d", 1 << 60),)), "the delay of a channel"),
+        (replace(DOCUMENT, remote_channels=(replace(REMOTE, max_frame_bytes=102),)), "a frame has 103 to"),
+        (replace(DOCUMENT, remote_channels=(replace(REMOTE, max_frame_bytes=65_537),)), "103 to 65536 bytes"),
+        (replace(DOCUMENT, remote_channels=(replace(REMOTE, max_message_bytes=0),)), "a message has 1 to"),
+        (replace(DOCUMENT, remote_channels=(replace(REMOTE, max_message_bytes=1 << 23),)), "1 to 4194304"),
     ],
 )
 def test_a_signed_document_is_checked_all_the_same(document: Deployment, reason: str) -> None:
@@ -100,3 +104,12 @@ def test_a_signed_document_is_checked_all_the_same(document: Deployment, reason:
 def test_a_document_has_a_size() -> None:
     with pytest.raises(RemoteProtocolError, match="larger than the allowed"):
         verify(sign(replace(DOCUMENT, local_channels=(LocalChannel("a." + "o" * 40, "b.in", 0),) * 8000)))
+
+
+def test_a_document_from_before_a_limit_was_named_has_that_of_a_host() -> None:
+    payload = documents.encode(DOCUMENT)
+    before = cbor.decode(payload, max_bytes=len(payload))
+    assert isinstance(before, dict)
+    for channel in before[10]:
+        del channel[12], channel[13]
+    assert documents.decode(Deployment, cbor.encode(before), max_bytes=len(payload)) == DOCUMENT

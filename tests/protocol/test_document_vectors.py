@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from aif.protocol import deployment
 from aif.protocol.appraisal import (
     AppraisalLog,
     AppraisalPolicy,
@@ -144,3 +145,12 @@ def test_tickets(group: str) -> None:
         raw(group, "ticket"), raw(group, "ticket_pk"), target, allow_plain=group == "ticket_plain"
     )
     assert verified.ticket.release_counter == 4
+
+
+def test_a_deployment() -> None:
+    found = deployment.verify(
+        raw("deployment", "document"), raw("deployment", "deployment_pk"),
+        device=VECTORS["deployment"]["device"], mapping_floor=3,
+    )  # fmt: skip
+    assert [aim.use for aim in found.aims] == ["Scale@1.0", "Classify@1.2"]
+    assert [(c.max_frame_bytes, c.max_message_bytes) for c in found.remote_channels] == [(4_096, 16_384)]

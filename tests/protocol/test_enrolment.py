@@ -30,6 +30,7 @@ from aif.protocol.enrolment import (
     EnrolmentResponse,
     build_request,
     build_response,
+    check_author,
     check_new_device,
     open_request,
     open_response,
@@ -403,3 +404,24 @@ def test_random_bytes_raise_only_our_errors(data: bytes) -> None:
     for message in (data, response_of(data)):
         with pytest.raises((TrustError, RemoteProtocolError)):
             hear(message)
+
+
+def test_who_made_a_request_is_known_whatever_its_code() -> None:
+    wrong_code = build_request(REQUEST, bytes(16), DEVICE)
+    digest = check_author(wrong_code, bytes(DEVICE.verify_key))
+    assert (
+        digest
+        == check_author(MESSAGE, bytes(DEVICE.verify_key))
+        != check_author(
+            build_request(replace(REQUEST, nonce=bytes([1]) * 32), SECRET, DEVICE), bytes(DEVICE.verify_key)
+        )
+    )
+    with pytest.raises(SignatureInvalid):
+        check_author(MESSAGE, bytes(OTHER.verify_key))
+    for at in (0, len(MESSAGE) // 3, len(MESSAGE) - 1):
+        changed = bytearray(MESSAGE)
+        changed[at] ^= 1
+        with pytest.raises(SignatureInvalid):
+            check_author(bytes(changed), bytes(DEVICE.verify_key))
+    with pytest.raises(RemoteProtocolError):
+        check_author(bytes(96), bytes(DEVICE.verify_key))

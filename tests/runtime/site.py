@@ -138,6 +138,27 @@ AIMS: Mapping[str, tuple[str, str]] = {
     ),
 }
 
+FEATURES = (
+    """
+    schema: 1
+    aim: {name: Features, version: "1.0", implementer: tinyaif, description: Something to think about.}
+    outputs: {features: {type: "int8[8]", rate_hz: 100}}
+    period_ms: 10
+    implementations:
+      - {id: any, runtime: python, entry: "module:Features", ram_bytes: 1000, flash_bytes: 0,
+         instructions: 1000, security: attested}
+    """,
+    """
+    from aif.sdk import AIM
+
+
+    class Features(AIM):
+        def process(self):
+            return {"features": [1, 2, 3, 4, 5, 6, 7, 8]}
+    """,
+)
+"""A source for AIMs with a model."""
+
 WORKFLOW = """
 schema: 1
 aiw: {name: Adding, version: "1.0", implementer: tinyaif, description: "Counts, doubles and adds."}

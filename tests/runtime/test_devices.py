@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -34,16 +35,18 @@ class Device:
     def keys(self) -> DeviceKeys:
         return DeviceKeys(bytes(self.identity.verify_key), bytes(self.exchange.public_key))
 
-    def enrol(self, site: Site, *, now_s: int = NOW_S) -> None:
-        state = self.state.load()
-        assert state.secret is not None
-        request = build_request(
+    def request(self, secret: bytes | None = None) -> bytes:
+        return build_request(
             EnrolmentRequest(
                 id16("device", self.name), bytes(self.identity.verify_key), bytes(self.exchange.public_key),
                 os.urandom(32), id16("hwclass", HW),
             ),
-            state.secret, lambda message: self.identity.sign(message).signature,
+            secret or self.state.load().secret or b"", lambda message: self.identity.sign(message).signature,
         )  # fmt: skip
+
+    def enrol(self, site: Site, *, now_s: int = NOW_S) -> None:
+        state, request = self.state.load(), self.request()
+        assert state.secret is not None
         answer = site.enrol(self.name, request, b"root", now_s=now_s)
         response = open_response(answer, request, state.secret, state.controller_pk)
         assert response.anchors.result_pk is not None
@@ -105,6 +108,41 @@ def test_five_wrong_attempts_burn_the_code(site: Site, device: Device) -> None:
             device.enrol(site)
     assert site.device("left").secret_state is SecretState.BURNED
     assert site.device("left").secret is None
+
+
+def flood(site: Site, requests: Iterable[bytes]) -> None:
+    for request in requests:
+        with pytest.raises(AIFError):
+            site.enrol("left", request, b"root", now_s=NOW_S)
+
+
+def test_garbage_and_guesses_of_others_burn_no_code(site: Site, device: Device, tmp_path: Path) -> None:
+    """Who reaches the broker, and even who knows the code, but does not have the device."""
+    add(site, device)
+    stranger = Device(tmp_path, "left")
+    secret = device.state.load().secret
+    assert secret is not None
+    unsigned = bytearray(device.request())
+    unsigned[-1] ^= 1
+    flood(site, [b"", bytes(200), bytes(4096), bytes(unsigned)] * 3)
+    flood(site, (stranger.request(os.urandom(16)) for _ in range(20)))
+    flood(site, (stranger.request(secret) for _ in range(20)))
+    assert (site.device("left").wrong_macs, site.device("left").secret_state) == (0, SecretState.OPEN)
+    device.enrol(site)
+
+
+def test_a_request_that_is_sent_again_counts_once(site: Site, device: Device) -> None:
+    """Not even with requests that the device itself made, earlier or with a wrong code."""
+    add(site, device)
+    enrolled = device.request()
+    site.enrol("left", enrolled, b"root", now_s=NOW_S)
+    site.re_enrol("left")
+    site.open_window("left", reset_device(device.state, os.urandom), now_s=NOW_S)
+    flood(site, [enrolled] * 10)
+    assert site.device("left").wrong_macs == 0
+    flood(site, [device.request(os.urandom(16))] * 10)
+    assert site.device("left").wrong_macs == 1
+    device.enrol(site)
 
 
 def test_a_revoked_device_is_denied_until_it_enrols_anew(site: Site, device: Device) -> None:

@@ -18,7 +18,7 @@ from aif.model.ports import Direction, Overflow, Port
 from aif.model.records import PortType, RecordType
 from aif.protocol.lifecycle import AIMStatus, State
 from aif.runtime.instance import AIMInstance
-from aif.runtime.ports import InputPort, Message, OutputPort
+from aif.runtime.ports import Deliver, InputPort, Message, OutputPort
 from aif.sdk import AIM
 from tests.runtime.virtual_clock import VirtualClock, settle
 
@@ -664,11 +664,21 @@ def test_an_instance_that_was_never_started_can_be_stopped() -> None:
     run(journey)
 
 
+def into(port: InputPort) -> Deliver:
+    """A channel to a neighbour that waits for room."""
+
+    async def deliver(values: Sequence[Any], t_us: int) -> None:
+        for value in values:
+            await port.put(Message(value, t_us))
+
+    return deliver
+
+
 def test_stop_ends_what_waits_for_a_full_queue_downstream() -> None:
     async def journey() -> None:
         bench = Bench(Plain, contract(port("a")))
         full = InputPort(port("x", queue_depth=1), producers=1, time_us=bench.clock.time_us)
-        bench.out.connect(full.put_all)
+        bench.out.connect(into(full))
         bench.give("a", 1, 2, 3)
         bench.instance.start()
         await settle()
@@ -687,7 +697,7 @@ def test_a_producer_does_not_wait_for_a_reader_that_failed() -> None:
     async def journey() -> None:
         reader = Bench(Breaking, contract(port("a", queue_depth=1)))
         writer = Bench(Plain, contract(port("a")))
-        writer.out.connect(reader.inputs["a"].put_all)
+        writer.out.connect(into(reader.inputs["a"]))
         writer.give("a", *range(1, 11))
         writer.end()
         writer.instance.start()

@@ -17,11 +17,11 @@ from nacl.signing import SigningKey
 from aif.protocol.deployment import RemoteChannel
 from aif.protocol.events import LossReport
 from aif.protocol.grant import open_grant
-from aif.protocol.numbers import EPOCH_GRACE_MS, AuthMode
+from aif.protocol.numbers import EPOCH_GRACE_MS, UNVERIFIED_INTERVALS, AuthMode
 from aif.runtime.deployer import Plan
 from aif.runtime.grants import End, GrantOffice, SessionKeys
 from aif.runtime.logbook import LogBook
-from aif.runtime.rekeying import GIVE_UP_S, REPEAT_S, Rekeying
+from aif.runtime.rekeying import GIVE_UP_S, REPEAT_S, REQUEST_INTERVAL_S, Rekeying
 from aif.trusted.communication import CommunicationService, SealedChannel
 from tests.runtime.virtual_clock import VirtualClock
 
@@ -72,6 +72,7 @@ class Bench:
     """One source and receivers on one channel; grants wait until a test hands them over."""
 
     receivers: tuple[str, ...] = ("two", "three")
+    auth: AuthMode = AuthMode.SIGNED
     clock: VirtualClock = field(default_factory=lambda: VirtualClock(1_700_000_000_000.0))
     grants: list[tuple[str, bytes]] = field(default_factory=list)
     frames: list[bytes] = field(default_factory=list)
@@ -83,7 +84,7 @@ class Bench:
         self.devices = {name: Device(name, self.clock, self.publish) for name in names}
         channel = RemoteChannel(
             CHANNEL, TOPIC, "one.out", "one", tuple(f"{n}.in" for n in self.receivers), self.receivers,
-            AuthMode.SIGNED, 0, 1, 0.0, 1_000, 0,
+            self.auth, 0, 1, 0.0, 1_000, 0,
         )  # fmt: skip
         ends = tuple(End(name, f"{name}.in") for name in self.receivers)
         self.plan = Plan("a-1", 1, {}, {CHANNEL: channel}, {CHANNEL: (End("one", "one"),)}, {CHANNEL: ends})
@@ -94,7 +95,7 @@ class Bench:
         self.rekeying = Rekeying(
             self, self.office, clock=self.clock, log=LogBook("c", self.clock, self.log), changed=lambda: None
         )
-        sealed = SealedChannel(CHANNEL, TOPIC, AuthMode.SIGNED)
+        sealed = SealedChannel(CHANNEL, TOPIC, self.auth)
         self.sender = self.devices["one"].communication.open_sender(sealed)
         self.inputs = {
             name: self.devices[name].communication.open_receiver(
@@ -292,3 +293,64 @@ def test_every_epoch_has_another_key_and_the_next_number(bench: Bench) -> None:
     assert len({grant.k_epoch for grant in opened}) == 300
     assert [b.epoch - a.epoch for a, b in pairwise(opened)] == [1] * 299
     assert str(opened[0].k_epoch)[2:-1] not in repr(opened[0])
+
+
+# --- channels that have stopped ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def stopped() -> Bench:
+    """A checkpoint channel whose receiver ``two`` could not verify what came, twice in a row."""
+    bench = Bench(auth=AuthMode.CHECKPOINT)
+    bench.rekeying.renew(bench.plan)
+    bench.hand_over()
+    for _ in range(UNVERIFIED_INTERVALS):
+        for n in range(3):
+            bench.sender.send(b"%d" % n)
+        bench.sender.flush()
+        lost = bench.frames.pop(0)
+        bench.carry()
+        bench.inputs["three"].receive(lost, retained=False)
+        bench.pass_time(1.1)
+        bench.carry()
+        bench.pass_time(3)
+    assert list(bench.devices["two"].communication.stopped()) == [CHANNEL]
+    return bench
+
+
+def ask(bench: Bench, device: str = "two") -> None:
+    epoch = bench.devices["two"].communication.stopped().get(CHANNEL, bench.office.epoch(CHANNEL) or 0)
+    bench.rekeying.wanted(bench.plan, device, CHANNEL, epoch)
+
+
+def test_a_channel_that_stopped_goes_on_when_its_receiver_asks(stopped: Bench) -> None:
+    heard = len(stopped.devices["two"].received)
+    stopped.sender.send(b"unheard")
+    stopped.carry()
+    assert len(stopped.devices["two"].received) == heard
+    ask(stopped)
+    order = stopped.hand_over()
+    assert (sorted(order), order[-1]) == (["one", "three", "two"], "one")
+    assert not stopped.devices["two"].communication.stopped()
+    stopped.sender.send(b"heard again")
+    stopped.carry()
+    assert stopped.devices["two"].received[-1] == b"heard again"
+
+
+def test_only_a_receiver_that_has_a_part_gets_a_stopped_channel_new_keys(stopped: Bench) -> None:
+    for stranger in ("one", "controller", "unknown"):
+        ask(stopped, stranger)
+    epoch = stopped.office.epoch(CHANNEL) or 0
+    stopped.rekeying.wanted(stopped.plan, "two", CHANNEL, epoch, without=["two"])
+    stopped.rekeying.wanted(stopped.plan, "two", CHANNEL, epoch - 1)
+    assert stopped.grants == []
+    assert stopped.office.epoch(CHANNEL) == epoch
+
+
+def test_who_stops_a_channel_again_and_again_does_not_keep_its_members_busy(stopped: Bench) -> None:
+    first = stopped.office.epoch(CHANNEL) or 0
+    for _ in range(10 * int(REQUEST_INTERVAL_S)):
+        ask(stopped)
+        stopped.hand_over()
+        stopped.pass_time(1)
+    assert (stopped.office.epoch(CHANNEL) or 0) - first == 10

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,16 +53,23 @@ def three(folder: Path, **more: Any) -> Any:
     return bench_site(folder, devices=("left", "right", "spare"), inventory=THREE, patience=QUICK, **more)
 
 
+@asynccontextmanager
+async def at_work(folder: Path, workflow: str) -> AsyncIterator[tuple[BenchSite, RunningWorkflow]]:
+    """Three devices that are trusted, and a workflow that has put something out."""
+    async with three(folder, speed=3.0) as site:
+        await all_up(site)
+        running = await site.deploy(workflow)
+        await site.outputs(running, 5)
+        yield site, running
+
+
 def increasing(values: list[int]) -> bool:
     return all(a < b for a, b in itertools.pairwise(values))
 
 
 def test_aims_of_a_lost_device_go_on_elsewhere_and_the_others_never_stop(tmp_path: Path) -> None:
     async def journey() -> None:
-        async with three(tmp_path, speed=3.0) as site:
-            await all_up(site)
-            running = await site.deploy(STOPS)
-            await site.outputs(running, 5)
+        async with at_work(tmp_path, STOPS) as (site, running):
             victim = place_of(running, "double")
             before = site.hosted("left", running)
             count, add = before.instances["count"], before.instances["add"]
@@ -108,10 +117,7 @@ def test_a_device_that_started_anew_gets_its_part_again(tmp_path: Path) -> None:
 
 def test_a_workflow_goes_on_with_a_controller_that_follows_one_that_was_killed(tmp_path: Path) -> None:
     async def journey() -> None:
-        async with three(tmp_path, speed=3.0) as site:
-            await all_up(site)
-            first = await site.deploy(STOPS)
-            await site.outputs(first, 5)
+        async with at_work(tmp_path, STOPS) as (site, first):
             hosted = site.hosted("left", first)
             count = hosted.instances["count"]
             await site.kill_controller()
@@ -136,10 +142,7 @@ def test_a_workflow_goes_on_with_a_controller_that_follows_one_that_was_killed(t
 
 def test_a_device_is_drained_while_its_workflow_runs(tmp_path: Path) -> None:
     async def journey() -> None:
-        async with three(tmp_path, speed=3.0) as site:
-            await all_up(site)
-            running = await site.deploy(GOES_ON)
-            await site.outputs(running, 5)
+        async with at_work(tmp_path, GOES_ON) as (site, running):
             victim = place_of(running, "double")
             count = site.hosted("left", running).instances["count"]
             moves = {running.aiw_id: (Move("double", victim, other(victim)),)}
@@ -163,10 +166,7 @@ def test_a_device_is_drained_while_its_workflow_runs(tmp_path: Path) -> None:
 
 def test_a_revoked_device_loses_its_aims_and_a_workflow_without_room_stops(tmp_path: Path) -> None:
     async def journey() -> None:
-        async with three(tmp_path, speed=3.0) as site:
-            await all_up(site)
-            running = await site.deploy(STOPS)
-            await site.outputs(running, 5)
+        async with at_work(tmp_path, STOPS) as (site, running):
             first = place_of(running, "double")
             await site.controller.revocation.revoke(first, "test")
             await site.until_logged("workflow re-mapped")
@@ -182,10 +182,7 @@ def test_a_revoked_device_loses_its_aims_and_a_workflow_without_room_stops(tmp_p
 
 def test_what_moves_in_a_paused_workflow_is_paused_too(tmp_path: Path) -> None:
     async def journey() -> None:
-        async with three(tmp_path, speed=3.0) as site:
-            await all_up(site)
-            running = await site.deploy(GOES_ON)
-            await site.outputs(running, 5)
+        async with at_work(tmp_path, GOES_ON) as (site, running):
             victim = place_of(running, "double")
             site.controller.signal(running.aiw_id, Signal.PAUSE)
             await site.until_true(lambda: running.phases(Phase.PAUSED))

@@ -19,7 +19,7 @@ from aif.protocol.lifecycle import WorkflowState
 from aif.runtime.controller import RunningWorkflow
 from aif.trusted.content_keys import SiteVault
 from store.release import Release
-from tests.runtime.site import BenchSite, bench_site
+from tests.runtime.site import FEATURES, BenchSite, bench_site
 
 INPUT = [1, 2, 3, 4, 5, 6, 7, 8]
 THINKER = (
@@ -39,25 +39,6 @@ THINKER = (
     class Thinker(AIM):
         def process(self, features):
             return {"scores": self.context.model.infer(features)[0].reshape(4)}
-    """,
-)
-FEATURES = (
-    """
-    schema: 1
-    aim: {name: Features, version: "1.0", implementer: tinyaif, description: Something to think about.}
-    outputs: {features: {type: "int8[8]", rate_hz: 100}}
-    period_ms: 10
-    implementations:
-      - {id: any, runtime: python, entry: "module:Features", ram_bytes: 1000, flash_bytes: 0,
-         instructions: 1000, security: attested}
-    """,
-    """
-    from aif.sdk import AIM
-
-
-    class Features(AIM):
-        def process(self):
-            return {"features": [1, 2, 3, 4, 5, 6, 7, 8]}
     """,
 )
 AIMS = {"thinker": THINKER, "features": FEATURES}

@@ -223,6 +223,8 @@ def test_forged_hello_grant_and_evidence(tmp_path: Path) -> None:
             eve.send(str(DownTopic("left", Down.GRANT)), grant, qos=1)  # another device's
             line = await site.until_logged("grant refused", origin="left")
             assert line["code"] == "AIF-E0505"
+            refused = {"grant.recipient": 1}
+            await site.until_true(lambda: running.metrics.get("left", {}).get("control") == refused)
 
             (evidence, *_) = [
                 m.payload for m in heard if m.topic == str(AttestationTopic("left", Attestation.EVIDENCE))
@@ -250,5 +252,28 @@ def test_frames_that_wait_on_the_broker_before_the_channel_exists(tmp_path: Path
             assert [output["value"] for output in outputs] == [n * (n + 1) for n in range(1, 21)]
             causes = [metrics["messages"]["causes"] for metrics in second.metrics.values()]
             assert sum(cause.get("frame.retained", 0) for cause in causes) == 2
+
+    asyncio.run(journey())
+
+
+def test_a_checkpoint_channel_that_stopped_goes_on_with_new_keys(tmp_path: Path) -> None:
+    """Frames are lost until two intervals in a row cannot be verified; records arrive again after that."""
+    checked = ENDLESS.replace("ON_DEGRADED", "continue") + (
+        "channels:\n  - {output: count.number, input: double.number, auth: checkpoint}\n"
+    )
+
+    async def journey() -> None:
+        async with bench_site(tmp_path, speed=3.0) as site:
+            losing = one_in(3, lambda _: ())
+            running = await site.deploy(checked)
+            await site.outputs(running, 1)
+            site.broker.faults.append(losing)
+            await site.until_logged("sender cannot be verified and is not heard any more")
+            site.broker.faults.remove(losing)
+            await site.until_logged("a channel has stopped and gets new keys", device="right")
+            await site.until_logged("channels re-keyed", channels=1)
+            assert len(await site.outputs(running, 20)) == 20
+            await site.controller.stop(running.aiw_id)
+            site.check_nothing_is_left()
 
     asyncio.run(journey())

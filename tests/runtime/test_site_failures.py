@@ -23,7 +23,7 @@ from aif.engines.tflm import TFLMEngine
 from aif.errors import Infeasible
 from aif.protocol.lifecycle import WorkflowState
 from aif.runtime.controller import Patience, RunningWorkflow
-from tests.runtime.site import AIMS, ENDLESS, INVENTORY, BenchSite, bench_site
+from tests.runtime.site import AIMS, ENDLESS, FEATURES, INVENTORY, BenchSite, bench_site
 
 Library = Mapping[str, tuple[str, str]]
 STEADY = ENDLESS.replace("ON_DEGRADED", "continue")
@@ -255,25 +255,6 @@ MODEL_AIM = """
       - {id: mcu, runtime: tflm, model: {component: thinker}, ram_bytes: 40000, arena_bytes: ARENA,
          flash_bytes: 8000, instructions: 1000, security: attested}
 """
-FEATURES = (
-    """
-    schema: 1
-    aim: {name: Features, version: "1.0", implementer: tinyaif, description: Something to think about.}
-    outputs: {features: {type: "int8[8]", rate_hz: 100}}
-    period_ms: 10
-    implementations:
-      - {id: any, runtime: python, entry: "module:Features", ram_bytes: 1000, flash_bytes: 0,
-         instructions: 1000, security: attested}
-    """,
-    """
-    from aif.sdk import AIM
-
-
-    class Features(AIM):
-        def process(self):
-            return {"features": [1, 2, 3, 4, 5, 6, 7, 8]}
-    """,
-)
 THINKING = """
 schema: 1
 aiw: {name: Thinking, version: "1.0", implementer: tinyaif, description: "A model on a small device."}

@@ -279,6 +279,7 @@ def test_a_clock_that_is_slow_gets_its_grants_refused_with_the_reason(tmp_path: 
             assert line["code"] == "AIF-E0502"
             assert line["hint"] == "compare the device's time with the Controller's"
             assert not site.hosts["right"].session.trusted.is_set()
+            assert site.hosts["right"].session.troubles().keys() == {"grant.time"}
 
     asyncio.run(journey())
 

@@ -244,27 +244,6 @@ async def test_unconfirmed_messages_are_repeated_in_order_on_the_next_connection
     assert one.statistics.dropped_outgoing == 0
 
 
-async def test_many_filters_are_in_force_before_the_connection_is_announced(scripted: Scripted) -> None:
-    async with client(scripted) as one:
-        for number in range(130):
-            await one.subscribe(f"many/{number}", lambda _: None)
-        watch = Watch(one)
-        scripted.suback_code = 0x80
-        reports: asyncio.Queue[str] = asyncio.Queue()
-        asyncio.get_running_loop().set_exception_handler(
-            lambda _, context: reports.put_nowait(str(context["exception"]))
-        )
-        scripted.write(b"\xf0\x00")
-        refused_at: set[int] = set()
-        async with asyncio.timeout(PATIENCE_S):
-            while len(refused_at) < 2:  # given up, and tried again
-                assert "refuses a filter" in await reports.get()
-                refused_at.add(scripted.connections)
-        assert not one.connected
-        scripted.suback_code = 0
-        await watch.until(connected=True)
-
-
 # --- bursts and back-pressure -------------------------------------------------------------------------
 
 
@@ -372,15 +351,6 @@ async def test_a_packet_id_in_use_is_not_given_again(scripted: Scripted) -> None
 
 
 # --- hostile or broken peers --------------------------------------------------------------------------
-
-
-async def test_a_refused_filter(scripted: Scripted) -> None:
-    async with client(scripted) as one:
-        scripted.suback_code = 0x80
-        with pytest.raises(BrokerRefused, match="refuses a filter: Unspecified error"):
-            await one.subscribe("secret/#", lambda _: None)
-        scripted.suback_code = 0
-        await one.subscribe("secret/#", lambda _: None)
 
 
 async def test_unusable_messages_are_counted_and_confirmed(scripted: Scripted, collector: Collector) -> None:

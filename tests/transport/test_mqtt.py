@@ -185,27 +185,6 @@ async def test_killed_broker(kind: str, tmp_path: Path, mosquitto: Mosquitto, co
         await broker.stop()
 
 
-async def test_many_filters_are_in_force_before_the_connection_is_announced(scripted: Scripted) -> None:
-    async with client(scripted) as one:
-        for number in range(130):
-            await one.subscribe(f"many/{number}", lambda _: None)
-        watch = Watch(one)
-        scripted.suback_code = 0x80
-        reports: asyncio.Queue[str] = asyncio.Queue()
-        asyncio.get_running_loop().set_exception_handler(
-            lambda _, context: reports.put_nowait(str(context["exception"]))
-        )
-        scripted.write(b"\xf0\x00")
-        refused_at: set[int] = set()
-        async with asyncio.timeout(PATIENCE_S):
-            while len(refused_at) < 2:  # given up, and tried again
-                assert "refuses a filter" in await reports.get()
-                refused_at.add(scripted.connections)
-        assert not one.connected
-        scripted.suback_code = 0
-        await watch.until(connected=True)
-
-
 # --- bursts and back-pressure -------------------------------------------------------------------------
 
 
@@ -290,15 +269,6 @@ async def test_a_qos_0_message_never_confirms_a_qos_1_message(scripted: Scripted
 
 
 # --- hostile or broken peers --------------------------------------------------------------------------
-
-
-async def test_a_refused_filter(scripted: Scripted) -> None:
-    async with client(scripted) as one:
-        scripted.suback_code = 0x80
-        with pytest.raises(BrokerRefused, match="refuses a filter: Unspecified error"):
-            await one.subscribe("secret/#", lambda _: None)
-        scripted.suback_code = 0
-        await one.subscribe("secret/#", lambda _: None)
 
 
 def packet(topic: bytes, payload: bytes, *, qos: int = 0, packet_id: int = 1) -> bytes:

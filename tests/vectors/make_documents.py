@@ -16,6 +16,16 @@ from nacl.signing import SigningKey
 from aif.protocol.appraisal import build_result, issue_result
 from aif.protocol.content_keys import ContentKey, KeyUse, commitment, seal_hand_over, wrap_content_key
 from aif.protocol.cose import sign1
+from aif.protocol.deployment import (
+    VERSION,
+    BoundaryPort,
+    DeployedAIM,
+    Deployment,
+    LocalChannel,
+    ModelRelease,
+    RemoteChannel,
+)
+from aif.protocol.deployment import sign as sign_deployment
 from aif.protocol.enrolment import Anchors, EnrolmentRequest, EnrolmentResponse, build_request, build_response
 from aif.protocol.evidence import (
     AttestationRequest,
@@ -29,7 +39,7 @@ from aif.protocol.evidence import (
 )
 from aif.protocol.grant import Grant, Role, RosterRow, issue_grant
 from aif.protocol.identifiers import id16
-from aif.protocol.numbers import AuthMode
+from aif.protocol.numbers import MCU_LIMITS, AuthMode
 from aif.protocol.pairing import pairing_code
 from aif.protocol.ticket import FirmwareRange, ModelAEAD, Slot, Ticket, issue_ticket
 from aif.protocol.wrap import wrap
@@ -68,6 +78,7 @@ def documents() -> dict[str, dict[str, str | int | bool]]:
         "ticket": _ticket(ModelAEAD.CHACHA20_POLY1305),
         "ticket_plain": _ticket(ModelAEAD.NONE),
         "content_key": _content_key(),
+        "deployment": _deployment(),
     }
 
 
@@ -237,6 +248,30 @@ def _content_key() -> dict[str, str | int | bool]:
         "hand_over": seal_hand_over(
             [ContentKey("aim/tinyaif/gesture/4", key)], SESSION_PK, EPHEMERAL_SK
         ).hex(),
+    }
+
+
+def _deployment() -> dict[str, str | int | bool]:
+    digest = hashlib.sha256(b"model").digest()
+    model = ModelRelease("gesture", "aim/tinyaif/gesture/4", 4, digest, 10_000, 8_192, b"ticket")
+    aims = (
+        DeployedAIM("scale", "Scale@1.0", bytes([14]) * 32, "any", {"gain": 1.5, "taps": (0.25, 0.75)}),
+        DeployedAIM("classify", "Classify@1.2", bytes([15]) * 32, "mcu", {"on": True}, model),
+    )
+    channel = RemoteChannel(
+        bytes([16]) * 16, "aif/ch/w-1/sense/out", "sense.out", "gw-1", ("scale.in",), ("mcu-1",),
+        AuthMode.AEAD, 0, 64, 1.0, 4_096, 0, MCU_LIMITS.max_frame_bytes, MCU_LIMITS.max_message_bytes,
+    )  # fmt: skip
+    document = Deployment(
+        VERSION, "mcu-1", "w-1", "Gestures", "1.0", 3, NOW_S * 1_000_000, "https://store.example", aims,
+        (LocalChannel("scale.out", "classify.in", 0),), (channel,),
+        (BoundaryPort("gesture", "classify.out", is_output=True),), plain_models=False,
+    )  # fmt: skip
+    return {
+        "deployment_seed": bytes(DEPLOYMENT_KEY).hex(),
+        "deployment_pk": bytes(DEPLOYMENT_KEY.verify_key).hex(),
+        "device": "mcu-1",
+        "document": sign_deployment(document, lambda message: DEPLOYMENT_KEY.sign(message).signature).hex(),
     }
 
 
