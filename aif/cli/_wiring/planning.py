@@ -60,7 +60,7 @@ def replan_workflow(
     except PlacementError:
         planned = _place(left, present)
     ended = tuple(placement.assignment(aim) for aim in over)
-    return replace(planned, assignments=(*planned.assignments, *ended))
+    return replace(planned, assignments=(*planned.assignments, *ended), stand_ins=placement.stand_ins)
 
 
 def _place(workflow: Workflow, inventory: Inventory) -> Placement:
