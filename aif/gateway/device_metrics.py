@@ -18,10 +18,11 @@ from aif.runtime.platform import Usage
 
 @dataclass(frozen=True, slots=True)
 class AIMFigures:
-    """What one AIM instance did."""
+    """What one AIM instance did; ``waiting`` are records at its inputs."""
 
     invocations: int
     process_us: Histogram
+    waiting: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +50,16 @@ class MessageCounts:
 
 @dataclass(frozen=True, slots=True)
 class DeviceMetrics:
-    """The newest figures of one device. ``usage`` is None until it reported its budgets."""
+    """The newest figures of one device. ``usage`` is None until it reported its budgets.
+
+    ``channels`` are those that it reads, ``sent`` the messages it sealed on those that it writes.
+    """
 
     aims: Mapping[str, AIMFigures]
     channels: Mapping[str, ChannelFigures]
     messages: MessageCounts
     usage: Usage | None
+    sent: Mapping[str, int] = field(default_factory=dict)
 
 
 def merged(histograms: Iterable[Histogram]) -> Histogram:
@@ -71,7 +76,9 @@ def read_metrics(values: Mapping[str, Any]) -> DeviceMetrics:
     return DeviceMetrics(
         {
             name: AIMFigures(
-                count(mapping(seen).get("invocations")), _histogram(mapping(seen).get("process_us"))
+                count(mapping(seen).get("invocations")),
+                _histogram(mapping(seen).get("process_us")),
+                count(mapping(seen).get("waiting")),
             )
             for name, seen in entries(values.get("aims"))
         },
@@ -87,6 +94,7 @@ def read_metrics(values: Mapping[str, Any]) -> DeviceMetrics:
         Usage(*(count(usage.get(name)) for name in ("ram", "ram_limit", "flash", "flash_limit", "arena")))
         if usage
         else None,
+        {name: count(sealed) for name, sealed in entries(values.get("sent"))},
     )
 
 

@@ -65,7 +65,7 @@ async def run_controller(
         )
         controller.take_over()
         await controller.admission.start()
-        agent = UserAgentServer(controller, load=_load_deployment, log=log)
+        agent = UserAgentServer(controller, load=_load_deployment, clock=clock, log=log)
         server = LocalServer(home.socket, agent.handle)
         await server.start()
         log.info("controller started", broker=str(broker), store=store_url)
