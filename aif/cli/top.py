@@ -72,7 +72,12 @@ async def _once(socket: Path, *, as_json: bool) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=PLAIN_WIDTH)
-    console.print(SitePanels(record.view(), cells.glyphs(console.encoding), limited=False), highlight=False)
+    with console.capture() as capture:
+        console.print(
+            SitePanels(record.view(), cells.glyphs(console.encoding), limited=False), highlight=False
+        )
+    for line in capture.get().splitlines():
+        print(line.rstrip())
 
 
 async def _live(socket: Path, console: Console) -> None:

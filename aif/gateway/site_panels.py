@@ -16,7 +16,7 @@ from rich.text import Text
 from aif.gateway import cells
 from aif.gateway.cells import Column, Glyphs
 from aif.gateway.panels import WIDE_COLUMNS, filled, one_line
-from aif.gateway.site_view import AIMLine, DeviceLine, SiteEvent, SiteView, WorkflowLine
+from aif.gateway.site_view import AIMLine, DeviceLine, SiteView, WorkflowLine
 from aif.protocol.lifecycle import FINAL_WORKFLOW_STATES
 
 ENDED_SHOWN = 3
@@ -62,9 +62,10 @@ class SitePanels:
             if one.aiw not in hidden
             for row in self._workflow_rows(one, wide=width >= WIDE_COLUMNS)
         ]
+        events = self._events() or [one_line(Text("none yet", style="dim"))]
         room = {
             "devices": len(view.devices), "links": len(view.links), "AIMs": len(aims),
-            "events": len(view.events),
+            "events": max(1, len(events)),
         }  # fmt: skip
         if self._limited:
             room = _shared_out(room, console.size.height - 1)
@@ -73,7 +74,8 @@ class SitePanels:
         if room["links"]:
             yield filled(self._link_table(), self._link_rows(width), room["links"])
         yield filled(self._aim_table(width), aims, max(1, room["AIMs"]))
-        yield from self._events(room["events"])
+        yield Text("events", style="dim")
+        yield from events[max(0, len(events) - room["events"]) :]
         if self._keys:
             yield one_line(Text(self._keys, style="dim"))
 
@@ -91,7 +93,8 @@ class SitePanels:
         line = Text.assemble(
             (f"{self._signs.dot} ", "green"), (_moment(view.time_us), "bold"),
             f"  Controller up {cells.clock(up_s)}",
-            f"  {trusted} of {len(view.devices)} devices trusted  {working} workflows",
+            f"  {trusted} of {len(view.devices)} devices trusted",
+            f"  {working} workflow{'' if working == 1 else 's'} running",
         )  # fmt: skip
         if view.restarts:
             line.append(f"  it was started anew {view.restarts}x", "yellow")
@@ -135,7 +138,8 @@ class SitePanels:
         bar = max(4, width // 10)
         return [
             [
-                Text(one.link), Text(", ".join(one.members)), _kbps(one.planned_bps), _kbps(one.limit_bps),
+                Text(one.link), Text(", ".join(one.members)), _kbps(one.planned_bps),
+                _kbps(one.limit_bps, known=one.limit_bps > 0),
                 cells.bar(one.planned_bps / max(1, one.limit_bps), bar, self._signs, budget=True),
             ]
             for one in self._view.links
@@ -172,27 +176,22 @@ class SitePanels:
 
     # --- events ----------------------------------------------------------------------------------------
 
-    def _events(self, room: int) -> RenderResult:
-        yield Text("events", style="dim")
-        events = self._view.events[max(0, len(self._view.events) - room) :] if room else ()
-        if not events:
-            yield one_line(Text("none yet", style="dim"))
-        for event in events:
-            yield one_line(self._event(event))
-
-    def _event(self, event: SiteEvent) -> Text:
-        style = {"warning": "yellow", "error": "red"}.get(event.level, "")
-        if event.stages_ms:
-            style = "bold green"
-        words = event.words.replace("->", self._signs.arrow)
-        line = Text.assemble(
-            (f"{_moment(event.time_us)} ", "dim"), (f"{event.origin} ", "dim"), (event.event, style),
-            f": {words}" if words else "",
-        )  # fmt: skip
-        if event.stages_ms:
-            stages = ", ".join(f"{name} {cells.milliseconds(ms)} ms" for name, ms in event.stages_ms.items())
-            line.append(f" ({stages})", "dim")
-        return line
+    def _events(self) -> list[Text]:
+        """The lines of all events, the newest last; a re-mapping has a second one for its stages."""
+        lines = []
+        for event in self._view.events:
+            style = {"warning": "yellow", "error": "red"}.get(event.level, "")
+            words = event.words.replace("->", self._signs.arrow)
+            took = f" in {cells.milliseconds(max(event.stages_ms.values()))} ms" if event.stages_ms else ""
+            line = Text.assemble(
+                (f"{_moment(event.time_us)} {event.origin} ", "dim"),
+                (event.event + took, "bold green" if took else style), f": {words}" if words else "",
+            )  # fmt: skip
+            lines.append(line)
+            if event.stages_ms:
+                stages = ", ".join(f"{name} {cells.milliseconds(ms)}" for name, ms in event.stages_ms.items())
+                lines.append(Text(f"         after ms: {stages}", style="dim"))
+        return [one_line(line) for line in lines]
 
 
 def _moment(time_us: int) -> str:
@@ -217,8 +216,8 @@ def _remark(one: DeviceLine) -> Text:
     return Text()
 
 
-def _kbps(bps: int) -> str:
-    return f"{bps / 1000:,.1f} kbit/s"
+def _kbps(bps: int, *, known: bool = True) -> str:
+    return f"{bps / 1000:,.1f} kbit/s" if known else cells.NONE
 
 
 def _count(amount: int) -> Text:

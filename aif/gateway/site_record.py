@@ -78,7 +78,7 @@ class SiteRecord:
                 known[aiw] = self._runs.get(aiw) or RunRecord(aiw, now_s=self._now_s)
                 known[aiw].take({"type": "status", "status": status})
                 if not known[aiw].ended:
-                    plans[aiw] = _plan(mapping(workflow.get("placement")))
+                    plans[aiw] = _plan(workflow)
         self._runs, self._plans = known, plans
         for line in lines:
             self._take_line(mapping(line))
@@ -155,7 +155,8 @@ class SiteRecord:
             for link in plan.links:
                 before = links.get(link.link)
                 carried = link.planned_bps + (before.planned_bps if before else 0)
-                links[link.link] = replace(link, planned_bps=carried)
+                most = max(link.limit_bps, before.limit_bps if before else 0)
+                links[link.link] = replace(link, planned_bps=carried, limit_bps=most)
         return tuple(links[name] for name in sorted(links))
 
 
@@ -166,18 +167,16 @@ def _device(entry: Mapping[str, Any]) -> DeviceLine:
     )  # fmt: skip
 
 
-def _plan(placement: Mapping[str, Any]) -> _Plan:
-    usage = {text(mapping(one).get("device")): mapping(one) for one in items(placement.get("usage"))}
-    links = [mapping(one) for one in items(placement.get("links"))]
-    return _Plan(
-        usage,
-        tuple(
-            LinkLine(
-                text(link.get("link")), tuple(text(member) for member in items(link.get("members"))),
-                count(link.get("bps")), count(link.get("limit_bps")),
-            )
-            for link in links
-        ),
+def _plan(workflow: Mapping[str, Any]) -> _Plan:
+    usage = items(mapping(workflow.get("placement")).get("usage"))
+    links = (mapping(one) for one in items(workflow.get("links")))
+    return _Plan({text(mapping(one).get("device")): mapping(one) for one in usage}, tuple(map(_link, links)))
+
+
+def _link(entry: Mapping[str, Any]) -> LinkLine:
+    return LinkLine(
+        text(entry.get("link")), tuple(text(member) for member in items(entry.get("members"))),
+        count(entry.get("planned_bps")), count(entry.get("limit_bps")),
     )  # fmt: skip
 
 

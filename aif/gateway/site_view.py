@@ -50,7 +50,10 @@ class DeviceLine:
 
 @dataclass(frozen=True, slots=True)
 class LinkLine:
-    """One link: planned traffic of all workflows, and what may be planned there (bit/s)."""
+    """One link: planned traffic of all workflows, and what may be planned there (bit/s).
+
+    ``limit_bps`` is 0 while no plan counts the link: one of its ends may run nothing.
+    """
 
     link: str
     members: tuple[str, ...]

@@ -66,9 +66,9 @@ def _workflow(running: RunningWorkflow) -> dict[str, Any]:
                 for a in placement.assignments
             ],
             "usage": [asdict(usage) for usage in placement.usage],
-            "links": [asdict(link) for link in placement.links],
             "paths": [asdict(path) for path in placement.paths],
         },
+        "links": _links(running),
         "devices": {
             device: {
                 "phase": str(status.phase),
@@ -95,6 +95,21 @@ def _workflow(running: RunningWorkflow) -> dict[str, Any]:
         "metrics": {device: _json_keys(values) for device, values in running.metrics.items()},
         "unaccounted": running.unaccounted,
     }
+
+
+def _links(running: RunningWorkflow) -> list[dict[str, Any]]:
+    """The inventory's links, and what the plan has them carry; nothing where it knows no way over them."""
+    planned = {link.link: link for link in running.placement.links}
+    return [
+        {
+            "link": link.id,
+            "members": list(link.members),
+            "bandwidth_bps": link.bandwidth_bps,
+            "planned_bps": planned[link.id].bps if link.id in planned else 0,
+            "limit_bps": planned[link.id].limit_bps if link.id in planned else None,
+        }
+        for link in running.inventory.links
+    ]
 
 
 def _json_keys(value: Any) -> Any:
