@@ -45,7 +45,7 @@ class Chosen:
 
     Attributes:
         workflows: as they are to be deployed, chains expanded.
-        placement: where their AIMs go; its bound holds over all variants.
+        placement: where their AIMs go, and which chains were chosen; its bound holds over all variants.
         stand_ins: the composite chosen for each AIM that was replaced; one map for each workflow.
         left_out: variants that were not solved although they might have won.
     """
@@ -112,11 +112,22 @@ def choose(
         else:
             bounds.append(placement.bound)
             if best is None or placement.objective < best.placement.objective - TIE:
-                best = Chosen(variant, placement, stand_ins, 0)
+                named = _named(workflows, stand_ins)
+                best = Chosen(variant, replace(placement, stand_ins=named), stand_ins, 0)
     if best is None:
         raise _nothing_found(failure, left_out, lambda: postponed and solve(postponed, time_limit_s))
     bound = min(0.0 if left_out else min(bounds), best.placement.objective)
     return replace(best, placement=replace(best.placement, bound=bound), left_out=left_out)
+
+
+def _named(workflows: Sequence[Workflow], stand_ins: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """The chains of all workflows, their AIMs named as in the assignments."""
+    one = len(workflows) == 1
+    return {
+        aim if one else f"{workflow.name}/{aim}": reference
+        for workflow, chosen in zip(workflows, stand_ins, strict=True)
+        for aim, reference in sorted(chosen.items())
+    }
 
 
 def _nothing_found(

@@ -112,6 +112,10 @@ def _remarks(before: Placement, after: Placement) -> Iterator[str]:
         yield f"the workflow had version {before.workflow_version}, now {after.workflow_version}"
     if before.inventory != after.inventory:
         yield f"the plans are for different inventories: {before.inventory} and {after.inventory}"
+    for aim in sorted({*before.stand_ins, *after.stand_ins}):
+        was, now = (plan.stand_ins.get(aim, "one AIM") for plan in (before, after))
+        if was != now:
+            yield f"{aim} ran as {was}, now as {now}"
     for plan, which in ((before, "the plan before"), (after, "the new plan")):
         if plan.gap:
             yield f"{which} may be {plan.gap:.2%} above its optimum"

@@ -15,14 +15,27 @@ from typing import Protocol
 from aif.errors import Infeasible
 from aif.model.aim import PlacementHint
 from aif.model.aiw import LeafAIM, Workflow
-from aif.model.inventory import Device, Sensor
+from aif.model.inventory import Device, Link, Sensor
 from partitioner.evaluate import evaluate
 from partitioner.filters import parts_of, pins
 from partitioner.parts import Candidate, Item, Limit, PlacementProblem
 from partitioner.problem import build_problem
-from partitioner.sentences import CAPACITIES, MAX_NAMED, amount, device_of, listed, refused, relation, what
+from partitioner.sentences import (
+    CAPACITIES,
+    MAX_NAMED,
+    amount,
+    data_rate,
+    device_of,
+    listed,
+    refused,
+    relation,
+    what,
+)
 
 MAX_SUGGESTIONS = 4
+MAX_LINKS_TRIED = 6
+SUPPOSED_BPS, SUPPOSED_MS = 1e6, 10.0
+"""A link that is suggested is tried with these figures: what the slower radios of small devices do."""
 
 
 class Prover(Protocol):
@@ -210,7 +223,8 @@ def _suggestions(
         helped = True
         yield _more(problem, limit, missing)
     freed = (change for item in concerned for change in _freed(problem, item))
-    for text, changed in chain(_unpaired(problem, limits), freed, _equipped(problem, concerned)):
+    changes = (_unpaired(problem, limits), freed, _linked(problem, limits), _equipped(problem, concerned))
+    for text, changed in chain.from_iterable(changes):
         if prover.feasible(changed):
             helped = True
             yield text
@@ -236,6 +250,31 @@ def _unpaired(problem: PlacementProblem, limits: list[Limit]) -> Iterator[tuple[
             rest = tuple(a for a in problem.affinities if a is not affinity)
             text = f"drop the rule that {relation(problem.affinity_limit(affinity))}"
             yield text, replace(problem, affinities=rest)
+
+
+def _linked(problem: PlacementProblem, limits: list[Limit]) -> Iterator[tuple[str, PlacementProblem]]:
+    """The same problem with one more link, between devices that a Channel cannot go between.
+
+    Both ends of the Channel may run there; of two such links the one to a device that forwards comes first.
+    """
+    pairs = {
+        (a, b) if a < b else (b, a): None
+        for flow in problem.flows
+        if problem.reach_limit(flow) in limits
+        for a in problem.items[flow.source].devices
+        for b in problem.items[flow.destination].devices
+        if a != b and (a, b) not in flow.crossings
+    }
+    forwards = {device.id for device in problem.inventory.devices if device.forwards}
+    nearest = sorted(pairs, key=lambda pair: -len(forwards.intersection(pair)))
+    for a, b in nearest[:MAX_LINKS_TRIED]:
+        link = Link(f"{a}-{b}", (a, b), SUPPOSED_BPS, SUPPOSED_MS)
+        inventory = replace(problem.inventory, links=(*problem.inventory.links, link))
+        speed = f"{data_rate(SUPPOSED_BPS)} and {SUPPOSED_MS:g} ms"
+        yield (
+            f"a link between {a} and {b}, as with {speed}",
+            build_problem(problem.workflows, inventory, problem.policy, releases=problem.releases),
+        )
 
 
 def _more(problem: PlacementProblem, limit: Limit, missing: int) -> str:

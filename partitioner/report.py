@@ -17,7 +17,7 @@ from typing import NoReturn, cast, get_args, get_origin, get_type_hints
 from aif.errors import PlacementError
 from aif.model.placement import Assignment, Placement
 
-SCHEMA = 3
+SCHEMA = 4
 MAX_DOCUMENT_BYTES = 16 * 2**20
 
 

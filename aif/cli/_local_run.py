@@ -161,6 +161,9 @@ class LocalRun:
             watch = tasks.create_task(_notice_deaths(processes))
             async for event in local.stream(self._home.socket, "events"):
                 record.take(event)
+                if event["type"] == "remapped":  # where AIMs are now
+                    status = await local.call(self._home.socket, "status")
+                    record.take({"type": "status", "status": status})
                 self._screen.update()
                 if record.ended:
                     break

@@ -48,9 +48,13 @@ def graph(
     from aif.config.format import write_atomically
     from aif.config.graph import graph_of, mermaid
     from aif.config.svg import svg
+    from aif.model.stand_ins import with_stand_ins
 
-    loaded = load_workflow(workflow, load_catalogue(aims or aim_library()))
-    drawn = graph_of(loaded.workflow, _placement(placement, loaded.workflow) if placement else None)
+    catalogue = load_catalogue(aims or aim_library())
+    loaded = load_workflow(workflow, catalogue)
+    plan = _placement(placement, loaded.workflow) if placement else None
+    as_placed = with_stand_ins(loaded.workflow, catalogue, plan.stand_ins if plan else {})
+    drawn = graph_of(as_placed, plan)
     as_svg = form is Format.SVG or (form is None and output is not None and output.suffix == ".svg")
     text = svg(drawn) if as_svg else mermaid(drawn)
     for warning in loaded.warnings:

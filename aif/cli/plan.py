@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from functools import cached_property
 from importlib.util import find_spec
@@ -260,6 +261,7 @@ def _placement(
     from partitioner.report import to_json
 
     placement, weighted = _planned(settings, objective, lexicographic)
+    placement = replace(placement, stand_ins=dict(settings.stand_ins))
     workflows = [settings.workflow]
     comparison = compare(before, placement) if before is not None else None
     match form:

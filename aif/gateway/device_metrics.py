@@ -19,10 +19,11 @@ from aif.runtime.platform import Usage
 
 @dataclass(frozen=True, slots=True)
 class AIMFigures:
-    """What one AIM instance did."""
+    """What one AIM instance did; ``waiting`` are records at its inputs."""
 
     invocations: int
     process_us: Histogram
+    waiting: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,10 @@ class MessageCounts:
 
 @dataclass(frozen=True, slots=True)
 class DeviceMetrics:
-    """The newest figures of one device. ``usage`` is None until it reported its budgets."""
+    """The newest figures of one device. ``usage`` is None until it reported its budgets.
+
+    ``channels`` are those that it reads, ``sent`` the messages it sealed on those that it writes.
+    """
 
     aims: Mapping[str, AIMFigures]
     channels: Mapping[str, ChannelFigures]
@@ -58,6 +62,7 @@ class DeviceMetrics:
     usage: Usage | None
     control: Mapping[str, int] = field(default_factory=dict)
     """What went wrong with grants and control messages there, by cause."""
+    sent: Mapping[str, int] = field(default_factory=dict)
 
 
 def merged(histograms: Iterable[Histogram]) -> Histogram:
@@ -75,7 +80,9 @@ def read_metrics(values: Mapping[str, Any]) -> DeviceMetrics:
     return DeviceMetrics(
         {
             name: AIMFigures(
-                count(mapping(seen).get("invocations")), _histogram(mapping(seen).get("process_us"))
+                count(mapping(seen).get("invocations")),
+                _histogram(mapping(seen).get("process_us")),
+                count(mapping(seen).get("waiting")),
             )
             for name, seen in entries(values.get("aims"))
         },
@@ -93,6 +100,7 @@ def read_metrics(values: Mapping[str, Any]) -> DeviceMetrics:
         if usage
         else None,
         _counts(values.get("control")),
+        {name: count(sealed) for name, sealed in entries(values.get("sent"))},
     )
 
 

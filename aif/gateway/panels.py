@@ -84,9 +84,9 @@ class RunPanels:
         yield self._predictions(rows.predictions)
         yield from gap
         figures = [Column(heading, right=True) for heading in ("records", "rate/s", "p50 ms", "p99 ms")]
-        yield _filled(cells.grid(Column("channel", grows=True), *figures), channels, rows.channels)
+        yield filled(cells.grid(Column("channel", grows=True), *figures), channels, rows.channels)
         yield from gap
-        yield _filled(self._device_table(width), devices, rows.devices)
+        yield filled(self._device_table(width), devices, rows.devices)
         yield from gap
         yield from counters
 
@@ -101,7 +101,7 @@ class RunPanels:
         )  # fmt: skip
         if run.windows_total:
             first.append_text(cells.bar(run.windows / run.windows_total, max(4, width // 8), self._signs))
-        return [_line(first), _line(self._second_line())]
+        return [one_line(first), one_line(self._second_line())]
 
     def _second_line(self) -> Text:
         run, score = self.record, self.record.score
@@ -131,9 +131,9 @@ class RunPanels:
             of += f", {wire.missed:,} missed" if wire.missed else ""
             label = "plaintext on wire" if width >= WIDE_COLUMNS else "plaintext"
             parts.append(cells.trouble(label, wire.plaintext).append(of))
-        lines = [_line(Text("   " if width >= WIDE_COLUMNS else "  ").join(parts))]
+        lines = [one_line(Text("   " if width >= WIDE_COLUMNS else "  ").join(parts))]
         if self.record.last_warning:
-            lines.append(_line(Text(self.record.last_warning, style="yellow")))
+            lines.append(one_line(Text(self.record.last_warning, style="yellow")))
         return lines
 
     # --- coming up -----------------------------------------------------------------------------------
@@ -167,7 +167,7 @@ class RunPanels:
                     bar,
                 ]
             )
-        return _filled(table, rows, max(1, room))
+        return filled(table, rows, max(1, room))
 
     # --- parts ---------------------------------------------------------------------------------------
 
@@ -259,13 +259,13 @@ class RunPanels:
         ]
 
 
-def _line(text: Text) -> Text:
+def one_line(text: Text) -> Text:
     """Exactly one line, cut where the terminal ends."""
     text.no_wrap, text.overflow = True, "ellipsis"
     return text
 
 
-def _filled(table: Table, rows: list[list[RenderableType]], room: int) -> Table:
+def filled(table: Table, rows: list[list[RenderableType]], room: int) -> Table:
     """At most ``room`` rows; the last then says how many are left out."""
     shown = rows if len(rows) <= room else rows[: max(0, room - 1)]
     for row in shown:

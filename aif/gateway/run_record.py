@@ -25,11 +25,11 @@ from aif.gateway.device_metrics import (
     read_metrics,
 )
 from aif.gateway.event_fields import count, entries, flag, items, mapping, number, text
+from aif.gateway.rates import Rates
 from aif.model.placement import Assignment
 from aif.protocol.lifecycle import FINAL_WORKFLOW_STATES
 from aif.runtime.metrics import Histogram
 
-RATE_WINDOW_S: Final = 2.0
 LATEST_KEPT: Final = 16
 """Predictions kept for the screen."""
 APPRAISED: Final = ("trusted", "rejected")
@@ -145,7 +145,7 @@ class RunRecord:
         self.end_to_end_us = Histogram()
         self.last_warning = ""
         self._outputs: dict[str, int] = {}
-        self._arrivals: dict[str, deque[tuple[float, int]]] = {}
+        self._rates = Rates()
         self._now_s = now_s
         self._started_s = now_s()
         self._ended_s: float | None = None
@@ -201,13 +201,15 @@ class RunRecord:
 
     def rate_hz(self, channel: str) -> float:
         """Records per second over the last two seconds."""
-        arrivals = self._arrivals.get(channel)
-        if not arrivals:
-            return 0.0
-        begin_s = self._now_s() - RATE_WINDOW_S
-        first = next((a for a in reversed(arrivals) if a[0] <= begin_s), arrivals[0])
-        last = arrivals[-1]
-        return max(0, last[1] - first[1]) / (last[0] - first[0]) if last[0] > first[0] else 0.0
+        return self._rates.per_s(f"channel {channel}", self._now_s())
+
+    def aim_rate_hz(self, aim: str) -> float:
+        """Invocations per second over the last two seconds."""
+        return self._rates.per_s(f"aim {aim}", self._now_s())
+
+    def busy(self, device: str) -> float:
+        """Share of one processor core that the AIMs of a device took over the last two seconds."""
+        return self._rates.per_s(f"device {device}", self._now_s()) / 1e6
 
     # --- events --------------------------------------------------------------------------------------
 
@@ -288,14 +290,21 @@ class RunRecord:
         for device, figures in entries(values):
             if device and isinstance(figures, Mapping):
                 self.metrics[device] = read_metrics(figures)
-        now_s = self._now_s()
-        names = {name for metrics in self.metrics.values() for name in metrics.channels}
-        self._arrivals = {name: self._arrivals.get(name, deque()) for name in names}
-        for name, arrivals in self._arrivals.items():
-            seen = (m.channels[name].records for m in self.metrics.values() if name in m.channels)
-            arrivals.append((now_s, max(seen)))
-            while len(arrivals) > 2 and arrivals[1][0] <= now_s - RATE_WINDOW_S:
-                arrivals.popleft()
+        self._rates.note(self._now_s(), self._counters())
+
+    def _counters(self) -> dict[str, float]:
+        """What rates are made of, from devices that have a part in the workflow now."""
+        present = {a.device for a in self.assignments}
+        counters: dict[str, float] = {}
+        for device, metrics in self.metrics.items():
+            if present and device not in present:
+                continue
+            for name, seen in metrics.channels.items():
+                counters[f"channel {name}"] = max(counters.get(f"channel {name}", 0), seen.records)
+            for name, spent in metrics.aims.items():
+                counters[f"aim {name}"] = counters.get(f"aim {name}", 0) + spent.invocations
+            counters[f"device {device}"] = sum(one.process_us.total for one in metrics.aims.values())
+        return counters
 
     def _take_output(self, event: Mapping[str, Any]) -> None:
         port = text(event.get("port"))

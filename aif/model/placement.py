@@ -66,7 +66,11 @@ class PathLatency:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A plan for one workflow. ``gap`` = (objective - bound) / objective, 0 when proven optimal."""
+    """A plan for one workflow. ``gap`` = (objective - bound) / objective, 0 when proven optimal.
+
+    ``stand_ins`` names the composite (``Name@version``) that runs in the place of an AIM, by that AIM's id;
+    the assignments are those of its parts.
+    """
 
     workflow: str
     workflow_version: str
@@ -81,6 +85,7 @@ class Placement:
     bound: float = 0.0
     method: str = ""
     seconds: float = 0.0
+    stand_ins: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def gap(self) -> float:

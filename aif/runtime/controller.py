@@ -119,7 +119,7 @@ class Controller:
         )  # fmt: skip
         self._drained: frozenset[str] = frozenset()
         self._turn = asyncio.Lock()
-        self._number = 0
+        self._number = self._logged = 0
         self._leftovers: set[tuple[str, str]] = set()
 
     async def run(self) -> None:
@@ -446,9 +446,10 @@ class Controller:
 
     def take_log(self, origin: str, line: LogLine) -> None:
         """Keep and publish one log line of a device or of the Controller itself."""
+        self._logged += 1
         event = {
-            "type": "log", "origin": origin, "time_us": line.time_us, "level": line.level,
-            "event": line.event, "facts": dict(line.facts),
+            "type": "log", "number": self._logged, "origin": origin, "time_us": line.time_us,
+            "level": line.level, "event": line.event, "facts": dict(line.facts),
         }  # fmt: skip
         self.recent_logs.append(event)
         self.events.publish(event)

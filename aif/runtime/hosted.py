@@ -523,7 +523,7 @@ class HostedWorkflow:
             aims[instance.id] = {
                 "invocations": m.invocations, "emitted": m.emitted, "failures": m.failures,
                 "restarts": m.restarts, "deadlines_missed": m.deadlines_missed,
-                "process_us": m.process_us.plain(), **instance.port_counters(),
+                "process_us": m.process_us.plain(), "waiting": instance.waiting, **instance.port_counters(),
             }  # fmt: skip
         figures = self._communication.statistics
         channels = {}

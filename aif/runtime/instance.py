@@ -331,6 +331,11 @@ class AIMInstance:
                 Event.DEADLINES_MISSED, f"{self._misses} invocations over {self.contract.deadline_ms:g} ms"
             )
 
+    @property
+    def waiting(self) -> int:
+        """Records at the input queues."""
+        return sum(port.pending for port in self.inputs.values())
+
     def port_counters(self) -> dict[str, int]:
         """Losses at the input queues, summed, by the names of ``PortCounters``."""
         counters = [port.counters for port in self.inputs.values()]

@@ -18,6 +18,7 @@ from aif.errors import AIFError, StartFailed
 from aif.model.aiw import Workflow
 from aif.model.inventory import Inventory
 from aif.model.placement import Placement
+from aif.model.stand_ins import with_stand_ins
 from aif.protocol.deployment import Deployment, RemoteChannel
 from aif.runtime.deployer import PlacedModel, Plan, ResolvedModel
 from aif.runtime.grants import End
@@ -142,6 +143,7 @@ class KeptWorkflows:
             folder / "workflow.aiw.yaml", folder / "inventory.yaml", tuple(Path(aims) for aims in kept.aims)
         )
         workflow, inventory, library = self._load(sources.workflow, sources.inventory, [*sources.aims])
+        workflow = with_stand_ins(workflow, library.contracts, kept.placement.stand_ins)
         running = RunningWorkflow(
             kept.aiw_id, workflow, kept.placement, inventory, library,
             plan=kept.plan(), boots=dict(kept.boots), over=set(kept.over), paused=kept.paused,
@@ -149,9 +151,7 @@ class KeptWorkflows:
         )  # fmt: skip
         placed = {assignment.aim for assignment in kept.placement.assignments}
         if placed != {leaf.id for leaf in workflow.aims}:
-            raise StartFailed(
-                "chains of parts were chosen for it, which are not kept", hint="deploy it again"
-            )
+            raise StartFailed("its AIMs are others than were placed", hint="deploy it again")
         changed = [use for use, digest in kept.packages.items() if library.digest(use) != digest]
         if changed:
             raise StartFailed(f"{', '.join(changed)} changed since it was deployed", hint="deploy it again")

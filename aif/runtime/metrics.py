@@ -44,6 +44,12 @@ class Histogram:
         self._buckets.update(other._buckets)
         self.count += other.count
 
+    @property
+    def total(self) -> float:
+        """Sum of the values, from the middles of their buckets."""
+        middle = 2.0 ** (0.5 / BUCKETS_PER_OCTAVE)
+        return math.fsum(n * middle * math.exp2(b / BUCKETS_PER_OCTAVE) for b, n in self._buckets.items())
+
     def quantile(self, share: float) -> float:
         """Value below which ``share`` (0..1) of the values lie; 0 when there are none."""
         if not self.count:

@@ -133,7 +133,7 @@ def test_json_is_a_placement_and_output_replaces_the_file(
     assert run(lab, "--format", "json", "--output", str(target), "--seed", "7") == 0
     assert run(lab, "--format", "json") == 0
     printed = capsys.readouterr()
-    assert json.loads(printed.out)["schema"] == 3
+    assert json.loads(printed.out)["schema"] == 4
     written, shown = from_json(target.read_text()), from_json(printed.out)
     assert written.assignments == shown.assignments
     assert written.device_of("imu") == "wrist"

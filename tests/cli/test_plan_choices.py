@@ -34,7 +34,7 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("name", "beginning"),
     [
-        ("p.json", '{\n  "schema": 3,'),
+        ("p.json", '{\n  "schema": 4,'),
         ("p.mmd", "flowchart LR"),
         ("p.dot", "digraph placement {"),
         ("p.gv", "digraph placement {"),
@@ -166,7 +166,7 @@ def test_a_comparison_needs_a_plan(tmp_path: Path, capsys: pytest.CaptureFixture
     wrong = tmp_path / "wrong.json"
     wrong.write_text("{}")
     assert run("--compare", str(wrong)) == 4
-    assert "schema None, schema 3 is read" in capsys.readouterr().err
+    assert "schema None, schema 4 is read" in capsys.readouterr().err
 
 
 def test_wrong_options_are_found_before_a_solver_is_loaded() -> None:

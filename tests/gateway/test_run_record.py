@@ -123,7 +123,7 @@ def test_memory_does_not_grow_with_the_run(story: Any) -> None:
         record.take(story.event("metrics", device="gw-1", values={"channels": {"a": {"records": number}}}))
     assert len(record.latest) == LATEST_KEPT
     assert len(record._outputs) == 1_000
-    assert len(record._arrivals["a"]) < 300
+    assert len(record._rates._seen["channel a"]) < 300
 
 
 def test_texts_are_short_and_cannot_drive_a_terminal(story: Any) -> None:

@@ -113,6 +113,7 @@ def chosen(
 def test_a_model_too_large_for_each_device_is_placed_split() -> None:
     found = chosen(inventory_of(8_000, 8_000))
     assert found.stand_ins == ({"m0": "Chain@1.0"},)
+    assert found.placement.stand_ins == {"m0": "Chain@1.0"}
     assert found.placement.device_of("m0.part_1") != found.placement.device_of("m0.part_2")
     assert [limit.destination for limit in found.workflows[0].metadata.paths] == [PortRef("m0.part_2", "y")]
 

@@ -316,8 +316,11 @@ def test_only_larger_devices_forward() -> None:
     flow = chain(placement=PlacementHint(device="gw"))
     assert placed(flow, Inventory("i", 1, (GATEWAY, NODE, relay), links)).device_of("work") == "gw"
     small = replace(relay, device_class=DeviceClass.MCU)
-    with pytest.raises(Infeasible, match=r"channel source.y -> work.x needs a route"):
+    with pytest.raises(Infeasible, match=r"channel source.y -> work.x needs a route") as caught:
         placed(flow, Inventory("i", 1, (GATEWAY, NODE, small), links))
+    assert "a link between gw and node, as with 1 Mbit/s and 10 ms" in caught.value.hint
+    mended = (*links, Link("new", ("gw", "node"), 1e6, 10.0))
+    assert placed(flow, Inventory("i", 1, (GATEWAY, NODE, small), mended)).device_of("work") == "gw"
 
 
 def test_a_bound_boundary_port_is_placed_at_its_sensor() -> None:

@@ -42,6 +42,7 @@ PLACEMENTS = st.builds(
     bound=NUMBER,
     method=TEXT,
     seconds=NUMBER,
+    stand_ins=st.dictionaries(TEXT, TEXT, max_size=2),
 )
 EMPTY = Placement("w", "1", "i", 1, ())
 
@@ -59,7 +60,7 @@ def test_json_reads_back_unchanged(placement: Placement) -> None:
 @settings(max_examples=200)
 def test_any_other_json_is_refused_cleanly(value: object) -> None:
     with pytest.raises(PlacementError):
-        from_json(json.dumps({"schema": 3, "placement": value}))
+        from_json(json.dumps({"schema": 4, "placement": value}))
 
 
 @given(st.text(max_size=200))
@@ -71,7 +72,7 @@ def test_any_other_text_is_refused_cleanly(text: str) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"schema": 3', '"schema": 1', "schema 1, schema 3 is read"),
+        ('"schema": 4', '"schema": 1', "schema 1, schema 4 is read"),
         ('"objective": 0.0', '"objective": NaN', "holds NaN, which is no number"),
         ('"objective": 0.0', '"objective": 1e999', "placement.objective must be a finite number"),
         ('"objective": 0.0', f'"objective": 1{"0" * 400}', "placement.objective must be a finite number"),

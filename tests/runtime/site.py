@@ -15,8 +15,6 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from aif import __version__
 from aif.authoring.publication import Publisher
 from aif.cli import _wiring as wiring
@@ -273,12 +271,10 @@ class BenchSite:
         transport = self.transports["controller"] = MemoryTransport(self.broker, client_id="controller")
         await transport.connect()
         clock = SiteClock(speed=self._speed)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(wiring, "SystemClock", lambda: clock)
-            self.controller = wiring.build_controller(
-                home=self.home, transport=transport, store_url=self.store.url,
-                log=LogBook("controller", clock, self.log),
-            )  # fmt: skip
+        self.controller = wiring.build_controller(
+            home=self.home, transport=transport, store_url=self.store.url, clock=clock,
+            log=LogBook("controller", clock, self.log),
+        )  # fmt: skip
         self.controller.patience = self._patience
         self.controller.take_over()
         await self.controller.admission.start()
@@ -286,7 +282,7 @@ class BenchSite:
         async def run() -> None:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self.controller.run())
-                tasks.create_task(wiring._poll(self.controller.admission.communication))
+                tasks.create_task(wiring.poll(self.controller.admission.communication))
 
         self.tasks["controller"] = asyncio.create_task(run(), name="controller")
 
@@ -320,7 +316,7 @@ class BenchSite:
             library=AIMLibrary(load_catalogue([aims or self.aims])),
             platform=EmulatedDevice(device, self.home.recordings, clock=clock),
             models=wiring.model_service(self.home, device, state, engine),
-            fetch=wiring._model_fetcher(self.home.device(name), state, full_verification=True),
+            fetch=wiring.model_fetcher(self.home.device(name), state, full_verification=True),
             runtime_digest=runtime_digest(runtime),
             clock=clock,
             random=os.urandom,

@@ -1,0 +1,179 @@
+"""The Controller: the site's keys, the partitioner and the Store behind it, and its User Agent socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TextIO
+
+from aif.cli._broker_access import BrokerAccess
+from aif.cli._wiring.connection import open_transport
+from aif.cli._wiring.home import Home, catalogue
+from aif.cli._wiring.planning import plan_workflow, replan_workflow
+from aif.cli._wiring.reference_book import ReferenceBook
+from aif.cli._wiring.registry import withdraw_rights
+from aif.config import load_inventory, load_workflow
+from aif.errors import TransportError
+from aif.model.aiw import Workflow
+from aif.model.inventory import Inventory
+from aif.protocol.appraisal import AppraisalPolicy
+from aif.runtime.admission import Admission
+from aif.runtime.admission import controller_signer as signer
+from aif.runtime.audit_log import AuditLog
+from aif.runtime.clock import Clock, SystemClock
+from aif.runtime.controller import Controller
+from aif.runtime.deployer import Deployer
+from aif.runtime.devices import Site
+from aif.runtime.grants import GrantOffice, SessionKeys
+from aif.runtime.library import AIMLibrary
+from aif.runtime.logbook import LogBook
+from aif.runtime.session import void
+from aif.runtime.site_broker import SiteBroker
+from aif.transport.base import Transport
+from aif.trusted.attestation import RUNTIME_COMPONENT, Verifier
+from aif.trusted.communication import CommunicationService
+from aif.trusted.content_keys import SiteVault
+from store.client import StoreClient
+
+
+async def run_controller(
+    *,
+    home: Home,
+    broker: BrokerAccess,
+    store_url: str,
+    log_stream: TextIO,
+    ready: Callable[[], None] = lambda: None,
+) -> None:
+    """Run the Controller and its User Agent socket until cancelled."""
+    from aif.runtime.useragent import UserAgentServer
+    from aif.transport.local import LocalServer
+
+    clock = SystemClock()
+    log = LogBook("controller", clock, log_stream)
+    site_broker = SiteBroker(home.site) if broker.tls is not None else None
+    async with open_transport(broker, "controller") as transport:
+        controller = build_controller(
+            home=home,
+            transport=transport,
+            store_url=store_url,
+            clock=clock,
+            log=log,
+            site_broker=site_broker,
+        )
+        controller.take_over()
+        await controller.admission.start()
+        agent = UserAgentServer(controller, load=_load_deployment, clock=clock, log=log)
+        server = LocalServer(home.socket, agent.handle)
+        await server.start()
+        log.info("controller started", broker=str(broker), store=store_url)
+        ready()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                work = [
+                    tasks.create_task(controller.run()),
+                    tasks.create_task(poll(controller.admission.communication)),
+                ]
+                await agent.shutdown_requested.wait()
+                for task in work:
+                    task.cancel()
+        finally:
+            await server.aclose()
+
+
+async def poll(communication: CommunicationService) -> None:
+    while True:
+        with contextlib.suppress(TransportError):
+            communication.poll()
+        await asyncio.sleep(0.1)
+
+
+def build_controller(
+    *,
+    home: Home,
+    transport: Transport,
+    store_url: str,
+    clock: Clock,
+    log: LogBook,
+    site_broker: SiteBroker | None = None,
+) -> Controller:
+    """A Controller with the site's keys, the partitioner and the Store behind it.
+
+    ``site_broker`` is None where the broker has no access rules.
+    """
+    loop = asyncio.get_running_loop()
+    site = Site.open_or_create(home.site, os.urandom)
+    state = site.state
+    store_root = (home.store / "metadata" / "1.root.json").read_bytes()
+    client = StoreClient(store_url, home.site / "store-cache", store_root)
+    communication = CommunicationService(
+        publish=lambda topic, payload, qos: transport.send(topic, payload, qos=qos),
+        now_ms=clock.monotonic_ms,
+        call_later=lambda delay_ms, function: void(loop.call_later(delay_ms / 1000.0, function)),
+    )
+    grants = GrantOffice(
+        signer(state.grant_seed),
+        lambda device: _session_keys(admission, device),
+        clock=clock,
+        random=os.urandom,
+    )
+    references = ReferenceBook(client, store_root)
+    audit = AuditLog(home.site, clock.time_us)
+    admission = Admission(
+        site,
+        transport,
+        communication,
+        grants,
+        Verifier(
+            AppraisalPolicy("site-default", frozenset({RUNTIME_COMPONENT})),
+            os.urandom,
+            signer(state.result_seed),
+        ),
+        clock=clock,
+        log=log,
+        store_root=store_root,
+        audit=audit,
+        reference=references.components,
+        on_message=lambda device, message: controller.on_message(device, message),  # noqa: PLW0108  # made below
+        on_trust=lambda link: controller.on_trust(link),  # noqa: PLW0108  # made below
+    )
+    controller = Controller(
+        admission=admission,
+        grants=grants,
+        deployer=Deployer(
+            sign_deployment=signer(state.deployment_seed),
+            sign_ticket=signer(state.ticket_seed),
+            random=os.urandom,
+            store_url=store_url,
+            vault=SiteVault(home.site, os.urandom),
+        ),
+        next_mapping_version=site.next_mapping_version,
+        hw_class_of=lambda device: site.device(device).hw_class,
+        planner=plan_workflow,
+        replan=replan_workflow,
+        load=_load_deployment,
+        workflows_folder=home.site / "workflows",
+        site=site,
+        withdraw=lambda device: withdraw_rights(home, device),
+        audit=audit,
+        resolve_model=references.model,
+        broker=site_broker,
+        clock=clock,
+        log=log,
+    )
+    log.forward = lambda line: controller.take_log("controller", line)
+    return controller
+
+
+def _session_keys(admission: Admission, device: str) -> SessionKeys | None:
+    hello = admission.link(device).hello
+    return SessionKeys(hello.session_public, hello.frame_public, hello.boot_id) if hello is not None else None
+
+
+def _load_deployment(
+    workflow: Path, inventory: Path, aims: list[Path]
+) -> tuple[Workflow, Inventory, AIMLibrary]:
+    known = catalogue(aims)
+    return load_workflow(workflow, known).workflow, load_inventory(inventory), AIMLibrary(known)
