@@ -17,7 +17,7 @@ from partitioner.parts import Limit, PlacementProblem
 from partitioner.planner import place
 from partitioner.policy import PlanPolicy
 from partitioner.problem import build_problem
-from partitioner.solver import CoreFinder
+from partitioner.cores import CoreFinder
 
 POLICY = PlanPolicy(runtime_costs={}, channel_ram_bytes=0, frame_overhead_bytes=0)
 CODE = Implementation("c", Runtime.PYTHON, 1000, instructions=10_000)
