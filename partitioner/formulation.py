@@ -57,6 +57,11 @@ class _Cost:
     most: int = 1
 
 
+def _misjudged(costs: Iterable[_Cost], fineness: int) -> float:
+    """By how much prices made that fine and rounded can be wrong together, in units of the objective."""
+    return sum(abs(round(fineness * c.price) / fineness - c.price) * c.most for c in costs)
+
+
 def _fineness(costs: Iterable[_Cost]) -> int:
     """The least power of ten by which prices are multiplied for their rounding to add up to nothing.
 
@@ -65,8 +70,7 @@ def _fineness(costs: Iterable[_Cost]) -> int:
     """
     found, known = 1, list(costs)
     while found < FINEST:
-        wrong = sum(abs(round(found * c.price) / found - c.price) * c.most for c in known)
-        if wrong < 1 or 10 * found * sum(c.price * c.most for c in known) > LARGEST_COST:
+        if _misjudged(known, found) < 1 or 10 * found * sum(c.price * c.most for c in known) > LARGEST_COST:
             break
         found *= 10
     return found
@@ -150,6 +154,15 @@ class Formulation:
                 hint="a figure in the workflow or the inventory is out of all proportion",
             )
         return int(solver.solve(self.model))
+
+    def paid(self, solver: cp_model.CpSolver) -> float:
+        """Cost of the solution by the model's variables, in integer units of the objective, not rounded."""
+        return sum(c.price * solver.value(c.variable) for c in self.cost)
+
+    @property
+    def misjudged(self) -> float:
+        """By how much the solver's objective may be wrong because its prices are whole numbers."""
+        return _misjudged(self.cost, self.fineness)
 
     def choice(self, solver: cp_model.CpSolver) -> Choice:
         chosen = {}

@@ -2,6 +2,9 @@
 
 A plan not proven optimal when time runs out comes with its proven bound. Without time limits and with one
 worker, the same problem and seed give the same plan.
+
+The solver is not believed: what it found is priced by ``evaluate``, and a plan that breaks a limit, costs
+something else than the solver says, or is called optimal beside a cheaper one is an error, not an answer.
 """
 
 from __future__ import annotations
@@ -15,6 +18,9 @@ from aif.errors import PlacementError
 from partitioner.evaluate import Choice, evaluate
 from partitioner.formulation import Formulation, new_solver
 from partitioner.parts import PlacementProblem
+
+ROUNDED = 2
+"""Integer units by which the price of one AIM, Channel or path may be rounded differently."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +50,49 @@ def solve(
         if hint is not None:
             raise PlacementError("the solver denies a plan that exists", hint="please report this workflow")
         return Solved(None, 0, infeasible=True)
-    choice = model.choice(solver) if status in (cp_model.OPTIMAL, cp_model.FEASIBLE) else None
     bound = max(0, math.floor(solver.best_objective_bound / model.fineness))
-    if choice is not None and status == cp_model.OPTIMAL:
-        bound = evaluate(problem, choice).objective
-    return Solved(choice, bound, infeasible=False)
+    if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+        return Solved(None, bound, infeasible=False)
+    choice = model.choice(solver)
+    optimal = status == cp_model.OPTIMAL
+    objective = verified(
+        problem, choice, model.paid(solver), hint=hint, optimal=optimal, misjudged=model.misjudged
+    )
+    return Solved(choice, objective if optimal else bound, infeasible=False)
+
+
+def verified(
+    problem: PlacementProblem,
+    choice: Choice,
+    paid: float,
+    *,
+    hint: Choice | None = None,
+    optimal: bool = False,
+    misjudged: float = 0.0,
+) -> int:
+    """The objective of what the solver found, in integer units, if the solver's figures agree with ours.
+
+    Args:
+        problem: what was solved.
+        choice: the solver's answer.
+        paid: what it costs by the solver's variables; more than in truth if it is not ``optimal``.
+        hint: a plan that was known before.
+        optimal: whether the solver calls the answer the best of all.
+        misjudged: by how much the solver may be wrong because it counts in whole numbers.
+
+    Raises:
+        PlacementError: they contradict each other.
+    """
+    counted = evaluate(problem, choice)
+    terms = len(problem.items) + len(problem.flows) + len(problem.paths) + len(problem.affinities) + 2
+    allowed = misjudged + ROUNDED * terms + 1e-9 * paid
+    wrong = ""
+    if counted.broken:
+        wrong = f"breaks {' '.join(counted.broken[0])}"
+    elif counted.objective > paid + allowed or (optimal and counted.objective < paid - allowed):
+        wrong = f"costs {counted.objective} units, not {paid:.0f}"
+    elif optimal and hint is not None and evaluate(problem, hint).objective < counted.objective - allowed:
+        wrong = "is not the best one known"
+    if wrong:
+        raise PlacementError(f"the solver's plan {wrong}", hint="please report this workflow and inventory")
+    return counted.objective
