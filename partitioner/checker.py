@@ -13,8 +13,9 @@ from aif.errors import PlacementError
 from aif.model.aiw import Workflow
 from aif.model.inventory import Inventory
 from aif.model.placement import Placement
+from partitioner.facts import Audit, Facts, Violation, Where
 from partitioner.policy import ModelFacts, PlanPolicy
-from partitioner.tally import Audit, Facts, Tally, Violation, Where
+from partitioner.tally import Tally
 
 OBJECTIVE_TOLERANCE = 1e-5
 """The planner's prices are rounded; a reported objective may differ by this share."""

@@ -206,7 +206,7 @@ class _Planning:
         )
 
     def _explain(self) -> None:
-        from partitioner.solver import CoreFinder
+        from partitioner.cores import CoreFinder
 
         raise explain(self.problem, CoreFinder(self.problem, seed=self.seed))
 

@@ -12,28 +12,21 @@ from functools import partial
 from graphlib import CycleError
 
 from aif.errors import CyclicTopology, ModelError
-from aif.model.aim import Implementation, Runtime
+from aif.model.aim import Runtime
 from aif.model.aiw import BoundaryPort, LeafAIM, Objectives, Workflow
 from aif.model.inventory import Device, Inventory
 from aif.model.ports import BOUNDARY, ChannelSpec, PortRef
 from aif.model.rates import derive_rates, invocation_rates
 from partitioner.costs import (
-    IN_FLASH,
-    ModelHome,
     battery_limit_uw,
     flash_is_limited,
-    invocation_cost,
-    model_facts,
-    model_home,
     whole,
 )
 from partitioner.filters import (
-    Refusal,
     binding_refusal,
-    implementation_refusals,
     parts_of,
-    rate_refusal,
 )
+from partitioner.offers import Offering, storage_limit
 from partitioner.parts import (
     Affinity,
     Candidate,
@@ -50,7 +43,6 @@ from partitioner.parts import (
 from partitioner.paths import Graph, Path, workflow_paths
 from partitioner.policy import (
     LATENCY_SCALE_US,
-    MIGRATION_SCALE_BYTES,
     POWER_SCALE_MW,
     TRAFFIC_SCALE_BYTES_PER_S,
     ModelFacts,
@@ -120,6 +112,7 @@ class _Builder:
     ) -> None:
         self.workflows, self.inventory, self.policy, self.releases = workflows, inventory, policy, releases
         self.current = current
+        self.offering = Offering(inventory, policy, releases)
         self.battery_uw = {d.id: battery_limit_uw(d, policy.battery_life_h) for d in inventory.devices}
         self.routes = RouteTable(inventory, policy)
         self.devices = {device.id: device for device in inventory.devices}
@@ -217,86 +210,8 @@ class _Builder:
         offers = []
         for device in kinds.samples:
             migrates = weights.migration if present not in ("", device.id) else 0.0
-            offers.append(self._offer(leaf, device, rate_hz, replace(weights, migration=migrates)))
+            offers.append(self.offering.offer(leaf, device, rate_hz, replace(weights, migration=migrates)))
         return Item(prefix + leaf.id, number, leaf, kinds, tuple(offers), self.inventory)
-
-    def _offer(self, leaf: LeafAIM, device: Device, rate_hz: float, weights: Objectives) -> Offer:
-        candidates: list[Candidate] = []
-        refusals: list[Refusal] = []
-        costs: list[Refusal] = []
-        for implementation in leaf.metadata.implementations:
-            found = list(implementation_refusals(leaf, implementation, device, self.policy))
-            refusals += found
-            if not found:
-                made = self._candidate(leaf, implementation, device, rate_hz, weights)
-                if isinstance(made, Candidate):
-                    candidates.append(made)
-                else:
-                    costs.append(made)
-        return Offer(tuple(candidates), tuple(refusals), tuple(costs))
-
-    def _candidate(
-        self, leaf: LeafAIM, code: Implementation, device: Device, rate_hz: float, weights: Objectives
-    ) -> Candidate | Refusal:
-        facts = model_facts(code, self.releases)
-        home = model_home(code, facts.bytes_, device, self.policy)
-        if isinstance(home, str):
-            return Refusal(device.id, code.id, "storage", home)
-        cost = invocation_cost(code, device, self.inventory)
-        if cost is None:
-            text = "has no known latency: nothing measured on its board, no speed that fits the figures"
-            return Refusal(device.id, code.id, "latency", text)
-        deadline_ms = leaf.metadata.deadline_ms
-        if deadline_ms is not None and cost.tail_us > deadline_ms * 1000.0:
-            text = f"takes {cost.tail_us:,} us per invocation, its deadline is {deadline_ms * 1000.0:,.0f} us"
-            return Refusal(device.id, code.id, "invocation deadline", text)
-        slow = rate_refusal(code, device, rate_hz)
-        if slow is not None:
-            return slow
-        queues = sum(port.queue_depth * port.payload_bytes for port in leaf.metadata.inputs)
-        arena = code.arena_bytes if facts.arena_bytes is None else facts.arena_bytes
-        ram_bytes = code.ram_bytes - code.arena_bytes + arena + queues
-        cpu_us_per_s = whole(rate_hz * cost.latency_us)
-        power_mw = rate_hz * cost.energy_uj / 1000.0
-        on_battery = power_mw if device.energy.source == "battery" else 0.0
-        demand = self._demand(code, device, home, ram_bytes=ram_bytes, cpu_us_per_s=cpu_us_per_s)
-        if self.battery_uw[device.id] is not None:
-            demand = (*demand, (Limit("battery", device.id), whole(1000.0 * power_mw)))
-        terms = [("energy", weights.energy * on_battery / POWER_SCALE_MW)]
-        if weights.migration:
-            moved_bytes = facts.bytes_ + code.state_bytes
-            terms.append(("migration", weights.migration * moved_bytes / MIGRATION_SCALE_BYTES))
-        return Candidate(
-            device=device.id,
-            implementation=code.id,
-            runtime=code.runtime,
-            demand=demand,
-            latency_us=cost.latency_us,
-            tail_us=cost.tail_us,
-            energy_uj=cost.energy_uj,
-            power_mw=power_mw,
-            rule=cost.rule,
-            terms=tuple(terms),
-            storage=_resting_place(device, home.unit),
-        )
-
-    @staticmethod
-    def _demand(
-        code: Implementation, device: Device, home: ModelHome, *, ram_bytes: int, cpu_us_per_s: int
-    ) -> Demand:
-        """What the AIM draws on its device's RAM, processor, flash, storage unit, sensors and actuators."""
-        demand = [
-            (Limit("ram", device.id), ram_bytes + home.staging_bytes),
-            (Limit("cpu", device.id), cpu_us_per_s),
-        ]
-        if flash_is_limited(device):
-            in_flash = home.bytes_ if home.unit == IN_FLASH else 0
-            demand.append((Limit("flash", device.id), code.flash_bytes + in_flash))
-        if home.unit is not None and home.unit != IN_FLASH:
-            demand.append((_storage_limit(device, home.unit), home.bytes_))
-        demand += [(Limit("sensor", f"{device.id} {kind}"), 1) for kind in code.requires.sensors]
-        demand += [(Limit("actuator", f"{device.id} {kind}"), 1) for kind in code.requires.actuators]
-        return tuple(demand)
 
     def _flows_of(
         self,
@@ -377,7 +292,7 @@ class _Builder:
         if battery_uw is not None:
             yield Limit("battery", device.id), battery_uw
         for position, unit in enumerate(device.storage):
-            yield _storage_limit(device, position), unit.bytes_
+            yield storage_limit(device, position), unit.bytes_
         for kind, parts in (("sensor", device.sensors), ("actuator", device.actuators)):
             for name in sorted({part.kind for part in parts}):
                 yield Limit(kind, f"{device.id} {name}"), parts_of(parts, name)
@@ -399,17 +314,6 @@ def _base_kind(device: Device) -> tuple[object, ...]:
         *(device.arch, device.os, device.instructions_per_s, device.dmips, device.macs_per_s, device.cores),
         *(device.cpu_limit, device.storage, device.radios, device.energy, device.attestation),
     )
-
-
-def _storage_limit(device: Device, position: int) -> Limit:
-    return Limit("storage", f"{device.id} {device.storage[position].kind}#{position}")
-
-
-def _resting_place(device: Device, unit: int | None) -> str:
-    """Name of the place of a model, as in ``Assignment.storage``."""
-    if unit is None:
-        return ""
-    return "flash" if unit == IN_FLASH else f"{device.storage[unit].kind}#{unit}"
 
 
 def _payload_bytes(workflow: Workflow, channel: ChannelSpec) -> int:

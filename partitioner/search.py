@@ -301,18 +301,14 @@ class Search:
         coarse = _within([self.solve_alone(w).branches for w in block], upper / OBJECTIVE_SCALE, PROVEN)
         if coarse is None:
             return upper - ROUNDING * len(block)
-        views = [
-            copied_view(self.star, self.alone[w].branches.view, f) for w, f in zip(block, coarse, strict=True)
-        ]
+        relaxed = {w: self.alone[w].branches.table.view for w in block}
+        views = [copied_view(self.star, relaxed[w], f) for w, f in zip(block, coarse, strict=True)]
         sharper = [Branches(self.star, w, view) for w, view in zip(block, views, strict=True)]
         lists = _within(sharper, upper / OBJECTIVE_SCALE, PROVEN)
         if lists is None:
             lists = []
         empty = Ledger(self.star)
-        real = {
-            w: set(self.alone[w].branches.view.devices[: self.alone[w].branches.view.real].tolist())
-            for w in block
-        }
+        real = {w: set(view.devices[: view.real].tolist()) for w, view in relaxed.items()}
 
         def bill(workflow: int, found: Found, number: int) -> Bill | None:
             spots = spots_of(found, number, self.star.items_of[workflow])
