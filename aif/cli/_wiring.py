@@ -351,6 +351,7 @@ def build_controller(
         lambda device: _session_keys(admission, device),
         clock=clock,
         random=os.urandom,
+        first_epoch=site.begin_epochs(clock.time_us() // 1_000_000),
     )
     references = ReferenceBook(client, store_root)
     audit = AuditLog(home.site, clock.time_us)

@@ -127,6 +127,7 @@ class Controller:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._every(1.0, self.admission.tick))
+                tasks.create_task(self.admission.vigil.run())
                 tasks.create_task(self._every(1.0, self._note_drained))
                 tasks.create_task(self._every(REKEYING_TICK_S, self.rekeying.tick))
         finally:
