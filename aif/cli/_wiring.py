@@ -40,6 +40,7 @@ from aif.runtime.deployer import Deployer, ResolvedModel
 from aif.runtime.devices import Site
 from aif.runtime.grants import GrantOffice, SessionKeys
 from aif.runtime.library import AIMLibrary
+from aif.runtime.liveness import HeartbeatSettings
 from aif.runtime.logbook import LogBook
 from aif.runtime.part import ModelFetcher
 from aif.runtime.revocation import Taken, withdrawn
@@ -282,6 +283,7 @@ async def run_controller(
     home: Home,
     broker: BrokerAccess,
     store_url: str,
+    heartbeat: HeartbeatSettings,
     log_stream: TextIO,
     ready: Callable[[], None] = lambda: None,
 ) -> None:
@@ -294,8 +296,9 @@ async def run_controller(
     site_broker = SiteBroker(home.site) if broker.tls is not None else None
     async with open_transport(broker, "controller") as transport:
         controller = build_controller(
-            home=home, transport=transport, store_url=store_url, log=log, site_broker=site_broker
-        )
+            home=home, transport=transport, store_url=store_url, log=log, site_broker=site_broker,
+            heartbeat=heartbeat,
+        )  # fmt: skip
         controller.take_over()
         await controller.admission.start()
         agent = UserAgentServer(controller, load=_load_deployment, log=log)
@@ -330,6 +333,7 @@ def build_controller(
     store_url: str,
     log: LogBook,
     site_broker: SiteBroker | None = None,
+    heartbeat: HeartbeatSettings | None = None,
 ) -> Controller:
     """A Controller with the site's keys, the partitioner and the Store behind it.
 
@@ -369,6 +373,7 @@ def build_controller(
         log=log,
         store_root=store_root,
         audit=audit,
+        heartbeat=heartbeat,
         reference=references.components,
         on_message=lambda device, message: controller.on_message(device, message),  # noqa: PLW0108  # made below
         on_trust=lambda link: controller.on_trust(link),  # noqa: PLW0108  # made below

@@ -495,7 +495,7 @@ TABLE = (
         "enrolment of an unknown device",
         enrolment("nobody", own_enrolment), log("enrolment refused", device="nobody"),
     ),
-    Attack("calls for a hello", calls, log("call refused", device="left")),
+    Attack("calls for a hello", calls, log("call refused", origin="left")),
     Attack("a forged last will", rumour, log("hello refused", device="left")),
     Attack(
         "topics that name no device",
