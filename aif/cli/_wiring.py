@@ -12,20 +12,18 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import aif
 from aif.cli._broker_access import BrokerAccess
 from aif.config import Catalogue, load_catalogue, load_inventory, load_workflow
-from aif.errors import AIFError, NotFound, PlacementError, TransportError
-from aif.model.aim import AIMMetadata, PlacementHint
-from aif.model.aiw import LeafAIM, Workflow
+from aif.errors import AIFError, NotFound, TransportError
+from aif.model.aiw import Workflow
 from aif.model.inventory import Device, DeviceClass, Inventory
-from aif.model.placement import Placement
 from aif.protocol.appraisal import AppraisalPolicy
 from aif.protocol.deployment import Deployment
 from aif.protocol.evidence import Component
@@ -57,6 +55,9 @@ from aif.trusted.state import DeviceState, StateFile
 from store.client import StoreClient
 from store.floors import Floors
 from store.sealing import hw_classes_of, sealing_of
+
+if TYPE_CHECKING:
+    from partitioner.policy import ModelFacts
 
 DEFAULT_HOME = ".aif"
 PACKAGE = Path(aif.__file__).resolve().parent
@@ -339,6 +340,8 @@ def build_controller(
 
     ``site_broker`` is None where the broker has no access rules.
     """
+    from partitioner.site import SitePlanner
+
     clock = SystemClock()
     loop = asyncio.get_running_loop()
     site = Site.open_or_create(home.site, os.urandom)
@@ -390,8 +393,7 @@ def build_controller(
         ),
         next_mapping_version=site.next_mapping_version,
         hw_class_of=lambda device: site.device(device).hw_class,
-        planner=plan_workflow,
-        replan=replan_workflow,
+        planner=SitePlanner(releases=references.facts),
         load=_load_deployment,
         workflows_folder=home.site / "workflows",
         site=site,
@@ -467,6 +469,22 @@ class ReferenceBook:
         aims, models = list(self._aims.values()), list(self._models.values())
         return {"runtime": self._runtime, "aims": aims, "models": models}
 
+    def facts(self) -> dict[str, ModelFacts]:
+        """Size and arena of the newest release of every model, by component.
+
+        Raises:
+            StoreError: the Store is not reachable.
+        """
+        from partitioner.policy import ModelFacts
+
+        facts = {}
+        models = (r for r in self._client.releases() if r.kind == "model" and not r.yanked)
+        for release in sorted(models, key=lambda release: release.counter):
+            sealing, arena = sealing_of(release), release.custom.get("arena_bytes")
+            bytes_ = release.length if sealing is None else sealing.release.plaintext_bytes
+            facts[release.component] = ModelFacts(bytes_, arena if isinstance(arena, int) and arena else None)
+        return facts
+
     def model(self, vendor: str, component: str) -> ResolvedModel:
         """The newest release of a model.
 
@@ -494,90 +512,6 @@ class ReferenceBook:
             if isinstance(parameters, Mapping)
             else {},
         )
-
-
-def plan_workflow(
-    workflow: Workflow, inventory: Inventory, contracts: Mapping[str, AIMMetadata]
-) -> tuple[Workflow, Placement]:
-    """Place a workflow with the partitioner; the workflow comes back with the chains that were chosen."""
-    from partitioner.alternatives import choose
-    from partitioner.planner import DEFAULT_TIME_LIMIT_S, place
-    from partitioner.policy import PlanPolicy
-
-    chosen = choose(
-        [workflow],
-        contracts,
-        inventory,
-        PlanPolicy(),
-        lambda problem, limit_s: place(problem, time_limit_s=limit_s),
-        time_limit_s=DEFAULT_TIME_LIMIT_S,
-    )
-    (planned,), placement = chosen.workflows, chosen.placement
-    aims = {leaf.id for leaf in planned.aims}
-    # boundary ports that are bound to a device are placed too, but nothing runs for them
-    kept = tuple(a for a in placement.assignments if a.aim in aims)
-    return planned, replace(placement, assignments=kept)
-
-
-def replan_workflow(
-    workflow: Workflow,
-    inventory: Inventory,
-    placement: Placement,
-    *,
-    away: Collection[str],
-    over: Collection[str],
-) -> Placement:
-    """Place a running workflow without some devices, with as few moves as possible.
-
-    At first all AIMs that can stay do; only if there is no room then, all may move.
-
-    Raises:
-        PlacementError: there is no room at all.
-    """
-    left = _working_part(workflow, over)
-    present = inventory.without(away)
-    try:
-        planned = _place(_pinned(left, placement, away), present)
-    except PlacementError:
-        planned = _place(left, present)
-    ended = tuple(placement.assignment(aim) for aim in over)
-    return replace(planned, assignments=(*planned.assignments, *ended))
-
-
-def _place(workflow: Workflow, inventory: Inventory) -> Placement:
-    """A placement of a workflow whose chains of parts are chosen already."""
-    from partitioner.planner import place
-    from partitioner.policy import PlanPolicy
-    from partitioner.problem import build_problem
-
-    placement = place(build_problem([workflow], inventory, PlanPolicy()))
-    aims = {leaf.id for leaf in workflow.aims}
-    return replace(placement, assignments=tuple(a for a in placement.assignments if a.aim in aims))
-
-
-def _working_part(workflow: Workflow, over: Collection[str]) -> Workflow:
-    """A workflow without the AIMs that have ended, and what hangs on them."""
-    metadata = workflow.metadata
-    paths = tuple(p for p in metadata.paths if not {p.source.aim, p.destination.aim} & {*over})
-    return replace(
-        workflow,
-        metadata=replace(metadata, paths=paths),
-        aims=tuple(leaf for leaf in workflow.aims if leaf.id not in over),
-        channels=tuple(c for c in workflow.channels if not {c.source.aim, c.destination.aim} & {*over}),
-    )
-
-
-def _pinned(workflow: Workflow, placement: Placement, away: Collection[str]) -> Workflow:
-    """The same workflow with every AIM pinned to where it is, unless that device is away."""
-
-    def pinned(leaf: LeafAIM) -> LeafAIM:
-        now = placement.assignment(leaf.id)
-        if now.device in away:
-            return leaf
-        hint = replace(leaf.placement or PlacementHint(), device=now.device)
-        return replace(leaf, placement=hint, implementation=now.implementation)
-
-    return replace(workflow, aims=tuple(pinned(leaf) for leaf in workflow.aims))
 
 
 def _load_deployment(

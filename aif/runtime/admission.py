@@ -107,6 +107,7 @@ class Admission:
         self._desk = EnrolmentDesk(site, transport, clock=clock, log=log, store_root=store_root, audit=audit)
         self._end_watch: Callable[[], None] = lambda: None
         self._calling_until_ms = float("-inf")
+        self._called_ms: dict[str, float] = {}
         self.vigil = Vigil(
             heartbeat or HeartbeatSettings(), clock=clock, log=log, devices=self.links.values,
             ask=lambda link, number: self.send(link.device, Heartbeat(clock.time_us(), number)),
@@ -181,7 +182,7 @@ class Admission:
         if topic.what is Up.REPORT and link.up is not None:
             link.up.receive(received.payload, retained=received.retained)
         elif topic.what is Up.REPORT and link.trust is Trust.LOST:
-            self._call(link)  # it does not know that its session has ended
+            self._call(link.device)  # it does not know that its session has ended
         elif topic.what is Up.STATUS:
             self.vigil.rumour(link)
 
@@ -320,19 +321,18 @@ class Admission:
     def _call_all(self) -> None:
         """Devices that an earlier Controller had sessions with do not know yet that there is a new one."""
         for record in self._site.state.devices:
-            link = self.link(record.device)
-            if record.enrolled_s is not None and link.trust is Trust.UNKNOWN:
-                self._call(link)
+            if record.enrolled_s is not None and record.device not in self.links:
+                self._call(record.device)
 
-    def _call(self, link: DeviceLink) -> None:
-        """Ask a device to say Hello."""
+    def _call(self, device: str) -> None:
+        """Ask a device of the registry to say Hello."""
         now_ms = self._clock.monotonic_ms()
-        if now_ms - link.called_ms < CALL_INTERVAL_MS:
+        if now_ms - self._called_ms.get(device, float("-inf")) < CALL_INTERVAL_MS:
             return
-        link.called_ms = now_ms
+        self._called_ms[device] = now_ms
         with suppress(TransportError):  # it notices the silence
-            call = self._site.call(link.device, time_us=self._clock.time_us())
-            self._transport.send(str(DownTopic(link.device, Down.CALL)), call, qos=1)
+            call = self._site.call(device, time_us=self._clock.time_us())
+            self._transport.send(str(DownTopic(device, Down.CALL)), call, qos=1)
 
     # --- control channels --------------------------------------------------------------------------
 

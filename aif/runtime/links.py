@@ -60,7 +60,6 @@ class DeviceLink:
     keyed_ms: float = 0.0
     keyed_frames: int = 0
     skew_s: float = 0.0
-    called_ms: float = float("-inf")
     answers: Answers = field(default_factory=Answers)
     reputation: Reputation = field(default_factory=Reputation)
     installed: dict[str, InstalledRelease] = field(default_factory=dict)
