@@ -20,6 +20,9 @@ MOST_TIMEOUT_MS = 1_000.0
 FIRST_TIMEOUT_MS = 300.0
 """Before anything was measured."""
 
+SILENCE_TIMEOUTS = 3
+"""Silence is at least as long as this many answers may take."""
+
 OPEN_QUESTIONS = 64
 """Questions whose time is remembered; an answer to an older one says only that the device lives."""
 
@@ -97,7 +100,7 @@ class Answers:
 
     def allowed(self, settings: HeartbeatSettings) -> int:
         """Questions in a row that may stay without a word; more of them where answers take long."""
-        slow = int(settings.missed * self.timeout_ms / settings.interval_ms)
+        slow = int(SILENCE_TIMEOUTS * self.timeout_ms / settings.interval_ms)
         return max(settings.missed, slow)
 
 

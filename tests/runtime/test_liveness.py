@@ -68,7 +68,7 @@ def test_questions_that_are_never_answered_take_bounded_memory() -> None:
 def test_slow_answers_allow_more_silence() -> None:
     settings = HeartbeatSettings(interval_ms=250.0, missed=4)
     assert answering(*[1.0] * 20).allowed(settings) == 4
-    assert answering(*[900.0] * 50).allowed(settings) > 12
+    assert answering(*[900.0] * 50).allowed(settings) >= 10
 
 
 def test_each_refuted_rumour_doubles_the_pause_before_the_next_question() -> None:
