@@ -321,7 +321,8 @@ class Admission:
     def _call_all(self) -> None:
         """Devices that an earlier Controller had sessions with do not know yet that there is a new one."""
         for record in self._site.state.devices:
-            if record.enrolled_s is not None and record.device not in self.links:
+            link = self.links.get(record.device)
+            if record.enrolled_s is not None and (link is None or link.trust is Trust.UNKNOWN):
                 self._call(record.device)
 
     def _call(self, device: str) -> None:

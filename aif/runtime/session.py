@@ -248,6 +248,8 @@ class DeviceSession:
                 self.trusted.clear()
                 self._told_unanswered_ms = self._clock.monotonic_ms()
             if self.trusted.is_set():
+                if silent_s > TRUSTED_TICK_S:
+                    self.send(Heartbeat(self._clock.time_us()))  # whoever is not asked shows itself
                 if self._keeper is not None and (
                     request := self._keeper.wanted(self._clock.monotonic_ms(), self._now())
                 ):
