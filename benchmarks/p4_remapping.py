@@ -14,6 +14,7 @@ from typing import Any
 
 from benchmarks.harness import Spread
 from benchmarks.p3_placement import FAMILY
+from benchmarks.p4_live import measure_live
 from benchmarks.report import Metric, judged
 from partitioner.checker import Auditor
 from partitioner.families import instance
@@ -55,7 +56,9 @@ def measure(seeds: int, *, sizes: Sequence[int], quick: bool) -> tuple[list[Metr
         print(
             f"p4 {size}: {len(times_ms)} losses, {unserved} workflows unserved", file=sys.stderr, flush=True
         )
-    return metrics, {"rows": rows, "left_out": [], "void": void, "family": FAMILY}
+    live_metrics, live = measure_live(quick=quick)
+    tables = {"rows": rows, "family": FAMILY, **live, "void": void | live["void"]}
+    return metrics + live_metrics, tables
 
 
 def _losses(size: int, seed: int, count: int) -> list[dict[str, Any]]:

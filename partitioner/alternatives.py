@@ -25,7 +25,7 @@ from aif.model.inventory import Inventory
 from aif.model.placement import Placement
 from aif.model.ports import BOUNDARY, ChannelSpec
 from aif.model.stand_ins import stand_ins_of, with_stand_ins
-from partitioner.parts import PlacementProblem
+from partitioner.parts import Load, PlacementProblem
 from partitioner.policy import ModelFacts, PlanPolicy
 from partitioner.problem import build_problem
 
@@ -65,6 +65,7 @@ def choose(
     *,
     releases: Mapping[str, ModelFacts] | None = None,
     current: Mapping[str, str] | None = None,
+    taken: Load | None = None,
     time_limit_s: float,
     now: Callable[[], float] = time.perf_counter,
 ) -> Chosen:
@@ -78,6 +79,7 @@ def choose(
         solve: the solver.
         releases: size and arena of the models that would be installed, by Store component.
         current: where AIMs run now; moving costs what the objective says.
+        taken: what workflows that are not planned here take already.
         time_limit_s: for all variants together.
         now: the clock, in seconds.
 
@@ -99,7 +101,7 @@ def choose(
             left_out += 1
             continue
         variant = tuple(with_stand_ins(w, catalogue, c) for w, c in zip(workflows, stand_ins, strict=True))
-        problem = build_problem(variant, inventory, policy, releases=releases, current=current)
+        problem = build_problem(variant, inventory, policy, releases=releases, current=current, taken=taken)
         if any(offered) and not _each_fits_alone(problem):
             postponed = postponed if number else problem
             continue

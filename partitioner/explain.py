@@ -19,7 +19,7 @@ from aif.model.inventory import Device, Link, Sensor
 from partitioner.evaluate import evaluate
 from partitioner.filters import parts_of, pins
 from partitioner.parts import Candidate, Item, Limit, PlacementProblem
-from partitioner.problem import build_problem
+from partitioner.problem import rebuilt
 from partitioner.sentences import (
     CAPACITIES,
     MAX_NAMED,
@@ -273,7 +273,7 @@ def _linked(problem: PlacementProblem, limits: list[Limit]) -> Iterator[tuple[st
         speed = f"{data_rate(SUPPOSED_BPS)} and {SUPPOSED_MS:g} ms"
         yield (
             f"a link between {a} and {b}, as with {speed}",
-            build_problem(problem.workflows, inventory, problem.policy, releases=problem.releases),
+            rebuilt(problem, inventory=inventory),
         )
 
 
@@ -319,7 +319,7 @@ def _with_leaf(problem: PlacementProblem, item: Item, leaf: LeafAIM) -> Placemen
     workflows = list(problem.workflows)
     old: Workflow = workflows[item.workflow]
     workflows[item.workflow] = replace(old, aims=tuple(leaf if a.id == leaf.id else a for a in old.aims))
-    return build_problem(workflows, problem.inventory, problem.policy, releases=problem.releases)
+    return rebuilt(problem, workflows=workflows)
 
 
 def _equipped(problem: PlacementProblem, concerned: list[Item]) -> Iterator[tuple[str, PlacementProblem]]:
@@ -375,4 +375,4 @@ def _lacking(needs: tuple[str, ...], parts: tuple[Sensor, ...]) -> tuple[Sensor,
 def _with_device(problem: PlacementProblem, device: Device) -> PlacementProblem:
     devices = tuple(device if d.id == device.id else d for d in problem.inventory.devices)
     inventory = replace(problem.inventory, devices=devices)
-    return build_problem(problem.workflows, inventory, problem.policy, releases=problem.releases)
+    return rebuilt(problem, inventory=inventory)

@@ -25,7 +25,7 @@ from partitioner.policy import (
     POWER_SCALE_MW,
     TRAFFIC_SCALE_BYTES_PER_S,
 )
-from partitioner.problem import MAX_OBJECTIVE_WEIGHT, build_problem
+from partitioner.problem import MAX_OBJECTIVE_WEIGHT, rebuilt
 
 NAMES: Final = tuple(field.name for field in fields(Objectives))
 TOLERANCE: Final = 0.01
@@ -151,7 +151,7 @@ def figures(plan: Plan) -> dict[str, float]:
 
 def _unweighted(problem: PlacementProblem) -> PlacementProblem:
     workflows = weighing(problem.workflows, dict.fromkeys(NAMES, 1.0))
-    return build_problem(workflows, problem.inventory, problem.policy, releases=problem.releases)
+    return rebuilt(problem, workflows=workflows)
 
 
 def _same(choice: Choice, problem: PlacementProblem) -> Choice:

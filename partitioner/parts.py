@@ -11,7 +11,7 @@ pair; ``reach`` per Channel.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, product
 from typing import NamedTuple
@@ -233,8 +233,28 @@ class Affinity:
 
 
 @dataclass(frozen=True, slots=True)
+class Load:
+    """What other workflows take of the devices and links already.
+
+    ``runtimes`` are in use there; what they take is not in ``used``, since each is loaded once for all.
+    """
+
+    used: Mapping[Limit, int] = field(default_factory=dict)
+    runtimes: frozenset[tuple[str, Runtime]] = frozenset()
+
+    def __add__(self, other: Load) -> Load:
+        used = dict(self.used)
+        for limit, amount in other.used.items():
+            used[limit] = used.get(limit, 0) + amount
+        return Load(used, self.runtimes | other.runtimes)
+
+
+@dataclass(frozen=True, slots=True)
 class PlacementProblem:
-    """Everything a solver needs, and the values it was made from."""
+    """Everything a solver needs, and the values it was made from.
+
+    ``limits`` and ``runtime_demand`` are what is left beside the load that is ``taken``.
+    """
 
     workflows: tuple[Workflow, ...]
     inventory: Inventory
@@ -250,6 +270,7 @@ class PlacementProblem:
     balance_weight: float
     devices_weight: float
     routes: RouteTable
+    taken: Load = Load()
 
     @property
     def pairs(self) -> int:

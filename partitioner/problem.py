@@ -6,6 +6,7 @@ alone makes impossible is refused here with a sentence; whatever AIMs share beco
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -36,6 +37,7 @@ from partitioner.parts import (
     Item,
     Kinds,
     Limit,
+    Load,
     Offer,
     PlacementProblem,
     PricedCrossing,
@@ -60,6 +62,7 @@ def build_problem(
     *,
     releases: Mapping[str, ModelFacts] | None = None,
     current: Mapping[str, str] | None = None,
+    taken: Load | None = None,
 ) -> PlacementProblem:
     """State the problem of placing ``workflows`` on ``inventory``.
 
@@ -72,12 +75,28 @@ def build_problem(
         policy: overheads, shares and trust.
         releases: size and arena of the models that would be installed, by Store component.
         current: device of AIMs that run already, by AIM key; elsewhere they cost ``migration``.
+        taken: what other workflows that are not planned here take already.
 
     Raises:
         ModelError: the values contradict each other (unknown broker, rates, negative weights, paths).
     """
     _check(workflows, inventory, policy)
-    return _Builder(tuple(workflows), inventory, policy, dict(releases or {}), dict(current or {})).build()
+    known = dict(releases or {})
+    return _Builder(tuple(workflows), inventory, policy, known, dict(current or {}), taken or Load()).build()
+
+
+def rebuilt(
+    problem: PlacementProblem,
+    *,
+    workflows: Sequence[Workflow] | None = None,
+    inventory: Inventory | None = None,
+) -> PlacementProblem:
+    """The same problem with other workflows, or on another inventory."""
+    return build_problem(
+        problem.workflows if workflows is None else workflows,
+        problem.inventory if inventory is None else inventory,
+        problem.policy, releases=problem.releases, taken=problem.taken,
+    )  # fmt: skip
 
 
 def _check(workflows: Sequence[Workflow], inventory: Inventory, policy: PlanPolicy) -> None:
@@ -109,9 +128,10 @@ class _Builder:
         policy: PlanPolicy,
         releases: Mapping[str, ModelFacts],
         current: Mapping[str, str],
+        taken: Load,
     ) -> None:
         self.workflows, self.inventory, self.policy, self.releases = workflows, inventory, policy, releases
-        self.current = current
+        self.current, self.taken = current, taken
         self.offering = Offering(inventory, policy, releases)
         self.battery_uw = {d.id: battery_limit_uw(d, policy.battery_life_h) for d in inventory.devices}
         self.routes = RouteTable(inventory, policy)
@@ -135,12 +155,13 @@ class _Builder:
             flows=tuple(self.flows),
             paths=tuple(self.paths),
             affinities=tuple(self.affinities),
-            limits=dict(self._limits()),
+            limits=self._left(),
             runtime_demand=dict(self._runtime_demands()),
             single_core=frozenset(d.id for d in self.inventory.devices if d.cores == 1),
             balance_weight=max((w.metadata.objectives.balance for w in self.workflows), default=0.0),
             devices_weight=max((w.metadata.objectives.devices for w in self.workflows), default=0.0),
             routes=self.routes,
+            taken=self.taken,
         )
 
     def _add(self, number: int, workflow: Workflow) -> None:
@@ -272,6 +293,14 @@ class _Builder:
                         pair = (positions[leaf.id], positions[partner])
                         self.affinities.append(Affinity(*pair, together, hint.strength == "hard"))
 
+    def _left(self) -> dict[Limit, int]:
+        """All limits, without what is taken."""
+        taken = Counter(self.taken.used)
+        for device, runtime in self.taken.runtimes:
+            cost = self.policy.runtime_cost(runtime)
+            taken.update({Limit("ram", device): cost.ram_bytes, Limit("flash", device): cost.flash_bytes})
+        return {limit: max(0, most - taken[limit]) for limit, most in self._limits()}
+
     def _limits(self) -> Iterator[tuple[Limit, int]]:
         for device in self.inventory.devices:
             yield from self._device_limits(device)
@@ -300,6 +329,9 @@ class _Builder:
     def _runtime_demands(self) -> Iterator[tuple[tuple[str, Runtime], Demand]]:
         for device in self.inventory.devices:
             for runtime in sorted(device.runtimes):
+                if (device.id, runtime) in self.taken.runtimes:
+                    yield (device.id, runtime), ()
+                    continue
                 cost = self.policy.runtime_cost(runtime)
                 demand = [(Limit("ram", device.id), cost.ram_bytes)]
                 if flash_is_limited(device):
@@ -326,4 +358,4 @@ def _payload_bytes(workflow: Workflow, channel: ChannelSpec) -> int:
     return workflow.port(channel.source, output=True).payload_bytes
 
 
-__all__ = ["MAX_OBJECTIVE_WEIGHT", "ModelFacts", "PlacementProblem", "PlanPolicy", "build_problem"]
+__all__ = ["MAX_OBJECTIVE_WEIGHT", "ModelFacts", "PlacementProblem", "PlanPolicy", "build_problem", "rebuilt"]

@@ -25,7 +25,7 @@ from partitioner.evaluate import Choice, evaluate
 from partitioner.ledger import Bill, Ledger, Spots
 from partitioner.parts import OBJECTIVE_SCALE, PlacementProblem
 from partitioner.planner import Plan, spots_of_choice
-from partitioner.problem import build_problem
+from partitioner.problem import rebuilt
 from partitioner.star import Star
 from partitioner.views import free_view
 
@@ -113,7 +113,7 @@ def remap(plan: Plan, event: Event, *, now: Callable[[], float] = time.perf_coun
     if isinstance(event, InventoryChanged):
         began_s = now()
         old = plan.problem
-        problem = build_problem(old.workflows, event.inventory, old.policy, releases=old.releases)
+        problem = rebuilt(old, inventory=event.inventory)
         return Replanner(plan, problem=problem, now=now).settle(began_s)
     replanner = Replanner(plan, now=now)
     if isinstance(event, DeviceLost):
@@ -125,7 +125,7 @@ def without(problem: PlacementProblem, lost: Iterable[str]) -> PlacementProblem:
     """The same problem on an inventory without some devices and their links."""
     old = problem.inventory
     inventory = replace(old.without(set(lost)), version=old.version + 1)
-    return build_problem(problem.workflows, inventory, problem.policy, releases=problem.releases)
+    return rebuilt(problem, inventory=inventory)
 
 
 class Replanner:

@@ -218,10 +218,11 @@ def _planned_channels(
     from aif.cli import _wiring as wiring
     from aif.config import load_workflow
     from aif.runtime.deployer import remote_channels
+    from partitioner.site import SitePlanner
 
     contracts = wiring.catalogue(aims)
     loaded = load_workflow(workflow, contracts).workflow
-    planned, placement = wiring.plan_workflow(loaded, inventory, contracts)
+    planned, placement = SitePlanner().place(loaded, inventory, contracts)
     device_of = {a.aim: a.device for a in placement.assignments}
     for number in range(1, deployments + 1):
         for channel in remote_channels(f"{planned.name}-{number}", planned, device_of):

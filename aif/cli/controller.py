@@ -17,6 +17,16 @@ app = typer.Typer(add_completion=False)
 def controller(
     store: Annotated[str, typer.Option("--store", help="Address of the MPAI Store, http://HOST:PORT.")],
     broker: BrokerOption = "",
+    heartbeat_ms: Annotated[
+        float,
+        typer.Option(
+            "--heartbeat-ms",
+            min=20.0,
+            max=10_000.0,
+            help="Time between two questions to each device; one that has left four of them without a word "
+            "is lost. A device whose connection ends is asked at once, whatever this says.",
+        ),
+    ] = 500.0,
     home: HomeOption = Path(".aif"),
     ca: CAOption = None,
     cert: CertOption = None,
@@ -27,6 +37,7 @@ def controller(
     from aif.cli import _wiring as wiring
     from aif.cli._broker_access import BrokerOptions, broker_access
     from aif.errors import NotFound
+    from aif.runtime.liveness import HeartbeatSettings
     from aif.runtime.processes import die_with_parent, only_one, say_ready
     from aif.trusted.certificates import Subject
 
@@ -45,6 +56,7 @@ def controller(
                 home=place,
                 broker=access,
                 store_url=store,
+                heartbeat=HeartbeatSettings(interval_ms=heartbeat_ms),
                 log_stream=wiring.stderr(),
                 ready=say_ready,
             )

@@ -92,6 +92,10 @@ class AvailabilityEntry(Table):
         default_factory=list
     )
     on_degraded: Literal["stop", "continue"] = "stop"
+    optional: Annotated[
+        list[AimId],
+        Field(description="AIMs that are left out where there is no room for all, the first first"),
+    ] = Field(default_factory=list)
 
 
 class AIWFile(Table):

@@ -113,6 +113,7 @@ def read_workflow(findings: Findings, catalogue: Mapping[str, AIMMetadata]) -> A
             file.availability.remap_within_ms,
             tuple(file.availability.standby),
             file.availability.on_degraded,
+            tuple(file.availability.optional),
         ),
     )
     locate(findings, composed, check_workflow(aiw, catalogue))
@@ -130,6 +131,8 @@ def _places(findings: Findings, file: AIWFile, composed: Composed) -> None:
             composed.places["path", row.id, end] = ("paths", position, end)
     for position, aim in enumerate(file.availability.standby):
         composed.places["availability", aim] = ("availability", "standby", position)
+    for position, aim in enumerate(file.availability.optional):
+        composed.places["availability", aim, "optional"] = ("availability", "optional", position)
     given = "trusted_scope" in findings.document.root.entries
     composed.places["trusted_scope",] = ("trusted_scope",) if given else ("aiw", "name")
 

@@ -6,7 +6,7 @@ Source: MPAI-AIF V2 AIW metadata; ``paths``, ``objectives`` and ``availability``
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from aif.errors import CyclicTopology, ModelError, UnknownAIM
@@ -61,13 +61,15 @@ class Objectives:
 class Availability:
     """Service wanted: share of time (0..1), time to re-map (ms), AIMs kept ready twice, what to do meanwhile.
 
-    ``on_degraded`` is ``stop`` or ``continue``.
+    ``on_degraded`` is ``stop`` or ``continue``. ``optional`` are AIMs that are left out where there is no
+    room for all, the first one first.
     """
 
     target: float | None = None
     remap_within_ms: float | None = None
     standby: tuple[str, ...] = ()
     on_degraded: str = "stop"
+    optional: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,19 @@ class Workflow:
                 return leaf
         raise UnknownAIM(
             f"{self.name} has no AIM {aim_id!r}", hint="ids: " + ", ".join(a.id for a in self.aims)
+        )
+
+    def without(self, gone: Collection[str]) -> Workflow:
+        """The same workflow without some AIMs, their channels, and the limits and hints that name them."""
+        if not gone:
+            return self
+        paths = tuple(p for p in self.metadata.paths if not {p.source.aim, p.destination.aim} & {*gone})
+        left = tuple(leaf for leaf in self.aims if leaf.id not in gone)
+        return replace(
+            self,
+            metadata=replace(self.metadata, paths=paths),
+            aims=tuple(replace(leaf, placement=_naming_only(leaf.placement, left)) for leaf in left),
+            channels=tuple(c for c in self.channels if not {c.source.aim, c.destination.aim} & {*gone}),
         )
 
     def port(self, ref: PortRef, *, output: bool) -> Port:
@@ -315,6 +330,18 @@ def _prefixed(hint: PlacementHint | None, prefix: str) -> PlacementHint | None:
         colocate_with=tuple(prefix + other for other in hint.colocate_with),
         separate_from=tuple(prefix + other for other in hint.separate_from),
     )
+
+
+def _naming_only(hint: PlacementHint | None, left: Iterable[LeafAIM]) -> PlacementHint | None:
+    """A hint without the AIMs, and the composites of AIMs, that are not there any more."""
+    if hint is None:
+        return None
+    ids = [leaf.id for leaf in left]
+
+    def there(named: Iterable[str]) -> tuple[str, ...]:
+        return tuple(name for name in named if any(f"{i}.".startswith(f"{name}.") for i in ids))
+
+    return replace(hint, colocate_with=there(hint.colocate_with), separate_from=there(hint.separate_from))
 
 
 def _combined(own: PlacementHint | None, around: PlacementHint | None) -> PlacementHint | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
@@ -26,6 +26,7 @@ from aif.errors import (
 )
 from aif.model.aim import AIMMetadata, Profile, SubAIM
 from aif.model.aiw import AIWMetadata, Workflow, expand, leads
+from aif.model.optional import starving
 from aif.model.ports import BOUNDARY, ChannelSpec, Overflow, Port, PortRef
 from aif.model.rates import RateError, derive_rates
 from aif.model.records import compatible
@@ -386,7 +387,18 @@ def _limits(
         for aim in aiw.availability.standby
         if aim not in ids
     ]
-    return findings
+    return [*findings, *_optional(aiw, ids)]
+
+
+def _optional(aiw: AIWMetadata, ids: set[str]) -> Iterator[Finding]:
+    for aim in aiw.availability.optional:
+        if aim not in ids:
+            text = f"optional names unknown AIM {aim!r}"
+            yield Finding(UnknownAIM.code, text, ("availability", aim, "optional"), hint=nearest(aim, ids))
+    for aim, reader in starving(aiw):
+        text = f"{aim} cannot be left out: {reader} reads from it and is not left out before it"
+        hint = f"name {reader} before {aim}, or neither"
+        yield Finding(UnconnectedPort.code, text, ("availability", aim, "optional"), hint=hint)
 
 
 def _rates(workflow: Workflow) -> list[Finding]:

@@ -140,3 +140,13 @@ class Inventory:
                 links.append(replace(link, members=members))
         devices = tuple(device for device in self.devices if device.id not in gone)
         return replace(self, devices=devices, links=tuple(links))
+
+    def resting(self, idle: Collection[str]) -> Inventory:
+        """The same inventory with devices that run nothing; messages still pass through them."""
+        return replace(
+            self,
+            devices=tuple(
+                replace(device, runtimes=frozenset()) if device.id in idle else device
+                for device in self.devices
+            ),
+        )

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from aif.errors import PlacementError
+from aif.model.aiw import Workflow
+from aif.model.inventory import Inventory
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,3 +104,12 @@ class Placement:
 
     def on_device(self, device_id: str) -> tuple[Assignment, ...]:
         return tuple(a for a in self.assignments if a.device == device_id)
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedWorkflow:
+    """A workflow that runs, and where: what others find taken on its devices."""
+
+    workflow: Workflow
+    inventory: Inventory
+    placement: Placement

@@ -1,8 +1,8 @@
 """What Controller and device say to each other once the device is trusted.
 
-Before trust there is only the signed Hello (and the attestation messages of ``evidence``). After it, both
-directions are ordinary AIF1 channels, one to one, keyed by grants; their payloads are the messages below:
-CBOR ``[kind, body]``. Nothing here is sent in clear.
+Before trust there are only the signed Hello and Call (and the attestation messages of ``evidence``). After
+it, both directions are ordinary AIF1 channels, one to one, keyed by grants; their payloads are the messages
+below: CBOR ``[kind, body]``. Nothing here is sent in clear.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from aif.protocol.limits import HASH_BYTES
 from aif.protocol.topics import Down, DownTopic, Up, UpTopic
 
 HELLO_AAD = b"AIF-HELLO-1"
+CALL_AAD = b"AIF-CALL-1"
 MAX_HELLO_BYTES = 8192
+MAX_CALL_BYTES = 512
 MAX_MESSAGE_BYTES = 512 * 1024
 _ENVELOPE_BYTES = 16  # more than [kind, head of the body] takes
 CONTROLLER = "controller"
@@ -80,15 +82,47 @@ def verify_hello(data: bytes, identity_public: bytes, *, device: str) -> Hello:
     return hello
 
 
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The Controller has no session with a device, and asks it to say Hello; signed with the site's key.
+
+    ``time_us`` is the Controller's wall clock: a call that is not newer than its last word is a replay.
+    """
+
+    device: str
+    time_us: int
+
+
+def sign_call(call: Call, signer: Callable[[bytes], bytes]) -> bytes:
+    return cose.sign1(documents.encode(call), signer, external_aad=CALL_AAD, tagged=True)
+
+
+def verify_call(data: bytes, site_public: bytes, *, device: str) -> Call:
+    """Check a Call against the site's key that the device was provisioned with.
+
+    Raises:
+        SignatureInvalid, RemoteProtocolError: not signed by that site, or for another device.
+    """
+    payload = cose.verify1(data, site_public, external_aad=CALL_AAD, tagged=True, max_bytes=MAX_CALL_BYTES)
+    call = documents.decode(Call, payload, max_bytes=MAX_CALL_BYTES)
+    if call.device != device:
+        raise RemoteProtocolError(f"the call on {device}'s topic names {call.device}")
+    return call
+
+
 # --- Controller to device -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """Both ways: I am here, and my wall clock says so."""
+    """Both ways: I am here, and my wall clock says so.
+
+    The Controller's is a question with a number; a device answers it at once with the same number.
+    """
 
     kind: ClassVar[int] = 1
     time_us: int
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,7 @@ class Down(StrEnum):
     GRANT = "grant"
     COMMAND = "command"
     TIME = "time"
+    CALL = "call"
 
 
 class Retained(StrEnum):

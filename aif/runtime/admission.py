@@ -5,8 +5,8 @@ key. Nothing of a workflow is decided here.
 
 Invariants: what anybody could have sent changes nothing. A Hello is only an offer until fresh Evidence speaks
 for its session key, so a replayed one ends with the challenge; Evidence that is not this device's own answer
-to an open challenge is logged and forgotten; a last will is a rumour that a sealed word refutes. Only devices
-of the registry take memory.
+to an open challenge is logged and forgotten; a last will is a rumour, which only makes ``vigil`` ask. Only
+devices of the registry take memory. When devices are lost, and for how long, is decided by ``vigil``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 
 from nacl.signing import SigningKey
 
@@ -50,15 +51,19 @@ from aif.runtime.devices import Site
 from aif.runtime.enrolling import EnrolmentDesk
 from aif.runtime.grants import MAX_FRAMES, RENEWAL_S, End, GrantOffice
 from aif.runtime.links import Appraised, DeviceLink, Trust
+from aif.runtime.liveness import Answers, HeartbeatSettings
 from aif.runtime.logbook import LogBook
 from aif.runtime.session import CLOCK_SKEW_WARNING_S, CONTROL_QOS
+from aif.runtime.vigil import Vigil
 from aif.transport.base import ConnectionChange, Received, Transport
 from aif.trusted.attestation import UNPROVEN_STEPS, Verdict, Verifier, steps_in_words
 from aif.trusted.communication import CommunicationService, SealedChannel
 
-DEVICE_SILENCE_S = 6.0
-RUMOUR_S = 2.5
-"""A device whose connection is said to have ended has this long to refute it; it speaks every second."""
+CALL_INTERVAL_MS = 1_000.0
+"""A device without a session that is heard is asked to say Hello at most this often."""
+
+CALLING_S = 5.0
+"""After its start the Controller asks devices to say Hello for this long: they may not have noticed it."""
 
 CHALLENGE_PATIENCE_S = 3.0
 """A challenge that was not answered is replaced after this long."""
@@ -89,6 +94,7 @@ class Admission:
         log: LogBook,
         store_root: bytes,
         audit: AuditLog,
+        heartbeat: HeartbeatSettings | None = None,
         reference: Callable[[], Mapping[str, Iterable[Component]]],
         on_message: Callable[[str, ControlMessage], None],
         on_trust: Callable[[DeviceLink], None],
@@ -101,6 +107,13 @@ class Admission:
         self._audit, self._audit_failure = audit, ""
         self._desk = EnrolmentDesk(site, transport, clock=clock, log=log, store_root=store_root, audit=audit)
         self._end_watch: Callable[[], None] = lambda: None
+        self._calling_until_ms = float("-inf")
+        self._called_ms: dict[str, float] = {}
+        self.vigil = Vigil(
+            heartbeat or HeartbeatSettings(), clock=clock, log=log, devices=self.links.values,
+            ask=lambda link, number: self.send(link.device, Heartbeat(clock.time_us(), number)),
+            lost=lambda link, why: self._end(link, Trust.LOST, why), connected=lambda: transport.connected,
+        )  # fmt: skip
 
     async def start(self) -> None:
         """Listen to devices."""
@@ -115,6 +128,8 @@ class Admission:
             topics.attestation_filter(Attestation.EVIDENCE), self._evidence, qos=1
         )
         await self._transport.subscribe(topics.enrolment_filter(Enrolment.REQUEST), self._enrolment, qos=1)
+        self._calling_until_ms = self._clock.monotonic_ms() + CALLING_S * 1000
+        self._call_all()
 
     def stop(self) -> None:
         """The connection is about to be closed, which is no news."""
@@ -167,8 +182,10 @@ class Admission:
             return
         if topic.what is Up.REPORT and link.up is not None:
             link.up.receive(received.payload, retained=received.retained)
-        elif topic.what is Up.STATUS and link.rumoured_ms is None:
-            link.rumoured_ms = self._clock.monotonic_ms()
+        elif topic.what is Up.REPORT and link.trust is Trust.LOST:
+            self._call(link.device)  # it does not know that its session has ended
+        elif topic.what is Up.STATUS:
+            self.vigil.rumour(link)
 
     def _enrolment(self, received: Received) -> None:
         topic = _topic_of(received)
@@ -287,7 +304,7 @@ class Admission:
         now_ms = self._clock.monotonic_ms()
         if fresh and offered is not None:
             link.installed = {release.component: release for release in offered.installed}
-            link.hello, link.heard_ms, link.rumoured_ms = offered, now_ms, None
+            link.hello, link.heard_ms = offered, now_ms
         link.verdict, link.reason = appraised, ""
         link.attested_mapping, link.attested_ms = verdict.result.mapping_version, now_ms
         link.trust = Trust.TRUSTED
@@ -299,6 +316,25 @@ class Admission:
         if fresh:
             self._open(link)
         self._on_trust(link)
+
+    # --- calls -------------------------------------------------------------------------------------
+
+    def _call_all(self) -> None:
+        """Devices that an earlier Controller had sessions with do not know yet that there is a new one."""
+        for record in self._site.state.devices:
+            link = self.links.get(record.device)
+            if record.enrolled_s is not None and (link is None or link.trust is Trust.UNKNOWN):
+                self._call(record.device)
+
+    def _call(self, device: str) -> None:
+        """Ask a device of the registry to say Hello."""
+        now_ms = self._clock.monotonic_ms()
+        if now_ms - self._called_ms.get(device, float("-inf")) < CALL_INTERVAL_MS:
+            return
+        self._called_ms[device] = now_ms
+        with suppress(TransportError):  # it notices the silence
+            call = self._site.call(device, time_us=self._clock.time_us())
+            self._transport.send(str(DownTopic(device, Down.CALL)), call, qos=1)
 
     # --- control channels --------------------------------------------------------------------------
 
@@ -316,7 +352,7 @@ class Admission:
             SealedChannel(down_id, down_topic, AuthMode.AEAD, qos=CONTROL_QOS, policy=_UNBUNDLED)
         )
         self._key(link)
-        self.send(link.device, Heartbeat(self._clock.time_us()))
+        link.answers = Answers()
 
     def _key(self, link: DeviceLink) -> None:
         """Fresh keys for both control channels."""
@@ -362,7 +398,8 @@ class Admission:
             self._control_payload(link, payload)
 
     def _control_payload(self, link: DeviceLink, payload: bytes) -> None:
-        link.heard_ms, link.rumoured_ms = self._clock.monotonic_ms(), None
+        link.heard_ms = self._clock.monotonic_ms()
+        link.answers.heard()
         try:
             message = control.unpack(payload)
         except AIFError as error:
@@ -370,6 +407,10 @@ class Admission:
             return
         if isinstance(message, Heartbeat):
             link.skew_s = (message.time_us - self._clock.time_us()) / 1e6
+            if message.number:
+                link.answers.answered(message.number, link.heard_ms)
+            else:
+                self.vigil.welcome(link)
         elif isinstance(message, CertificateRequest):
             self._certify(link.device, message.request)
         elif isinstance(message, Unfit):
@@ -390,11 +431,13 @@ class Admission:
     # --- time --------------------------------------------------------------------------------------
 
     def tick(self) -> None:
-        """Once a second: the audit log, the registry, heartbeats, silence, re-attestation, control keys."""
+        """Once a second: the audit log, the registry, re-attestation, control keys."""
         self._audit.tick()
         if self._audit.failure and self._audit.failure != self._audit_failure:
             self._log.error("the audit log cannot be written", reason=self._audit.failure)
         self._audit_failure = self._audit.failure
+        if self._clock.monotonic_ms() < self._calling_until_ms:
+            self._call_all()
         registered = {record.device for record in self._site.state.devices if not record.revoked}
         for link in self.links.values():
             if link.trust is not Trust.TRUSTED:
@@ -402,14 +445,9 @@ class Admission:
             if link.device not in registered:
                 self._end(link, Trust.REJECTED, "it was removed from the registry")
                 continue
-            self.send(link.device, Heartbeat(self._clock.time_us()))
             now_ms = self._clock.monotonic_ms()
             overdue_s = (now_ms - link.attested_ms) / 1000 - REATTESTATION_S
-            if now_ms - link.heard_ms > DEVICE_SILENCE_S * 1000:
-                self._end(link, Trust.LOST, f"silent for {DEVICE_SILENCE_S:g} s")
-            elif link.rumoured_ms is not None and now_ms - link.rumoured_ms > RUMOUR_S * 1000:
-                self._end(link, Trust.LOST, "its connection ended")
-            elif overdue_s > REATTESTATION_PATIENCE_S:
+            if overdue_s > REATTESTATION_PATIENCE_S:
                 self._end(link, Trust.LOST, f"no new evidence for {REATTESTATION_PATIENCE_S:g} s")
             elif overdue_s > 0 and now_ms - link.challenged_ms > CHALLENGE_PATIENCE_S * 1000:
                 self.challenge(link.device, mapping_version=link.attested_mapping)
@@ -426,9 +464,10 @@ class Admission:
         """The session is over: no key, no word, until new Evidence is accepted."""
         link.trust, link.reason = trust, why
         link.hello = link.offered = None
-        link.attested_mapping, link.rumoured_ms = -1, None
+        link.attested_mapping = -1
         self._close(link)
         if trust is Trust.LOST:
+            link.reputation.note_lost(self._clock.monotonic_ms())
             self._log.warning("device lost", device=link.device, reason=why)
         self._on_trust(link)
 

@@ -14,17 +14,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from aif.errors import AIFError, LifecycleError, NotFound, StartFailed, StopFailed
-from aif.model.aim import AIMMetadata
 from aif.model.aiw import Workflow
 from aif.model.codec import compile_record
 from aif.model.inventory import Inventory
-from aif.model.placement import Placement
 from aif.protocol import control
 from aif.protocol.control import (
     BoundaryRecord,
@@ -44,14 +42,15 @@ from aif.runtime.deployer import Deployer, Plan
 from aif.runtime.devices import Site
 from aif.runtime.draining import Draining
 from aif.runtime.grants import GrantOffice
-from aif.runtime.healing import Healing, unavailable
+from aif.runtime.healing import Healing
 from aif.runtime.kept import KeptWorkflows, Load
 from aif.runtime.library import AIMLibrary
 from aif.runtime.links import DeviceLink
 from aif.runtime.logbook import LogBook
 from aif.runtime.plain import plain_record
+from aif.runtime.planning import Planner, Planning
+from aif.runtime.reasons import Reasons
 from aif.runtime.rekeying import Rekeying
-from aif.runtime.remapping import Replanner
 from aif.runtime.revocation import Revocation, Withdraw
 from aif.runtime.site_broker import SiteBroker
 from aif.runtime.supervisor import Supervisor
@@ -68,9 +67,6 @@ VERIFY_S = 15.0
 
 REKEYING_TICK_S = 0.25
 
-Planner = Callable[[Workflow, Inventory, Mapping[str, AIMMetadata]], tuple[Workflow, Placement]]
-"""From a workflow, an inventory and AIM contracts to what is deployed where; a chain may replace an AIM."""
-
 
 class Controller:
     """Deploys and watches workflows."""
@@ -84,7 +80,6 @@ class Controller:
         next_mapping_version: Callable[[], int],
         hw_class_of: Callable[[str], str],
         planner: Planner,
-        replan: Replanner,
         load: Load,
         workflows_folder: Path,
         resolve_model: ModelResolver,
@@ -99,7 +94,6 @@ class Controller:
         self._broker = broker
         self.admission, self._deployer = admission, deployer
         self._next_mapping_version, self._hw_class_of = next_mapping_version, hw_class_of
-        self._planner, self._replan = planner, replan
         self._resolve_model, self._audit, self._site = resolve_model, audit, site
         self._clock, self._log = clock, log
         self.patience = patience or Patience()
@@ -113,10 +107,8 @@ class Controller:
         )
         self._grants = grants
         self._kept = KeptWorkflows(workflows_folder, load, grants.senders, log)
-        self.draining = Draining(
-            site, replan, self._changes,
-            lambda running: {*unavailable(running, admission), *self._drained}, self.workflows.values,
-        )  # fmt: skip
+        self._planning = Planning(planner, self.workflows.values)
+        self.draining = Draining(site, self._planning, self._changes, self._reasons, self.workflows.values)
         self._drained: frozenset[str] = frozenset()
         self._turn = asyncio.Lock()
         self._number = self._logged = 0
@@ -127,6 +119,7 @@ class Controller:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._every(1.0, self.admission.tick))
+                tasks.create_task(self.admission.vigil.run())
                 tasks.create_task(self._every(1.0, self._note_drained))
                 tasks.create_task(self._every(REKEYING_TICK_S, self.rekeying.tick))
         finally:
@@ -168,8 +161,8 @@ class Controller:
             PlacementError: it does not fit.
         """
         self._note_drained()
-        free = inventory.without(self._drained)
-        workflow, placement = await asyncio.to_thread(self._planner, workflow, free, library.contracts)
+        free = inventory.resting(self._drained)
+        workflow, placement = await self._planning.place(workflow, free, library.contracts)
         self._number += 1
         aiw_id = f"{workflow.name}-{self._number}"
         running = RunningWorkflow(aiw_id, workflow, placement, inventory, library, sources=sources)
@@ -279,11 +272,7 @@ class Controller:
         self._move(running, state, note)
 
     async def _bring_up_and_watch(self, running: RunningWorkflow) -> tuple[WorkflowState, str]:
-        means = Means(
-            self.admission, self.rekeying, self._deployer, self._changes, self._clock, self.patience,
-            self._next_mapping_version, self._hw_class_of, self._resolve_model, self._open_channels,
-            self._kept.keep,
-        )  # fmt: skip
+        means = self._means
 
         def waiting(note: str) -> None:
             if running.note != note:
@@ -306,11 +295,22 @@ class Controller:
             move=lambda state, note: self._move(running, state, note),
         ).run()
 
+    @property
+    def _means(self) -> Means:
+        return Means(
+            self.admission, self.rekeying, self._deployer, self._changes, self._clock, self.patience,
+            self._next_mapping_version, self._hw_class_of, self._resolve_model, self._open_channels,
+            self._kept.keep,
+        )  # fmt: skip
+
     def _healing(self, running: RunningWorkflow, means: Means) -> Healing:
         return Healing(
-            running, means, replan=self._replan, turn=self._turn, drained=lambda: self._drained,
+            running, means, planning=self._planning, reasons=self._reasons(running), turn=self._turn,
             log=self._log, publish=self.events.publish,
         )  # fmt: skip
+
+    def _reasons(self, running: RunningWorkflow) -> Reasons:
+        return Reasons(running, self._means, drained=lambda: self._drained)
 
     def _note_drained(self) -> None:
         drained = frozenset(record.device for record in self._site.state.devices if record.drained)
@@ -459,6 +459,7 @@ class Controller:
         if port is None:
             return
         running.outputs[port.name] += 1
+        self._note_recovery(running, port.name)
         try:
             value = compile_record(
                 port.type.record, payload_bytes=port.payload_bytes, label=port.name
@@ -470,6 +471,18 @@ class Controller:
             {"type": "output", "aiw": running.aiw_id, "port": record.port, "origin_us": record.origin_us,
              "delay_us": max(0, self._clock.time_us() - record.origin_us), "value": plain_record(value)}
         )  # fmt: skip
+
+    def _note_recovery(self, running: RunningWorkflow, port: str) -> None:
+        """The first output after a loss that needed what has moved."""
+        awaited = running.awaited
+        if awaited is None or port not in awaited.ports:
+            return
+        running.awaited = None
+        took_ms = round(self._clock.monotonic_ms() - awaited.began_ms, 1)
+        self._log.info("first output after a loss", aiw=running.aiw_id, port=port, first_output_ms=took_ms)
+        self.events.publish(
+            {"type": "recovered", "aiw": running.aiw_id, "port": port, "first_output_ms": took_ms}
+        )
 
     def on_trust(self, link: DeviceLink) -> None:
         self.events.publish(

@@ -15,6 +15,7 @@ from nacl.signing import SigningKey
 
 from aif.errors import AIFError, EnrolmentRefused, NotAuthorised, NotFound, RemoteProtocolError
 from aif.protocol import documents
+from aif.protocol.control import Call, sign_call
 from aif.protocol.cose import check_ed25519_key
 from aif.protocol.enrolment import (
     Anchors,
@@ -35,6 +36,9 @@ from aif.trusted.state import DeviceRecord, DeviceState, SiteState, StateFile
 SECRET_BYTES = 16
 """128-bit enrolment secrets; the pairing code is their printable form."""
 
+
+EPOCHS_BETWEEN = 1_024
+"""More than one Controller gives out ahead of the clock: at sensible rates it falls behind it."""
 
 MAX_MANIFEST_BYTES = 512
 
@@ -114,6 +118,22 @@ class Site:
                 f"the site knows no device {name!r}", hint=f"known: {known}; add it with `aif device add`"
             )
         return record
+
+    def begin_epochs(self, now_s: int) -> int:
+        """Where the channel epochs of a Controller that starts now begin: above those of the one before.
+
+        An epoch is a second of the clock or one more than the one before, so one that is started again at
+        once would use some again, for which devices have other keys.
+        """
+        changed = self._file.update(
+            lambda state: replace(state, first_epoch=max(now_s, state.first_epoch + EPOCHS_BETWEEN))
+        )
+        return changed.first_epoch
+
+    def call(self, device: str, *, time_us: int) -> bytes:
+        """A signed request to a device to say Hello, since the Controller has no session with it."""
+        key = SigningKey(self.state.enrolment_seed)
+        return sign_call(Call(device, time_us), lambda m: key.sign(m).signature)
 
     def next_mapping_version(self) -> int:
         changed = self._file.update(lambda state: replace(state, mapping_version=state.mapping_version + 1))

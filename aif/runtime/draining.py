@@ -7,13 +7,15 @@ Decides that a device is drained only when all its AIMs have another place; the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from aif.errors import StopFailed
 from aif.protocol.lifecycle import FINAL_WORKFLOW_STATES
 from aif.runtime.devices import Site
-from aif.runtime.remapping import Move, Replanner, moves_between
+from aif.runtime.planning import Planning
+from aif.runtime.reasons import Reasons
+from aif.runtime.remapping import Move, moves_between
 from aif.runtime.workflows import Changes, RunningWorkflow
 
 MOVED_S = 60.0
@@ -25,9 +27,9 @@ class Draining:
     """What it takes to drain a device."""
 
     site: Site
-    replan: Replanner
+    planning: Planning
     changes: Changes
-    unavailable: Callable[[RunningWorkflow], Collection[str]]
+    reasons: Callable[[RunningWorkflow], Reasons]
     workflows: Callable[[], Iterable[RunningWorkflow]]
 
     async def proposal(self, device: str = "") -> dict[str, tuple[Move, ...]]:
@@ -43,12 +45,10 @@ class Draining:
         for running in self.workflows():
             if running.state in FINAL_WORKFLOW_STATES or running.plan is None:
                 continue
-            away = {*self.unavailable(running), *([device] if device else ())}
-            placement = await asyncio.to_thread(
-                self.replan, running.workflow, running.inventory, running.placement,
-                away=away, over=frozenset(running.over),
-            )  # fmt: skip
-            proposed[running.aiw_id] = moves_between(running, placement, ())
+            reasons = self.reasons(running)
+            resting = {*reasons.closed(), *([device] if device else ())}
+            mended = await self.planning.mend(running, lost=reasons.absent(), resting=resting)
+            proposed[running.aiw_id] = moves_between(running, mended.placement, ())
         return proposed
 
     async def drain(self, device: str) -> dict[str, tuple[Move, ...]]:

@@ -75,7 +75,10 @@ class GrantOffice:
         *,
         clock: Clock,
         random: Callable[[int], bytes],
+        first_epoch: int = 0,
     ) -> None:
+        """Epochs begin at ``first_epoch``, above those of every office before, or with the clock."""
+        self._first_epoch = first_epoch
         self._sign, self._session_of = sign, session_of
         self._clock, self._random = clock, random
         self._epochs: dict[bytes, int] = {}
@@ -197,7 +200,7 @@ class GrantOffice:
     def _next_epoch(self, channel_id: bytes, now_s: int) -> int:
         previous = self._epochs.get(channel_id)
         # the next one, not the clock: receivers hold frames of the next epoch until its grant has come
-        epoch = now_s if previous is None else previous + 1
+        epoch = max(now_s, self._first_epoch) if previous is None else previous + 1
         self._epochs[channel_id] = epoch
         return epoch
 

@@ -1,39 +1,32 @@
-"""Decides when a running workflow has to move, and sees to it: what is lost, what is back, what is drained.
+"""Sees to it that a workflow runs where it can: weighs the reasons for another mapping, and makes the change.
 
-* A device that is lost or not trusted any more: its AIMs go to others, at once.
-* A device that has started anew: it gets its AIMs again. So does one that is behind its mapping, because the
-  Controller ended in the middle of a change.
-* A device that is drained: its AIMs leave it.
+When there is no room for all, optional AIMs are left out, and come back when there is room. When there is
+none for the rest, the workflow is left as it is, and asked about again only when something about its devices
+has changed. A device that did not take up what it was given is out of the question for a while; one that
+was lost more than once, of late, gets AIMs only where no other can take them.
 
-A device that did not take up what it was given is out of the question for a while. When there is no room, the
-workflow is left as it is, and asked about again only when something about its devices has changed.
-
-Decides nothing about where AIMs go (``Replanner``) nor how (``remapping``).
+Decides when to ask and whether to act; why is said by ``reasons``, where to by the planner, and how is
+decided by ``remapping``.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from aif.errors import AIFError, PlacementError
-from aif.protocol.lifecycle import State
-from aif.runtime.admission import Admission
-from aif.runtime.bringup import Absences, Means, emptied
-from aif.runtime.links import Trust
+from aif.runtime.bringup import Means
 from aif.runtime.logbook import LogBook
-from aif.runtime.remapping import Remapped, Remapping, Replanner, TargetFailed
+from aif.runtime.planning import Mended, Planning
+from aif.runtime.reasons import Reason, Reasons
+from aif.runtime.remapping import Change, Remapped, Remapping, TargetFailed, note_over
 from aif.runtime.workflows import RunningWorkflow
-
-AVOIDED_S = 60.0
-"""A device that did not take up its part is not asked again for this long."""
 
 RETRY_S = 5.0
 """After an attempt that failed for another reason, such as a Store that did not answer."""
 
-_ENDED = (State.STOPPED, State.FAILED)
-_Question = tuple[frozenset[str], frozenset[str], frozenset[str]]
+_Question = tuple[frozenset[str], frozenset[str], frozenset[str], frozenset[str]]
 
 
 class Healing:
@@ -44,16 +37,14 @@ class Healing:
         running: RunningWorkflow,
         means: Means,
         *,
-        replan: Replanner,
+        planning: Planning,
+        reasons: Reasons,
         turn: asyncio.Lock,
-        drained: Callable[[], Collection[str]],
         log: LogBook,
         publish: Callable[[dict[str, Any]], None],
     ) -> None:
-        self._running, self._means, self._replan, self._turn = running, means, replan, turn
-        self._drained, self._log, self._publish = drained, log, publish
-        self._absences = Absences(means.admission, means.clock)
-        self._avoided_ms: dict[str, float] = {}
+        self._running, self._means, self._planning, self._reasons = running, means, planning, reasons
+        self._turn, self._log, self._publish = turn, log, publish
         self._answered: _Question | None = None
         self._retry_ms = float("-inf")
         self.failure: AIFError | None = None
@@ -62,29 +53,69 @@ class Healing:
     async def heal(self) -> bool:
         """Move what has to move; whether something was tried, so that everything is to be looked at again."""
         now_ms = self._means.clock.monotonic_ms()
-        gone, back, drained = self._gone(), self._back() | self._behind(), self._to_drain()
-        if not (gone or back or drained):
-            self._answered, self.failure = None, None
+        standing = self._reasons.standing()
+        pressing = [reason for reason in standing if reason.must]
+        if not pressing:
+            self.failure = None
+        if not standing:
+            self._answered = None
+        if not standing or now_ms < self._retry_ms:
             return False
-        if now_ms < self._retry_ms:
-            return False
-        away = self._unavailable() | gone
-        back -= away
-        question = (frozenset(away), frozenset(gone | drained), frozenset(back))
+        change, probation = self._change(pressing or standing, now_ms), self._reasons.on_probation()
+        question = (
+            change.lost, change.resting | probation, change.anew,
+            frozenset(reason.words for reason in pressing or standing),
+        )  # fmt: skip
         if question == self._answered:
             return False
-        reason = self._reason(gone, back, drained)
-        self._log.warning("workflow is re-mapped", aiw=self._running.aiw_id, reason=reason)
-        attempt = Remapping(self._running, self._means, replan=self._replan, log=self._log)
+        note_over(self._running, {*change.lost, *change.anew} if pressing else ())
         try:
-            done = await attempt.run(self._turn, away=away, anew=back, reason=reason)
+            mended = await self._mend(change, probation)
         except PlacementError as error:
             self._answered = question
-            self.failure = self.failure or error
-            self._log.error("no place is left", aiw=self._running.aiw_id, reason=str(error), hint=error.hint)
+            if pressing:
+                self.failure = self.failure or error
+                self._log.error(
+                    "no place is left", aiw=self._running.aiw_id, reason=str(error), hint=error.hint
+                )
             return False
+        if not pressing and not mended.left_out < self._running.left_out:
+            self._answered = question
+            return False
+        await self._remap(change, mended, now_ms)
+        return True
+
+    def _change(self, reasons: Iterable[Reason], now_ms: float) -> Change:
+        """What has to be different, all reasons together."""
+        reasons = list(reasons)
+        lost = self._reasons.absent().union(*(reason.lost for reason in reasons))
+        resting = self._reasons.closed().union(*(reason.resting for reason in reasons)) - lost
+        anew = frozenset[str]().union(*(reason.anew for reason in reasons)) - lost - resting
+        signs_ms = [reason.sign_ms for reason in reasons if reason.sign_ms is not None]
+        noticed_ms = [self._means.admission.link(device).reputation.lost_ms for device in lost]
+        fresh = signs_ms and self._answered is None and self.failure is None
+        return Change(
+            "; ".join(dict.fromkeys(reason.words for reason in reasons)), lost, resting, anew,
+            began_ms=min(signs_ms) if fresh else now_ms,
+            noticed_ms=max(noticed_ms) if fresh else None,
+        )  # fmt: skip
+
+    async def _mend(self, change: Change, probation: frozenset[str]) -> Mended:
+        """Where everything goes; to devices that keep leaving only when that is the only way."""
+        resting = change.resting | (probation - change.lost)
+        try:
+            return await self._planning.mend(self._running, lost=change.lost, resting=resting)
+        except PlacementError:
+            if resting == change.resting:
+                raise
+        return await self._planning.mend(self._running, lost=change.lost, resting=change.resting)
+
+    async def _remap(self, change: Change, mended: Mended, now_ms: float) -> None:
+        self._log.warning("workflow is re-mapped", aiw=self._running.aiw_id, reason=change.reason)
+        try:
+            done = await Remapping(self._running, self._means, change).run(self._turn, mended)
         except TargetFailed as error:
-            self._avoided_ms[error.device] = now_ms + AVOIDED_S * 1000
+            self._reasons.avoid(error.device)
             self._failed(error)
         except AIFError as error:
             self._retry_ms = now_ms + RETRY_S * 1000
@@ -92,80 +123,6 @@ class Healing:
         else:
             self._answered, self.failure = None, None
             self._tell(done)
-        return True
-
-    # --- what has happened -------------------------------------------------------------------------
-
-    def _unavailable(self) -> set[str]:
-        """Devices that nothing new may be put on."""
-        now_ms = self._means.clock.monotonic_ms()
-        self._avoided_ms = {d: until for d, until in self._avoided_ms.items() if until > now_ms}
-        return {*unavailable(self._running, self._means.admission), *self._avoided_ms, *self._drained()}
-
-    def _gone(self) -> set[str]:
-        """Devices of the workflow that are lost, or have dropped it, while it had work there."""
-        link, running = self._means.admission.link, self._running
-        absent = self._absences.longer_than(running.devices, self._means.patience.degraded_s)
-        return {
-            device
-            for device in running.devices
-            if link(device).trust in (Trust.LOST, Trust.REJECTED)
-            or device in self._avoided_ms
-            or device in absent
-            or (device in self._running.dropped and not self._new_boot(device))
-            if self._works(device)
-        }
-
-    def _back(self) -> set[str]:
-        """Devices that are trusted again, and have started anew."""
-        return {
-            device
-            for device in emptied(self._running, self._means.admission)
-            if self._means.admission.trusted(device) and self._new_boot(device) and self._works(device)
-        }
-
-    def _behind(self) -> set[str]:
-        """Devices that say that they are under an earlier mapping than they should be."""
-        running, trusted = self._running, self._means.admission.trusted
-        return {
-            device
-            for device, status in running.status.items()
-            if trusted(device)
-            and device in running.devices
-            and running.plan is not None
-            and status.mapping_version < running.plan.version(device)
-            and status.failure is None
-        }
-
-    def _to_drain(self) -> set[str]:
-        return {d for d in self._drained() if d in self._running.devices and self._works(d)}
-
-    def _new_boot(self, device: str) -> bool:
-        hello = self._means.admission.link(device).hello
-        return hello is not None and hello.boot_id != self._running.boots.get(device)
-
-    def _works(self, device: str) -> bool:
-        """Whether an AIM there has not come to its end."""
-        running = self._running
-        status = running.status.get(device)
-        reports = status.aims if status is not None else {}
-        return any(
-            a.device == device
-            and a.aim not in running.over
-            and (a.aim not in reports or reports[a.aim].state not in _ENDED)
-            for a in running.placement.assignments
-        )
-
-    def _reason(self, gone: set[str], back: set[str], drained: set[str]) -> str:
-        link = self._means.admission.link
-        return "; ".join(
-            (
-                *(f"{d} is {link(d).trust} ({link(d).reason})" for d in sorted(gone)),
-                *(f"{d} has started anew" for d in sorted(back & self._back())),
-                *(f"{d} is behind its mapping" for d in sorted(back - self._back())),
-                *(f"{d} is drained" for d in sorted(drained - gone)),
-            )
-        )
 
     # --- what is told ------------------------------------------------------------------------------
 
@@ -183,11 +140,6 @@ class Healing:
         )  # fmt: skip
         self._publish(
             {"type": "remapped", "aiw": self._running.aiw_id, "reason": done.reason, "moves": moves,
-             "mapping_version": done.mapping_version, "stages_ms": dict(done.stages_ms)}
+             "left_out": sorted(self._running.left_out), "mapping_version": done.mapping_version,
+             "stages_ms": dict(done.stages_ms)}
         )  # fmt: skip
-
-
-def unavailable(running: RunningWorkflow, admission: Admission) -> set[str]:
-    """Devices of the inventory that are not here, and have no part in the workflow that they could keep."""
-    members = set(running.devices)
-    return {d.id for d in running.inventory.devices if d.id not in members and not admission.trusted(d.id)}

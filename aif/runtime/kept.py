@@ -65,6 +65,7 @@ class KeptWorkflow:
         over: AIMs that had ended when their device was lost.
         paused: whether a person has paused it.
         paused_aims: AIMs that a person has paused.
+        left_out: optional AIMs that there was no room for.
     """
 
     aiw_id: str
@@ -80,6 +81,7 @@ class KeptWorkflow:
     over: tuple[str, ...] = ()
     paused: bool = False
     paused_aims: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     def plan(self) -> Plan:
         """What its devices were told."""
@@ -117,6 +119,7 @@ class KeptWorkflows:
                     tuple(KeptPart(plan.documents[d], part) for d, part in plan.parts.items()),
                     plan.models, plan.releases, dict(running.boots), tuple(sorted(running.over)),
                     running.paused, tuple(sorted(running.paused_aims)),
+                    tuple(sorted(running.left_out)),
                 )
             )  # fmt: skip
         except (AIFError, OSError) as error:
@@ -149,8 +152,10 @@ class KeptWorkflows:
             plan=kept.plan(), boots=dict(kept.boots), over=set(kept.over), paused=kept.paused,
             paused_aims=set(kept.paused_aims), sources=sources, resumed=True,
         )  # fmt: skip
+        if kept.left_out:
+            running.leave_out(frozenset(kept.left_out))
         placed = {assignment.aim for assignment in kept.placement.assignments}
-        if placed != {leaf.id for leaf in workflow.aims}:
+        if placed != {leaf.id for leaf in running.workflow.aims}:
             raise StartFailed("its AIMs are others than were placed", hint="deploy it again")
         changed = [use for use, digest in kept.packages.items() if library.digest(use) != digest]
         if changed:
@@ -162,5 +167,5 @@ class KeptWorkflows:
 
 
 def _packages(running: RunningWorkflow) -> dict[str, bytes]:
-    uses = {leaf.metadata.reference for leaf in running.workflow.aims}
+    uses = {leaf.metadata.reference for leaf in running.whole.aims}
     return {use: running.library.digest(use) for use in sorted(uses)}

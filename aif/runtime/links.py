@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from aif.protocol.control import Hello, InstalledRelease
 from aif.protocol.evidence import Component
+from aif.runtime.liveness import Answers, Reputation
 from aif.trusted.communication import SecureReceiver, SecureSender
 
 
@@ -54,10 +55,13 @@ class DeviceLink:
     attested_ms: float = 0.0
     challenged_ms: float = float("-inf")
     heard_ms: float = 0.0
-    rumoured_ms: float | None = None
+    sign_ms: float = 0.0
+    """When the first sign of its last loss was seen: a rumour, or the last word before the silence."""
     keyed_ms: float = 0.0
     keyed_frames: int = 0
     skew_s: float = 0.0
+    answers: Answers = field(default_factory=Answers)
+    reputation: Reputation = field(default_factory=Reputation)
     installed: dict[str, InstalledRelease] = field(default_factory=dict)
     up: SecureReceiver | None = None
     down: SecureSender | None = None

@@ -109,6 +109,9 @@ class Rekeying:
         now_ms = self._clock.monotonic_ms()
         shared = self._rounds[plan.aiw_id] = _Round(now_ms)
         gone = {*without, *refused}
+        for channel_id, turn in list(self._turns.items()):
+            if turn.aiw_id == plan.aiw_id and channel_id not in plan.channels:
+                del self._turns[channel_id]  # the channel is no more
         for channel_id, channel in plan.channels.items():
             if only is not None and channel_id not in only:
                 continue

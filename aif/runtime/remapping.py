@@ -1,11 +1,10 @@
 """One change of a running workflow's mapping: from what has happened to moved AIMs that work.
 
-Plan anew, send documents to the devices whose part changes, attest those, give new keys to the channels whose
-ends have changed, start what has moved. Everything else goes on meanwhile. A source that has moved starts
-afresh; what was on its way to an AIM of a lost device is lost, and counted by nobody but its sender.
+Send documents to the devices whose part changes, attest those, give new keys to the channels whose ends have
+changed, start what has moved. Everything else goes on meanwhile. A source that has moved starts afresh; what
+was on its way to an AIM of a lost device is lost, and counted by nobody but its sender.
 
-Decides the order, and which devices are out of the question; when there is a reason to move is decided by
-``supervisor``, where to by the planner.
+Decides the order; when there is a reason to move is decided by ``healing``, where to by the planner.
 
 Invariants: a mapping version reaches a device once; a device that is left out gets no key of a new epoch, and
 what it still sends is refused; an attempt that fails may be made again, and then continues where it stopped.
@@ -16,11 +15,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 from aif.errors import AIFError, StartFailed
 from aif.model.aiw import Workflow
-from aif.model.inventory import Inventory
 from aif.model.placement import Placement
 from aif.protocol import control
 from aif.protocol.control import Phase
@@ -28,41 +25,55 @@ from aif.protocol.lifecycle import Signal, State
 from aif.runtime.bringup import Means, device_facts, note_installed, send_document
 from aif.runtime.deployer import Plan
 from aif.runtime.grants import End
-from aif.runtime.logbook import LogBook
-from aif.runtime.workflows import RunningWorkflow
+from aif.runtime.planning import Mended
+from aif.runtime.workflows import Awaited, RunningWorkflow
 
 AT_WORK = (Phase.RUNNING, Phase.PAUSED, Phase.FINISHED)
 TAKEN = (Phase.PREPARED, Phase.READY, *AT_WORK)
 ENDED = (State.STOPPED, State.FAILED)
 
 
-class Replanner(Protocol):
-    """Places a running workflow anew, with as few moves as possible.
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What has to be different.
 
-    ``away`` may run nothing; AIMs in ``over`` stay where they are, for nothing. Raises PlacementError.
+    Attributes:
+        reason: why, in words.
+        lost: devices that nobody reaches, in the workflow or not.
+        resting: devices that shall run nothing.
+        anew: devices that have lost their AIMs but may have them again.
+        began_ms: monotonic time of the first sign.
+        noticed_ms: when that became certain; None where nothing had to be noticed.
     """
 
-    def __call__(
-        self,
-        workflow: Workflow,
-        inventory: Inventory,
-        placement: Placement,
-        *,
-        away: Collection[str],
-        over: Collection[str],
-    ) -> Placement: ...
+    reason: str
+    lost: frozenset[str]
+    resting: frozenset[str]
+    anew: frozenset[str]
+    began_ms: float
+    noticed_ms: float | None = None
+
+    @property
+    def away(self) -> frozenset[str]:
+        """Devices that may run nothing."""
+        return self.lost | self.resting
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """An AIM that goes from one device to another; the same one twice where it begins anew."""
+    """An AIM that goes from one device to another; the same one twice where it begins anew.
+
+    One that is left out goes to no device, and comes back from none.
+    """
 
     aim: str
     source: str
     destination: str
 
     def __str__(self) -> str:
-        return f"{self.aim}: {self.source} -> {self.destination}"
+        if not self.destination:
+            return f"{self.aim}: left out, was on {self.source}"
+        return f"{self.aim}: {self.source or 'left out'} -> {self.destination}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,47 +96,63 @@ class TargetFailed(StartFailed):
 
 def moves_between(running: RunningWorkflow, after: Placement, anew: Collection[str]) -> tuple[Move, ...]:
     """What changes place; what was on a device that begins anew counts too."""
-    aims = [leaf.id for leaf in running.workflow.aims if leaf.id not in running.over]
-    moves = (Move(aim, running.placement.device_of(aim), after.device_of(aim)) for aim in aims)
+    old = {a.aim: a.device for a in running.placement.assignments}
+    new = {a.aim: a.device for a in after.assignments}
+    aims = [leaf.id for leaf in running.whole.aims if leaf.id not in running.over]
+    moves = (Move(aim, old.get(aim, ""), new.get(aim, "")) for aim in aims)
     return tuple(m for m in moves if m.source != m.destination or m.source in anew)
+
+
+def note_over(running: RunningWorkflow, gone: Collection[str]) -> None:
+    """AIMs that had ended on devices that are gone need no other place."""
+    for device in gone:
+        status = running.status.get(device)
+        aims = status.aims.items() if status is not None else ()
+        running.over |= {aim for aim, report in aims if report.state in ENDED}
+
+
+def outputs_behind(workflow: Workflow, aims: Collection[str]) -> set[str]:
+    """Boundary Ports that something depends on which these AIMs produce."""
+    reached, found = {*aims}, set[str]()
+    size = -1
+    while len(reached) != size:
+        size = len(reached)
+        for channel in workflow.channels:
+            if channel.source.aim in reached:
+                (found if channel.destination.at_boundary else reached).add(
+                    channel.destination.port if channel.destination.at_boundary else channel.destination.aim
+                )
+    return found
 
 
 class Remapping:
     """One attempt to give a running workflow another mapping."""
 
-    def __init__(self, running: RunningWorkflow, means: Means, *, replan: Replanner, log: LogBook) -> None:
-        self._running, self._means, self._replan, self._log = running, means, replan, log
-        self._began_ms = means.clock.monotonic_ms()
+    def __init__(self, running: RunningWorkflow, means: Means, change: Change) -> None:
+        self._running, self._means, self._change = running, means, change
         self._stages_ms: dict[str, float] = {}
+        if change.noticed_ms is not None:
+            self._stages_ms["noticed"] = round(change.noticed_ms - change.began_ms, 1)
 
-    async def run(
-        self, turn: asyncio.Lock, *, away: Collection[str], anew: Collection[str], reason: str
-    ) -> Remapped:
+    async def run(self, turn: asyncio.Lock, mended: Mended) -> Remapped:
         """Every step up to the start of what has moved.
 
         Args:
             turn: held from the documents to the evidence, so that mapping versions reach devices in order.
-            away: devices that may run nothing.
-            anew: devices that have lost their AIMs but may have them again.
-            reason: why, in words.
+            mended: where everything goes.
 
         Raises:
-            PlacementError: there is no room without the devices that are away.
             StartFailed: a device did not follow; it names the device.
             StoreError, TransportError: as ``BringUp.run``.
         """
-        running, means = self._running, self._means
-        self._note_over({*away, *anew})
-        placement = await self._plan(away)
-        moves = moves_between(running, placement, anew)
+        running, means, away = self._running, self._means, self._change.away
+        moves = moves_between(running, mended.placement, self._change.anew)
         self._stage("planned")
         async with turn:
             before = running.plan
-            plan = await asyncio.to_thread(self._documents, placement, anew)
+            plan = await asyncio.to_thread(self._documents, mended)
             await asyncio.to_thread(means.open_channels, plan)
-            self._adopt(
-                placement, plan, before, {*anew, *(d for d in away if not means.admission.trusted(d))}
-            )
+            self._adopt(mended, plan, before)
             changed = [d for d in running.devices if running.phase(d) is None]
             await self._until(
                 lambda: all(running.phase(d) in TAKEN for d in changed), means.patience.prepare_s, changed,
@@ -146,48 +173,42 @@ class Remapping:
         )  # fmt: skip
         running.unkeyed.clear()
         self._stage("keyed")
+        if self._change.noticed_ms is not None:
+            ports = outputs_behind(running.workflow, {move.aim for move in moves})
+            running.awaited = Awaited(frozenset(ports), self._change.began_ms) if ports else None
         await self._until(
             lambda: not any(self._waiting(d) for d in changed), means.patience.trust_s, changed,
             "start its AIMs", lambda: self._start(changed),
         )  # fmt: skip
         self._stage("started")
         self._withdraw()
-        return Remapped(reason, moves, plan.mapping_version, self._stages_ms)
+        return Remapped(self._change.reason, moves, plan.mapping_version, self._stages_ms)
 
     # --- steps -------------------------------------------------------------------------------------
 
-    def _note_over(self, gone: Collection[str]) -> None:
-        """AIMs that had ended need no other place."""
-        for device in gone:
-            status = self._running.status.get(device)
-            aims = status.aims.items() if status is not None else ()
-            self._running.over |= {aim for aim, report in aims if report.state in ENDED}
-
-    async def _plan(self, away: Collection[str]) -> Placement:
-        running = self._running
-        return await asyncio.to_thread(
-            self._replan, running.workflow, running.inventory, running.placement,
-            away=frozenset(away), over=frozenset(running.over),
-        )  # fmt: skip
-
-    def _documents(self, placement: Placement, anew: Collection[str]) -> Plan:
+    def _documents(self, mended: Mended) -> Plan:
         """Parts that a device has not taken up (an attempt that failed) get a new version too."""
         running, means = self._running, self._means
         behind = {d for d in running.devices if running.phase(d) is None}
         return means.deployer.plan(
-            running.aiw_id, running.workflow, placement, means.next_mapping_version(),
+            running.aiw_id, running.whole.without(mended.left_out), mended.placement,
+            means.next_mapping_version(),
             now_us=means.clock.time_us(), package_digest=running.library.digest,
-            resolve_model=means.resolve_model, previous=running.plan, anew={*anew, *behind},
+            resolve_model=means.resolve_model, previous=running.plan,
+            anew={*self._change.anew, *behind},
             over=running.over, device_facts=lambda device: device_facts(device, running, means),
         )  # fmt: skip
 
-    def _adopt(self, placement: Placement, plan: Plan, before: Plan | None, suspect: Collection[str]) -> None:
+    def _adopt(self, mended: Mended, plan: Plan, before: Plan | None) -> None:
         """From here on the workflow is what the new plan says."""
-        running = self._running
+        running, trusted = self._running, self._means.admission.trusted
+        suspect = {*self._change.anew, *(d for d in self._change.away if not trusted(d))}
         for channel_id, former in changed_channels(before, plan, suspect).items():
             running.unkeyed[channel_id] = (*running.unkeyed.get(channel_id, ()), *former)
             running.moved_channels.add(channel_id)
-        running.placement, running.plan = placement, plan
+        if mended.left_out != running.left_out:
+            running.leave_out(mended.left_out)
+        running.placement, running.plan = mended.placement, plan
         running.without = frozenset()
         running.leaving |= frozenset(before.documents if before is not None else ()) - {*running.devices}
         for device in set(running.status) - set(running.devices):
@@ -241,7 +262,7 @@ class Remapping:
     # --- waiting -----------------------------------------------------------------------------------
 
     def _stage(self, name: str) -> None:
-        self._stages_ms[name] = round(self._means.clock.monotonic_ms() - self._began_ms, 1)
+        self._stages_ms[name] = round(self._means.clock.monotonic_ms() - self._change.began_ms, 1)
 
     async def _until(
         self,

@@ -75,7 +75,12 @@ HELLO_INTERVAL_S = 1.0
 NO_TICKET = bytes(32)
 """Stands for the digest of a ticket, of a release that was given up."""
 
-HEARTBEAT_INTERVAL_S = 1.0
+TRUSTED_TICK_S = 1.0
+"""How often a trusted device looks whether the Controller is silent, or its certificate old."""
+
+CALL_INTERVAL_MS = 200.0
+"""Calls that follow another one faster are not even verified."""
+
 CONTROLLER_SILENCE_S = 6.0
 """Without a sealed word from the Controller for this long, the device says Hello again."""
 
@@ -122,7 +127,7 @@ class DeviceSession:
         self._random, self._log = random, log
         self._components, self._on_message = components, on_message
         loaded = state.load()
-        self.device = loaded.device
+        self.device, self._site_public = loaded.device, loaded.controller_pk
         self._frame_key = SigningKey(random(32))
         self._boot_id = random(16)
         self._requests: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue(MAX_ENGINE_REQUESTS)
@@ -133,6 +138,9 @@ class DeviceSession:
         self._told_skew_s = 0.0
         self._told_unanswered_ms = clock.monotonic_ms()
         self._last_heard_ms = clock.monotonic_ms()
+        self._controller_us = 0
+        """The Controller's wall clock in the newest of its words."""
+        self._called_ms = float("-inf")
         self.trusted = asyncio.Event()
         self._enrolment_answer: asyncio.Queue[bytes] = asyncio.Queue(8)
         self.communication = CommunicationService(
@@ -172,6 +180,7 @@ class DeviceSession:
                 str(AttestationTopic(self.device, Attestation.REQUEST)), self._attestation_request, qos=1
             ),
             await self._transport.subscribe(str(DownTopic(self.device, Down.GRANT)), self._grant, qos=1),
+            await self._transport.subscribe(str(DownTopic(self.device, Down.CALL)), self._call, qos=1),
             await self._transport.subscribe(self._down_topic, self._control_frame, qos=CONTROL_QOS),
         ]
         try:
@@ -234,6 +243,7 @@ class DeviceSession:
     def _connection_changed(self, change: ConnectionChange) -> None:
         if change.connected:
             self._log.info("connected to the broker again")
+            self.send(Heartbeat(self._clock.time_us()))  # a Controller that has given it up calls it
         else:
             self._log.warning("the connection to the broker is lost", reason=change.reason)
 
@@ -247,12 +257,13 @@ class DeviceSession:
                 self.trusted.clear()
                 self._told_unanswered_ms = self._clock.monotonic_ms()
             if self.trusted.is_set():
-                self.send(Heartbeat(self._clock.time_us()))
+                if silent_s > TRUSTED_TICK_S:
+                    self.send(Heartbeat(self._clock.time_us()))  # whoever is not asked shows itself
                 if self._keeper is not None and (
                     request := self._keeper.wanted(self._clock.monotonic_ms(), self._now())
                 ):
                     self.send(CertificateRequest(request))
-                await self._clock.sleep(HEARTBEAT_INTERVAL_S)
+                await self._clock.sleep(TRUSTED_TICK_S)
             else:
                 await self._say_hello()
                 self._tell_unanswered(
@@ -264,7 +275,7 @@ class DeviceSession:
                         await self.trusted.wait()
         while True:
             self.send(Unfit(self._unfit))
-            await self._clock.sleep(HEARTBEAT_INTERVAL_S)
+            await self._clock.sleep(TRUSTED_TICK_S)
 
     def _tell_unanswered(self, event: str, hint: str) -> None:
         now_ms = self._clock.monotonic_ms()
@@ -409,6 +420,27 @@ class DeviceSession:
             message = await asyncio.to_thread(control.sign_hello, hello, self._engine.sign_as_device)
             self._publish(str(UpTopic(self.device, Up.HELLO)), message, 1)
 
+    def _call(self, received: Received) -> None:
+        """A Controller that has no session with this device asks for a Hello, as one that was started anew.
+
+        What is older than its newest word is a replay. Nothing else happens than what its silence leads to.
+        """
+        now_ms = self._clock.monotonic_ms()
+        if received.retained or now_ms - self._called_ms < CALL_INTERVAL_MS:
+            return
+        self._called_ms = now_ms
+        try:
+            call = control.verify_call(received.payload, self._site_public, device=self.device)
+        except AIFError as error:
+            self._log.warning("call refused", code=error.code, reason=str(error))
+            return
+        if call.time_us <= self._controller_us or self._unfit:
+            return
+        self._controller_us = call.time_us
+        if self.trusted.is_set():
+            self._log.info("the Controller asks for a new session")
+            self.renew()
+
     def _attestation_request(self, received: Received) -> None:
         self._enqueue(partial(self._attest, received.payload))
 
@@ -485,6 +517,9 @@ class DeviceSession:
             self._log.warning("control message refused", code=error.code, reason=str(error))
             return
         if isinstance(message, Heartbeat):
+            self.send(Heartbeat(self._clock.time_us(), message.number))
+            self.flush()
+            self._controller_us = max(self._controller_us, message.time_us)
             self._take_time(message.time_us)
         elif isinstance(message, SiteCertificate):
             self._take_certificate(message.certificate)

@@ -3,7 +3,7 @@
 Degraded means that an AIM has failed or that a device is away. What then:
 
 * AIMs of a device that is lost, restarted or drained go to another one, or begin anew there (``healing``).
-  What follows is for AIMs that fit nowhere else.
+  Where there is no room for all, optional AIMs are left out. What follows is for AIMs that fit nowhere else.
 * A device that comes back in the same boot, or with a new session of its Security Engine, goes on; keys are
   renewed.
 * ``on_degraded: stop``: a device that stays away longer than ``Patience.degraded_s`` stops the workflow, with
@@ -56,7 +56,6 @@ class Supervisor:
         self._running, self._means, self._log, self._move = running, means, log, move
         self._healing = healing
         self._absences = Absences(means.admission, means.clock)
-        self._feeders = _feeders(running)
         self._idle: dict[str, tuple[int, float]] = {}
         now_ms = means.clock.monotonic_ms()
         self._renew_ms, self._renew_frames = now_ms + RENEWAL_S * 1000, MAX_FRAMES // 2
@@ -156,7 +155,9 @@ class Supervisor:
     def _show(self, troubles: list[str]) -> None:
         running = self._running
         state = WorkflowState.PAUSED if running.paused else WorkflowState.RUNNING
-        shown = (WorkflowState.DEGRADED if troubles else state, "; ".join(troubles))
+        left_out = ", ".join(sorted(running.left_out))
+        told = [*troubles, *([f"runs without {left_out}, for which there is no room"] if left_out else ())]
+        shown = (WorkflowState.DEGRADED if told else state, "; ".join(told))
         if shown != (running.state, running.note):
             self._move(*shown)
 
@@ -237,13 +238,13 @@ class Supervisor:
     def _end_orphans(self, present: list[str], lost: list[str]) -> None:
         """Stop AIMs that wait for nobody: all their producers have ended, and the word of it was lost."""
         running, now_ms = self._running, self._means.clock.monotonic_ms()
-        status = running.status
+        status, fed_by = running.status, _feeders(running)
         states = {a: r.state for d, s in status.items() if d not in lost for a, r in s.aims.items()}
         ended = {aim for aim, state in states.items() if state in _ENDED}
         ended |= {aim for device in lost if device in status for aim in status[device].aims}
         for device in present:
             for aim in status[device].aims if device in status else ():
-                feeders = self._feeders.get(aim, set())
+                feeders = fed_by.get(aim, set())
                 if not feeders or not feeders <= ended or states[aim] not in _AT_WORK:
                     self._idle.pop(aim, None)
                     continue
@@ -280,7 +281,7 @@ class Supervisor:
         moved = running.moved_channels
         books = (
             *channel_books({c: v for c, v in channels.items() if c not in moved}, running.metrics),
-            *(output_books(running.outputs, running.metrics) if not moved else ()),
+            *(output_books(running.outputs, running.metrics) if not (moved or running.recast) else ()),
         )
         return [book for book in books if book.unaccounted]
 

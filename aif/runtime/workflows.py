@@ -59,6 +59,14 @@ class Sources:
     aims: tuple[Path, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Awaited:
+    """The first output at one of some boundary Ports, and the monotonic time (ms) it is counted from."""
+
+    ports: frozenset[str]
+    began_ms: float
+
+
 @dataclass(slots=True)
 class RunningWorkflow:
     """One workflow as the Controller sees it."""
@@ -87,6 +95,14 @@ class RunningWorkflow:
     """Devices whose AIMs work until their successors do; only then are they told to drop them."""
     without: frozenset[str] = frozenset()
     """Devices that are left out since the newest keys."""
+    whole: Workflow = field(init=False)
+    """With the optional AIMs that it does without now; ``workflow`` is what runs."""
+    left_out: frozenset[str] = frozenset()
+    """Optional AIMs that there is no room for."""
+    recast: bool = False
+    """Whether its AIMs have changed while it ran: its outputs are not compared with theirs any more."""
+    awaited: Awaited | None = None
+    """What is still to be seen of the newest re-mapping after a loss."""
     over: set[str] = field(default_factory=set)
     """AIMs that had ended when their device was lost; they go nowhere."""
     unkeyed: dict[bytes, tuple[End, ...]] = field(default_factory=dict)
@@ -104,6 +120,13 @@ class RunningWorkflow:
 
     What the Controller itself did not get of the workflow's outputs stands under ``controller``.
     """
+
+    def __post_init__(self) -> None:
+        self.whole = self.workflow
+
+    def leave_out(self, aims: frozenset[str]) -> None:
+        """From now on it runs without these of its optional AIMs, and with all others."""
+        self.left_out, self.workflow, self.recast = aims, self.whole.without(aims), True
 
     @property
     def devices(self) -> list[str]:

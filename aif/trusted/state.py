@@ -211,6 +211,8 @@ class SiteState:
     audit_seed: bytes = field(default=b"", repr=False)
     audit_head: bytes = b""
     """The newest head of the audit log that was signed; kept here, so that a log that was cut off shows."""
+    first_epoch: int = 0
+    """Where the newest Controller's channel epochs begin (s)."""
 
     @classmethod
     def create(cls, site: str, random: Callable[[int], bytes]) -> SiteState:

@@ -24,6 +24,7 @@ from aif.protocol.identifiers import id16
 from aif.protocol.lifecycle import Signal
 from aif.protocol.numbers import AuthMode, ControlCode, FrameType
 from aif.protocol.watermark import Watermark
+from aif.runtime.session import CALL_INTERVAL_MS
 from aif.transport.faults import Delivery
 from tests.adversary.arena import MOSQUITTO, WIRES, Arena, ArenaThread
 from tests.adversary.conftest import Report
@@ -337,12 +338,29 @@ def on_topics(*topics: str) -> Act:
 
 
 async def rumour(arena: Arena) -> int:
-    """A last will that the broker did not write; the device's next sealed word refutes it."""
-    link = arena.site.controller.admission.link("left")
-    before = link.heard_ms
+    """A last will that the broker did not write; the device's answer to a question refutes it."""
+    refuted = "a rumour was refuted: the device answers"
+    before = arena.logged(refuted, device="left")
     arena.hostile.send("aif/dev/left/up/status", b"gone")
-    await arena.until(lambda: link.heard_ms > before + 1_500 and link.rumoured_ms is None)
+    await arena.until(lambda: arena.logged(refuted, device="left") > before)
     return await replay_hello(arena)
+
+
+async def calls(arena: Arena) -> int:
+    """Calls for a Hello: old ones of the Controller, one for another device, and one that it did not sign."""
+    session, registry = arena.site.hosts["left"].session, arena.site.registry
+    call = control.Call("left", 2**62)
+    for payload in (
+        registry.call("left", time_us=1),
+        registry.call("left", time_us=session._controller_us),
+        registry.call("right", time_us=2**62),
+        control.sign_call(call, lambda message: FOREIGN.sign(message).signature),
+    ):
+        await arena.until(lambda: session._clock.monotonic_ms() - session._called_ms > CALL_INTERVAL_MS)
+        before = session._called_ms
+        arena.hostile.send("aif/dev/left/down/call", payload)
+        await arena.until(lambda: session._called_ms > before)  # noqa: B023  # awaited here
+    return 2
 
 
 def _resealed(frame: bytes) -> bytes:
@@ -481,6 +499,7 @@ TABLE = (
         "enrolment of an unknown device",
         enrolment("nobody", own_enrolment), log("enrolment refused", device="nobody"),
     ),
+    Attack("calls for a hello", calls, log("call refused", origin="left")),
     Attack("a forged last will", rumour, log("hello refused", device="left")),
     Attack(
         "topics that name no device",
@@ -522,6 +541,7 @@ KINDS = {
     "hello": "forged documents", "evidence": "forged documents", "challenge": "forged documents",
     "grant": "forged documents",
     "enrolment": "forged documents", "in clear": "forged documents", "last will": "forged documents",
+    "calls": "forged documents",
     "topics": "malformed", "empty": "malformed", "cut": "malformed", "longer": "malformed",
     "version": "malformed", "reserved": "malformed",
 }  # fmt: skip

@@ -56,6 +56,7 @@ FED: Final[Mapping[str, str]] = {
     "aif.protocol.content_keys.unwrap_content_key": "content key",
     "aif.protocol.control.unpack": "control",
     "aif.protocol.control.verify_hello": "hello",
+    "aif.protocol.control.verify_call": "call",
     "aif.protocol.cose.Sign1.verify": "cose:tagged",
     "aif.protocol.cose.check_ed25519_key": "enrolment request",
     "aif.protocol.cose.parse1": "cose:untagged",

@@ -437,6 +437,21 @@ def _control() -> Decoder:
     return Decoder("control", seeds, lambda: feed, (RemoteProtocolError,), craft)
 
 
+def _call() -> Decoder:
+    key = vectors.DEVICE_KEY
+    seed = control.sign_call(control.Call("mcu-1", 5), lambda data: key.sign(data).signature)
+    tree = _payload(seed, tagged=True)
+
+    def feed(data: bytes) -> None:
+        control.verify_call(data, bytes(key.verify_key), device="mcu-1")
+
+    def craft(rng: Random) -> bytes:
+        body = written(rng, damaged_tree(rng, tree))
+        return cose.sign1(body, key, external_aad=control.CALL_AAD, tagged=True)
+
+    return Decoder("call", (seed,), lambda: feed, (RemoteProtocolError, TrustError), craft)
+
+
 def _hello() -> Decoder:
     key = vectors.DEVICE_KEY
     seed = control.sign_hello(HELLO, lambda data: key.sign(data).signature)
@@ -509,6 +524,7 @@ _MAKERS: Mapping[str, Callable[[], Decoder]] = {
     "pairing code": _pairing_code,
     "control": _control,
     "hello": _hello,
+    "call": _call,
     "deployment": _deployment,
     "audit log": _audit_log,
     "manifest": _manifest,

@@ -45,6 +45,7 @@ HELLO = Hello(
 )
 MESSAGES: list[ControlMessage] = [
     Heartbeat(5),
+    Heartbeat(5, 7),
     Deploy(b"document", (ModelKey("kws", b"w" * 80),)),
     ModelKeys((ModelKey("kws", b"w" * 80),)),
     SignalAIMs("w-1", "", Signal.PAUSE),
@@ -103,7 +104,7 @@ def test_a_changed_byte_is_refused_or_is_another_message(
         ([True, b"\xa1\x00\x01"], "unknown control message bool"),
         ([99, b""], "unknown control message 99"),
         (["x" * 1000, b""], "unknown control message str"),
-        ([1, b"\xa1\x01\x01"], "Heartbeat holds the unknown field 1"),
+        ([1, b"\xa1\x02\x01"], "Heartbeat holds the unknown field 2"),
     ],
 )
 def test_what_is_no_control_message_is_refused(outer: object, reason: str) -> None:
@@ -162,6 +163,27 @@ def test_a_hello_has_a_size() -> None:
     many = replace(HELLO, installed=HELLO.installed * 500)
     with pytest.raises(RemoteProtocolError, match="larger than the allowed"):
         control.verify_hello(sign(many), bytes(KEY.verify_key), device="left")
+
+
+CALL = control.Call("left", 1_000_000)
+
+
+def call_by(key: SigningKey, call: control.Call = CALL, aad: bytes = control.CALL_AAD) -> bytes:
+    return cose.sign1(documents.encode(call), key, external_aad=aad, tagged=True)
+
+
+def test_a_call_is_taken_from_the_site_alone_and_for_this_device_alone() -> None:
+    site = bytes(KEY.verify_key)
+    signed = control.sign_call(CALL, lambda message: KEY.sign(message).signature)
+    assert signed == call_by(KEY)
+    assert control.verify_call(signed, site, device="left") == CALL
+    with pytest.raises(RemoteProtocolError, match="the call on right's topic names left"):
+        control.verify_call(signed, site, device="right")
+    for forged in (call_by(SigningKey(b"\x02" * 32)), call_by(KEY, aad=control.HELLO_AAD)):
+        with pytest.raises(SignatureInvalid):
+            control.verify_call(forged, site, device="left")
+    with pytest.raises(RemoteProtocolError, match="larger than the allowed"):
+        control.verify_call(call_by(KEY, control.Call("l" * 600, 1)), site, device="left")
 
 
 def test_control_channels_of_devices_and_directions_differ() -> None:

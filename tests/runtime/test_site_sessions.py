@@ -87,10 +87,10 @@ def test_a_lost_device_stops_a_workflow_that_asks_for_it(tmp_path: Path) -> None
             running = await running_workflow(site, STOP)
             site.broker.partition("right")
             await site.until(running, WorkflowState.DEGRADED)
-            assert running.note == "device right is away (silent for 6 s)"
+            assert running.note.startswith("device right is away (silent for ")
             await site.run_to_end(running)
             assert running.state is WorkflowState.STOPPED
-            assert running.note == "device right is away (silent for 6 s)"
+            assert running.note.startswith("device right is away (silent for ")
             site.broker.heal("right")
             await site.until_logged("device holds a workflow that has ended", device="right")
             await site.until_true(lambda: not site.hosts["right"]._parts)
@@ -155,7 +155,7 @@ def test_a_device_that_is_lost_while_it_prepares(tmp_path: Path) -> None:
             running = await site.deploy()
             await site.run_to_end(running)
             assert running.state is WorkflowState.FAILED
-            assert running.note == "right was lost while Adding-1 was deployed: silent for 6 s"
+            assert running.note.startswith("right was lost while Adding-1 was deployed: silent for ")
             site.check_nothing_is_left()
 
     asyncio.run(journey())

@@ -10,7 +10,6 @@ from aif.cli._wiring.connection import open_transport
 from aif.cli._wiring.controller import build_controller, poll, run_controller
 from aif.cli._wiring.device import identity_of, model_fetcher, model_service, run_device, start_engine
 from aif.cli._wiring.home import PACKAGE, SHIPPED_AIMS, VENDOR, Home, catalogue, device_hw_class
-from aif.cli._wiring.planning import plan_workflow, replan_workflow
 from aif.cli._wiring.process import now, run_until_signalled, stderr
 from aif.cli._wiring.registry import revoke_in_registry, withdraw_rights
 
@@ -27,9 +26,7 @@ __all__ = [
     "model_service",
     "now",
     "open_transport",
-    "plan_workflow",
     "poll",
-    "replan_workflow",
     "revoke_in_registry",
     "run_controller",
     "run_device",

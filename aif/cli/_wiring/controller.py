@@ -12,7 +12,6 @@ from typing import TextIO
 from aif.cli._broker_access import BrokerAccess
 from aif.cli._wiring.connection import open_transport
 from aif.cli._wiring.home import Home, catalogue
-from aif.cli._wiring.planning import plan_workflow, replan_workflow
 from aif.cli._wiring.reference_book import ReferenceBook
 from aif.cli._wiring.registry import withdraw_rights
 from aif.config import load_inventory, load_workflow
@@ -29,6 +28,7 @@ from aif.runtime.deployer import Deployer
 from aif.runtime.devices import Site
 from aif.runtime.grants import GrantOffice, SessionKeys
 from aif.runtime.library import AIMLibrary
+from aif.runtime.liveness import HeartbeatSettings
 from aif.runtime.logbook import LogBook
 from aif.runtime.session import void
 from aif.runtime.site_broker import SiteBroker
@@ -44,6 +44,7 @@ async def run_controller(
     home: Home,
     broker: BrokerAccess,
     store_url: str,
+    heartbeat: HeartbeatSettings,
     log_stream: TextIO,
     ready: Callable[[], None] = lambda: None,
 ) -> None:
@@ -62,6 +63,7 @@ async def run_controller(
             clock=clock,
             log=log,
             site_broker=site_broker,
+            heartbeat=heartbeat,
         )
         controller.take_over()
         await controller.admission.start()
@@ -98,11 +100,14 @@ def build_controller(
     clock: Clock,
     log: LogBook,
     site_broker: SiteBroker | None = None,
+    heartbeat: HeartbeatSettings | None = None,
 ) -> Controller:
     """A Controller with the site's keys, the partitioner and the Store behind it.
 
     ``site_broker`` is None where the broker has no access rules.
     """
+    from partitioner.site import SitePlanner
+
     loop = asyncio.get_running_loop()
     site = Site.open_or_create(home.site, os.urandom)
     state = site.state
@@ -118,6 +123,7 @@ def build_controller(
         lambda device: _session_keys(admission, device),
         clock=clock,
         random=os.urandom,
+        first_epoch=site.begin_epochs(clock.time_us() // 1_000_000),
     )
     references = ReferenceBook(client, store_root)
     audit = AuditLog(home.site, clock.time_us)
@@ -135,6 +141,7 @@ def build_controller(
         log=log,
         store_root=store_root,
         audit=audit,
+        heartbeat=heartbeat,
         reference=references.components,
         on_message=lambda device, message: controller.on_message(device, message),  # noqa: PLW0108  # made below
         on_trust=lambda link: controller.on_trust(link),  # noqa: PLW0108  # made below
@@ -151,8 +158,7 @@ def build_controller(
         ),
         next_mapping_version=site.next_mapping_version,
         hw_class_of=lambda device: site.device(device).hw_class,
-        planner=plan_workflow,
-        replan=replan_workflow,
+        planner=SitePlanner(releases=references.facts),
         load=_load_deployment,
         workflows_folder=home.site / "workflows",
         site=site,

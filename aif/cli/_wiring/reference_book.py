@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from aif.protocol.evidence import Component
 from aif.runtime.deployer import ResolvedModel
 from aif.trusted.attestation import RUNTIME_COMPONENT, aim_component, model_component, part
 from store.client import StoreClient
 from store.sealing import hw_classes_of, sealing_of
+
+if TYPE_CHECKING:
+    from partitioner.policy import ModelFacts
 
 
 class ReferenceBook:
@@ -48,6 +52,22 @@ class ReferenceBook:
         # copies, because a deployment may refresh them in a thread at the same time
         aims, models = list(self._aims.values()), list(self._models.values())
         return {"runtime": self._runtime, "aims": aims, "models": models}
+
+    def facts(self) -> dict[str, ModelFacts]:
+        """Size and arena of the newest release of every model, by component.
+
+        Raises:
+            StoreError: the Store is not reachable.
+        """
+        from partitioner.policy import ModelFacts
+
+        facts = {}
+        models = (r for r in self._client.releases() if r.kind == "model" and not r.yanked)
+        for release in sorted(models, key=lambda release: release.counter):
+            sealing, arena = sealing_of(release), release.custom.get("arena_bytes")
+            bytes_ = release.length if sealing is None else sealing.release.plaintext_bytes
+            facts[release.component] = ModelFacts(bytes_, arena if isinstance(arena, int) and arena else None)
+        return facts
 
     def model(self, vendor: str, component: str) -> ResolvedModel:
         """The newest release of a model.

@@ -1,0 +1,179 @@
+"""Plans for a site where workflows come, run and lose devices one by one.
+
+Decides where a new workflow goes beside those that run, whose loads are taken off the devices and links; and
+where the AIMs of a running one go when devices are lost or shall run nothing: the first answer that moves few
+of them (``remap``), and only if there is none a search for any. The others are not moved to make room.
+
+A chain of parts that was chosen for an AIM is kept when the workflow is mended: another choice would be
+another workflow, with other AIMs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
+
+from aif.errors import PlacementError
+from aif.model.aim import AIMMetadata, Runtime
+from aif.model.aiw import Workflow
+from aif.model.inventory import Inventory
+from aif.model.optional import steps
+from aif.model.placement import Assignment, PlacedWorkflow, Placement
+from partitioner.alternatives import choose
+from partitioner.costs import model_facts
+from partitioner.parts import Candidate, Limit, Load, PlacementProblem
+from partitioner.planner import DEFAULT_TIME_LIMIT_S, Plan, place
+from partitioner.policy import ModelFacts, PlanPolicy
+from partitioner.problem import build_problem
+from partitioner.reasons import describe
+from partitioner.remap import Replanner
+
+Releases = Mapping[str, ModelFacts]
+"""What is known of the newest model releases, by Store component."""
+
+
+class SitePlanner:
+    """Places and mends workflows; may be asked from several threads."""
+
+    def __init__(self, policy: PlanPolicy | None = None, *, releases: Callable[[], Releases] = dict) -> None:
+        """Nothing is asked of the Store before the first plan.
+
+        Args:
+            policy: overheads, shares and trust.
+            releases: asks the Store; raises StoreError when it cannot be asked.
+        """
+        self._policy = policy or PlanPolicy()
+        self._ask, self._releases = releases, dict[str, ModelFacts]()
+
+    def place(
+        self,
+        workflow: Workflow,
+        inventory: Inventory,
+        contracts: Mapping[str, AIMMetadata],
+        *,
+        beside: Collection[PlacedWorkflow] = (),
+    ) -> tuple[Workflow, Placement]:
+        """Where a workflow goes beside others; it comes back with the chains that were chosen.
+
+        Raises:
+            PlacementError: it does not fit.
+            StoreError: nobody can say how large its models are.
+        """
+        self._releases = _telling(self._ask(), contracts)
+        chosen = choose(
+            [workflow], contracts, inventory, self._policy,
+            lambda problem, limit_s: place(problem, time_limit_s=limit_s),
+            releases=self._releases, taken=self._load(beside), time_limit_s=DEFAULT_TIME_LIMIT_S,
+        )  # fmt: skip
+        (planned,) = chosen.workflows
+        return planned, _of_aims(chosen.placement, planned)
+
+    def mend(
+        self,
+        placed: PlacedWorkflow,
+        *,
+        lost: Collection[str] = (),
+        resting: Collection[str] = (),
+        beside: Collection[PlacedWorkflow] = (),
+    ) -> tuple[Placement, frozenset[str]]:
+        """Where the AIMs of a running workflow go now, with as few moves as possible.
+
+        Args:
+            placed: the workflow with all its AIMs, and where those are that have a place.
+            lost: devices that nobody reaches, and that pass nothing on.
+            resting: devices that shall run nothing, but still pass messages on.
+            beside: the others that run.
+
+        Returns:
+            The placement, and the optional AIMs that it leaves out because there is no room for all.
+
+        Raises:
+            PlacementError: there is no room, not even for what it cannot do without; why not all have room.
+        """
+        present, load = placed.inventory.without(lost).resting(resting), self._load(beside)
+        failure: PlacementError | None = None
+        for left_out in steps(placed.workflow):
+            workflow = placed.workflow.without(left_out)
+            try:
+                placement = self._mended(workflow, present, placed.placement, load)
+                return replace(placement, stand_ins=placed.placement.stand_ins), left_out
+            except PlacementError as error:
+                failure = failure or error
+        raise failure or PlacementError(f"{placed.workflow.name} has no AIMs")
+
+    def _mended(self, workflow: Workflow, present: Inventory, before: Placement, load: Load) -> Placement:
+        problem = build_problem([workflow], present, self._policy, releases=self._releases, taken=load)
+        answer = Replanner(_running(problem, before)).settle(0.0)
+        if answer.unserved:
+            return _of_aims(place(problem), workflow)  # or why there is no room
+        placement = describe(
+            problem, answer.choice, bound=0.0, method="few moves", seconds=0.0, alternatives=False
+        )
+        moved = {move.aim: move.source for move in answer.moves}
+        assignments = tuple(_explained(a, moved, before) for a in placement.assignments)
+        return _of_aims(replace(placement, assignments=assignments), workflow)
+
+    def _load(self, beside: Iterable[PlacedWorkflow]) -> Load:
+        total = Load()
+        for placed in beside:
+            total += load_of(placed, self._policy, self._releases)
+        return total
+
+
+def load_of(placed: PlacedWorkflow, policy: PlanPolicy, releases: Releases) -> Load:
+    """What a running workflow takes of the devices and links that it is planned on."""
+    problem = build_problem([placed.workflow], placed.inventory, policy, releases=releases)
+    choice: dict[int, Candidate] = {}
+    for number, item in enumerate(problem.items):
+        where = next((a for a in placed.placement.assignments if a.aim == item.key), None)
+        for candidate in item.on(where.device) if where is not None else ():
+            if where is not None and candidate.implementation == where.implementation:
+                choice[number] = candidate
+    used: Counter[Limit] = Counter()
+    runtimes: set[tuple[str, Runtime]] = set()
+    for candidate in choice.values():
+        used.update(dict(candidate.demand))
+        if candidate.runtime is not None:
+            runtimes.add((candidate.device, candidate.runtime))
+    for flow in problem.flows:
+        if flow.source in choice and flow.destination in choice:
+            ends = choice[flow.source].device, choice[flow.destination].device
+            crossed = flow.crossings.get(ends) if ends[0] != ends[1] else None
+            used.update(dict(crossed.demand) if crossed is not None else {})
+    return Load(used, frozenset(runtimes))
+
+
+def _running(problem: PlacementProblem, placement: Placement) -> Plan:
+    """The plan that runs, as far as it is told by devices and implementations."""
+    here = {a.aim: Candidate(a.device, a.implementation, None, ()) for a in placement.assignments}
+    choice = {n: here[item.key] for n, item in enumerate(problem.items) if item.key in here}
+    return Plan(problem, choice, 0.0, 0.0, "feasible", "", 0.0, 0)
+
+
+def _explained(now: Assignment, moved: Mapping[str, str], before: Placement) -> Assignment:
+    if now.aim in moved:
+        return replace(now, reason=f"moved from {moved[now.aim]}")
+    stays = next((a.reason for a in before.assignments if a.aim == now.aim), "")
+    return replace(now, reason=stays or now.reason)
+
+
+def _of_aims(placement: Placement, workflow: Workflow) -> Placement:
+    """Bound boundary Ports are placed too, but nothing runs for them."""
+    aims = {leaf.id for leaf in workflow.aims}
+    return replace(placement, assignments=tuple(a for a in placement.assignments if a.aim in aims))
+
+
+def _telling(releases: Releases, contracts: Mapping[str, AIMMetadata]) -> dict[str, ModelFacts]:
+    """Releases whose figures are not those of every contract that names them."""
+    return {
+        component: facts
+        for component, facts in releases.items()
+        if any(
+            code.model is not None
+            and code.model.component == component
+            and model_facts(code, {}) != model_facts(code, releases)
+            for contract in contracts.values()
+            for code in contract.implementations
+        )
+    }

@@ -1,0 +1,201 @@
+"""Workflows that come, run and lose devices one by one: what is taken is counted, and little moves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from aif.errors import PlacementError
+from aif.model.aim import Runtime
+from aif.model.aiw import Availability, Workflow
+from aif.model.inventory import Inventory
+from aif.model.placement import Assignment, PlacedWorkflow, Placement
+from partitioner.checker import check
+from partitioner.evaluate import evaluate
+from partitioner.families import instance
+from partitioner.parts import Limit, Load
+from partitioner.planner import plan
+from partitioner.policy import ModelFacts, RuntimeCost
+from partitioner.problem import build_problem
+from partitioner.site import SitePlanner, load_of
+from tests.partitioner.test_alternatives import (
+    CATALOGUE,
+    POLICY,
+    WHOLE,
+    inventory_of,
+    workflow_of,
+)
+
+
+def named(workflow: Workflow, name: str) -> Workflow:
+    return replace(workflow, metadata=replace(workflow.metadata, name=name))
+
+
+def optional(workflow: Workflow, *aims: str) -> Workflow:
+    metadata = replace(workflow.metadata, availability=Availability(optional=aims))
+    return replace(workflow, metadata=metadata)
+
+
+def placed(
+    planner: SitePlanner, workflow: Workflow, inventory: Inventory, *beside: PlacedWorkflow
+) -> PlacedWorkflow:
+    """A workflow as it is deployed beside others."""
+    planned, placement = planner.place(workflow, inventory, CATALOGUE, beside=beside)
+    return PlacedWorkflow(planned, inventory, placement)
+
+
+def where(placement: Placement) -> dict[str, str]:
+    return {a.aim: a.device for a in placement.assignments}
+
+
+def moved(before: PlacedWorkflow, after: Placement) -> set[str]:
+    new = where(after)
+    return {aim for aim, device in where(before.placement).items() if new.get(aim) != device}
+
+
+# --- what others take ---------------------------------------------------------------------------------
+
+
+def test_a_second_workflow_finds_taken_what_the_first_one_takes() -> None:
+    planner, inventory = SitePlanner(POLICY), inventory_of(13_000, 13_000)
+    flow = workflow_of(CATALOGUE, "Whole@1.0")
+    first = placed(planner, flow, inventory)
+    second = placed(planner, named(flow, "V"), inventory, first)
+    assert first.placement.device_of("m0") != second.placement.device_of("m0")
+    with pytest.raises(PlacementError):
+        placed(planner, named(flow, "U"), inventory, first, second)
+
+
+def test_what_is_taken_is_what_the_plan_of_both_together_counts() -> None:
+    """Exactly: what one problem of all workflows counts for the first is what the second finds taken."""
+    given = instance("base", 20, 20, 3)
+    problem = build_problem(given.workflows, given.inventory, given.policy)
+    choice = plan(problem, time_limit_s=5.0).choice
+    whole = evaluate(problem, choice).used
+    total = Load()
+    for number, workflow in enumerate(given.workflows):
+        prefix = f"{workflow.name}/"
+        alone = Placement(
+            workflow.name, "1.0", "", 1,
+            tuple(
+                Assignment(problem.items[n].key.removeprefix(prefix), c.device, c.implementation)
+                for n, c in choice.items()
+                if problem.items[n].workflow == number
+            ),
+        )  # fmt: skip
+        total += load_of(PlacedWorkflow(workflow, given.inventory, alone), given.policy, {})
+    beside = build_problem(given.workflows[:1], given.inventory, given.policy, taken=total)
+    alone_limits = build_problem(given.workflows[:1], given.inventory, given.policy).limits
+    for limit, most in alone_limits.items():
+        if limit.kind not in ("deadline", "storage", "battery"):
+            assert beside.limits[limit] == max(0, most - whole.get(limit, 0)), limit
+
+
+def test_a_runtime_that_is_loaded_already_is_free() -> None:
+    policy = replace(POLICY, runtime_costs={Runtime.TFLM: RuntimeCost(5_000)})
+    planner, inventory = SitePlanner(policy), inventory_of(27_000)  # 5,000 + twice (500 + 10,000) + frames
+    flow = workflow_of(CATALOGUE, "Whole@1.0")
+    first = placed(planner, flow, inventory)
+    assert placed(planner, named(flow, "V"), inventory, first).placement.device_of("m0") == "d0"
+    problem = build_problem([flow], inventory, policy, taken=Load({}, frozenset({("d0", Runtime.TFLM)})))
+    assert problem.limits[Limit("ram", "d0")] == 22_000
+    assert problem.runtime_demand["d0", Runtime.TFLM] == ()
+
+
+def test_the_size_of_the_release_that_would_be_installed_counts() -> None:
+    facts = {"whole": ModelFacts(150_000)}
+    planner = SitePlanner(POLICY, releases=lambda: facts)
+    flow, inventory = workflow_of(CATALOGUE, "Whole@1.0", "Whole@1.0"), inventory_of(30_000, 30_000)
+    whole_only = {WHOLE.reference: WHOLE}
+    _, together = SitePlanner(POLICY).place(flow, inventory, whole_only)
+    assert len(set(where(together).values())) == 1
+    _, apart = planner.place(flow, inventory, whole_only)  # 300 kB of models, 200 kB of flash
+    assert apart.device_of("m0") != apart.device_of("m1")
+    chosen, _ = planner.place(flow, inventory, CATALOGUE)
+    assert len(chosen.aims) > 3, "chains of small models are better now"
+
+
+# --- mending ------------------------------------------------------------------------------------------
+
+
+def test_only_what_was_on_the_lost_device_moves() -> None:
+    planner, inventory = SitePlanner(POLICY), inventory_of(13_000, 13_000, 13_000)
+    before = placed(planner, workflow_of(CATALOGUE, "Whole@1.0", "Whole@1.0"), inventory)
+    for device in sorted(set(where(before.placement).values())):
+        after, left_out = planner.mend(before, lost={device})
+        assert not left_out
+        assert moved(before, after) == {a for a, d in where(before.placement).items() if d == device}
+        assert device not in where(after).values()
+        check([before.workflow], inventory.without({device}), after, POLICY)
+
+
+def test_what_others_take_is_not_taken_twice() -> None:
+    planner, inventory = SitePlanner(POLICY), inventory_of(13_000, 13_000)
+    flow = workflow_of(CATALOGUE, "Whole@1.0")
+    first = placed(planner, flow, inventory)
+    second = placed(planner, named(flow, "V"), inventory, first)
+    lost = first.placement.device_of("m0")
+    planner.mend(first, lost={lost})
+    with pytest.raises(PlacementError):
+        planner.mend(first, lost={lost}, beside=[second])
+
+
+def test_a_device_that_rests_still_passes_messages_on() -> None:
+    """The least of a site: the hub shall run nothing, and its leaves still reach each other."""
+    given = instance("base", 20, 20, 0)
+    hub = next(device for device in given.inventory.devices if device.id == "gw0")
+    workflow = next(
+        w for w in given.workflows if SitePlanner(given.policy).place(w, given.inventory, {})[1].assignments
+    )
+    planner = SitePlanner(given.policy)
+    before = PlacedWorkflow(workflow, given.inventory, planner.place(workflow, given.inventory, {})[1])
+    after, _ = planner.mend(before, resting={hub.id})
+    assert hub.id not in where(after).values()
+
+
+def test_parts_of_a_chain_that_was_chosen_move_each_for_itself() -> None:
+    planner, inventory = SitePlanner(POLICY), inventory_of(8_000, 8_000, 8_000)
+    before = placed(planner, workflow_of(CATALOGUE, "Whole@1.0"), inventory)
+    assert {"m0.part_1", "m0.part_2"} <= where(before.placement).keys()
+    device = before.placement.device_of("m0.part_2")
+    after, _ = planner.mend(before, lost={device})
+    assert moved(before, after) == {a for a, d in where(before.placement).items() if d == device}
+    assert where(after).keys() == where(before.placement).keys()
+
+
+def test_a_chain_is_kept_even_where_another_choice_would_fit() -> None:
+    """Clearly refused: the whole AIM would fit, but it would be another workflow."""
+    planner, inventory = SitePlanner(POLICY), inventory_of(8_000, 8_000)
+    before = placed(planner, workflow_of(CATALOGUE, "Whole@1.0"), inventory)
+    small = replace(inventory, devices=tuple(replace(d, ram_bytes=10_900) for d in inventory.devices))
+    with pytest.raises(PlacementError, match=r"m0\.part_"):
+        planner.mend(replace(before, inventory=small), lost={"d0"})
+
+
+# --- optional AIMs ------------------------------------------------------------------------------------
+
+
+def test_optional_aims_are_left_out_in_their_order_and_come_back() -> None:
+    planner, inventory = SitePlanner(POLICY), inventory_of(22_500, 13_000)
+    flow = optional(workflow_of(CATALOGUE, *["Whole@1.0"] * 3), "m2", "m1")
+    before = placed(planner, flow, inventory)
+    small, large = "d1", "d0"
+    after, left_out = planner.mend(before, lost={small})
+    assert left_out == {"m2"}
+    assert set(where(after)) == {"source", "m0", "m1"}
+    after, left_out = planner.mend(before, lost={large})
+    assert left_out == {"m1", "m2"}
+    less = replace(before, placement=after)
+    again, left_out = planner.mend(less)
+    assert not left_out
+    assert {"m1", "m2"} <= set(where(again))
+    assert moved(less, again) == set()
+
+
+def test_what_cannot_be_left_out_is_explained() -> None:
+    planner, inventory = SitePlanner(POLICY), inventory_of(13_000, 4_000)
+    before = placed(planner, workflow_of(CATALOGUE, "Whole@1.0"), inventory)
+    with pytest.raises(PlacementError) as caught:
+        planner.mend(replace(before, workflow=optional(before.workflow, "source")), lost={"d0"})
+    assert "m0" in str(caught.value)
