@@ -24,18 +24,26 @@ from dataclasses import dataclass
 import numpy as np
 
 from partitioner.star import Floats, Ints, Star
-from partitioner.table import FORBIDDEN, Table, Way
+from partitioner.table import FORBIDDEN, Charges, Table, Way
 from partitioner.views import View
 
 MAX_LABELS = 60_000
 """Partial assignments kept at once; the bound of dropped ones is remembered, so a proof stays a proof."""
 
 BEAM = 48
+WIDER_BEAM = 600
 WIDE_BEAM = 6_000
+NEAR = 0.02
+"""Share by which the beam's best may exceed the bound before a wider beam looks for a better one."""
+
 MEANS = 4
 """Rounds in which the weights of the ways are adapted."""
 
 TIE = 1e-9
+
+
+_Weights = tuple[Floats, dict[int, float]]
+"""Of one way: float[AIMs] on runs, and by flow on the time of Channels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +51,31 @@ class Found:
     """Assignments in the order of their cost.
 
     ``device`` and ``layer`` are int[assignments, AIMs] (rows of the problem), the AIMs as in ``items``; every
-    assignment that is not among them costs at least ``floor``. Rows in ``unlimited`` stand for many devices.
+    assignment that is not among them costs at least ``floor``. ``own`` is the cost without charges,
+    ``labels`` the assignments in the table. Rows in ``unlimited`` stand for many devices.
     """
 
     items: tuple[int, ...]
     device: Ints
     layer: Ints
     cost: Floats
+    own: Floats
+    labels: Ints
     floor: float
     unlimited: Ints
+
+    def only(self, kept: Ints) -> Found:
+        """Some of the assignments."""
+        return Found(
+            self.items,
+            self.device[kept],
+            self.layer[kept],
+            self.cost[kept],
+            self.own[kept],
+            self.labels[kept],
+            self.floor,
+            self.unlimited,
+        )
 
 
 class Branches:
@@ -77,18 +101,24 @@ class Branches:
         """
         self.table = Table(star, workflow, view, at=at, move_price=move_price)
         self.root, self.best = -np.inf, np.inf
+        self._mean: list[_Weights] | None = None
 
     @property
     def possible(self) -> bool:
         """Whether every AIM has a candidate."""
         return self.table.possible
 
+    def charge(self, charges: Charges) -> None:
+        """Ask for payment for room: all costs from now on are those with charges."""
+        self.table.charge(charges)
+        self.root, self.best = -np.inf, np.inf
+
     # --- bounds ---
 
-    def _send(self, weights: list[tuple[Floats, dict[int, float]]]) -> None:
+    def _send(self, weights: list[_Weights]) -> None:
         """Messages for these weights of the ways: per way float[AIMs] on runs and a weight per flow."""
         count = len(self.table.order)
-        self.linear_own = [own.copy() for own in self.table.own]
+        self.linear_own = [paid.copy() for paid in self.table.paid]
         for way, (on_run, _) in zip(self.table.ways, weights, strict=True):
             for n in np.nonzero(on_run)[0].tolist():
                 self.linear_own[n] += on_run[n] * way.run_us[n]
@@ -100,12 +130,12 @@ class Branches:
                 a, b = self.table.place[transfer.source], self.table.place[transfer.destination]
                 delay = weight * self.table.delay_us[number]
                 by_pair[min(a, b), max(a, b)].append(delay if a < b else delay.T)
-        inbox = [np.zeros(len(own)) for own in self.table.own]
+        inbox = [np.zeros(len(paid)) for paid in self.table.paid]
         self.constant = 0.0
         self.root_minimum = np.zeros(count)
         for edge in self.table.edges:
             more = by_pair.get((edge.first, edge.second))
-            edge.linear = edge.price if more is None else edge.price + np.sum(more, axis=0)
+            edge.linear = edge.total if more is None else edge.total + np.sum(more, axis=0)
         for n in reversed(range(count)):
             whole: Floats = self.linear_own[n] + inbox[n]
             parents = self.table.into[n]
@@ -124,7 +154,7 @@ class Branches:
         if not self.possible:
             self.root = np.inf
             return np.inf
-        mean = [self._critical(way, None) for way in self.table.ways]
+        mean = self._mean or [self._critical(way, None) for way in self.table.ways]
         kept = mean
         for number in range(MEANS):
             self._send(mean)
@@ -132,9 +162,9 @@ class Branches:
                 self.root, kept = self.constant, mean
             if self.root >= FORBIDDEN:
                 break
-            labels, cost, _ = self._grow(FORBIDDEN / 2, BEAM)
+            labels, cost, _, _ = self._grow(FORBIDDEN / 2, BEAM)
             if not len(cost):
-                labels, cost, _ = self._grow(FORBIDDEN / 2, WIDE_BEAM)
+                labels, cost, _, _ = self._grow(FORBIDDEN / 2, WIDE_BEAM)
             if not len(cost):
                 break
             first = int(cost.argmin())
@@ -145,12 +175,29 @@ class Branches:
             newer = [self._critical(way, labels[first]) for way in self.table.ways]
             mean = [_mixed(a, b, step) for a, b in zip(mean, newer, strict=True)]
         self._send(kept)
+        self._mean = kept if self.table.charges is not None and self.table.charges.weight else None
         return self.root
 
-    def _critical(self, way: Way, label: Ints | None) -> tuple[Floats, dict[int, float]]:
+    def least(self, max_labels: int = MAX_LABELS) -> tuple[float, Found]:
+        """A lower bound of every assignment's cost, exact where there is room for all, and the cheapest ones.
+
+        Nothing is found where nothing fits or the search was cut short; the bound holds all the same.
+        """
+        if self.root == -np.inf:
+            self.prepare()
+        if np.isfinite(self.best) and self.best - self.root > NEAR * abs(self.root):
+            _, cost, _, _ = self._grow(self.best + TIE, WIDER_BEAM)
+            self.best = min(self.best, float(cost.min(initial=np.inf)))
+        found = self.all_within(self.best, max_labels)
+        low = min(found.floor, float(found.cost.min(initial=np.inf)))
+        return max(low, self.root), found
+
+    def _critical(self, way: Way, label: Ints | None) -> _Weights:
         """Weights of the longest way of one assignment; None: with everything at its fastest."""
         on_run, on_flow = np.zeros(len(self.table.order)), dict[int, float]()
-        if not way.weight:
+        charges = self.table.charges
+        worth = way.weight if charges is None else way.weight * charges.weight
+        if not worth:
             return on_run, on_flow
         time, before = self._finish(way, label)
         ends = [(time.get(n, 0.0), -1, n) for n in way.finals]
@@ -161,14 +208,14 @@ class Branches:
             return on_run, on_flow
         _, flow, at = max(ends)
         if flow >= 0:
-            on_flow[flow] = way.weight
+            on_flow[flow] = worth
         while True:
             if at != way.origin:
-                on_run[at] = way.weight
+                on_run[at] = worth
             step = before.get(at)
             if step is None:
                 return on_run, on_flow
-            on_flow[step[0]] = on_flow.get(step[0], 0.0) + way.weight
+            on_flow[step[0]] = on_flow.get(step[0], 0.0) + worth
             at = step[1]
 
     def _finish(
@@ -199,30 +246,29 @@ class Branches:
         """Every assignment that costs at most ``threshold``; ``prepare`` must have been called."""
         count = len(self.table.order)
         if not self.possible:
-            empty = np.zeros((0, count), dtype=np.int64)
-            return Found(
-                tuple(self.table.order), empty, empty, np.zeros(0), np.inf, np.zeros(0, dtype=np.int64)
-            )
+            empty, none = np.zeros((0, count), dtype=np.int64), np.zeros(0)
+            return Found(tuple(self.table.order), empty, empty, none, none, empty, np.inf, empty[:, 0])
         threshold = min(threshold, FORBIDDEN / 2)
-        labels, cost, floor = self._grow(threshold + TIE, max_labels)
+        labels, cost, own, floor = self._grow(threshold + TIE, max_labels)
         order = np.argsort(cost, kind="stable")
-        labels, cost = labels[order], cost[order]
+        labels, cost, own = labels[order], cost[order], own[order]
         device = np.empty_like(labels)
         layer = np.empty_like(labels)
         for n in range(count):
             device[:, n] = self.table.view.devices[self.table.spot[n][labels[:, n]]]
             layer[:, n] = self.table.layer[n][labels[:, n]]
         unlimited = self.table.view.devices[self.table.view.real :]
-        return Found(tuple(self.table.order), device, layer, cost, min(floor, threshold), unlimited)
+        items = tuple(self.table.order)
+        return Found(items, device, layer, cost, own, labels, min(floor, threshold), unlimited)
 
     def exhausted(self) -> bool:
         """Whether no assignment exists at all, proven by trying every one that a bound does not exclude."""
         if not self.possible or self.root >= FORBIDDEN:
             return True
-        _, cost, floor = self._grow(FORBIDDEN / 2, MAX_LABELS)
+        _, cost, _, floor = self._grow(FORBIDDEN / 2, MAX_LABELS)
         return not len(cost) and not np.isfinite(floor)
 
-    def _grow(self, threshold: float, max_labels: int) -> tuple[Ints, Floats, float]:  # noqa: C901, PLR0915  one loop
+    def _grow(self, threshold: float, max_labels: int) -> tuple[Ints, Floats, Floats, float]:  # noqa: C901, PLR0912, PLR0915  one loop
         """Complete assignments, their costs, and the least bound among those dropped for their number."""
         count = len(self.table.order)
         labels = np.zeros((1, 0), dtype=np.int64)
@@ -231,6 +277,9 @@ class Branches:
         sent = np.zeros((1, len(self.table.thin)))
         previous = self.table.view.previous
         used = np.zeros((1, len(self.table.view.devices)), dtype=bool)
+        charges = self.table.charges
+        waiting = frozenset(self.table.waiting)
+        opening = charges.opening if charges is not None and charges.opening.any() else None
         floor = np.inf
         for n in range(count):
             if self.table.into[n]:
@@ -269,22 +318,25 @@ class Branches:
                 fits = (sent <= self.table.thin_bps).all(axis=1)
                 labels, bound, slack = labels[fits], bound[fits], slack[fits]
                 sent, parent = sent[fits], parent[fits]
-            if previous is not None:
+            if previous is not None or opening is not None:
                 here, every = self.table.spot[n][labels[:, n]], np.arange(len(labels))
                 used = used[parent]
-                fits = (previous[here] < 0) | used[every, previous[here]]
+                fits = np.ones(len(labels), dtype=bool)
+                if previous is not None:
+                    fits = (previous[here] < 0) | used[every, previous[here]]
+                if opening is not None and n in waiting:
+                    bound = bound + np.where(used[every, here], 0.0, opening[here])
+                    fits &= bound <= threshold
                 used[every, here] = True
                 labels, bound, slack = labels[fits], bound[fits], slack[fits]
                 sent, used = sent[fits], used[fits]
             if not len(bound):
-                return np.zeros((0, count), dtype=np.int64), np.zeros(0), floor
-        cost = self.table.cost(labels)
+                return np.zeros((0, count), dtype=np.int64), np.zeros(0), np.zeros(0), floor
+        cost, own = self.table.cost(labels)
         good = (cost <= threshold) & (cost < FORBIDDEN)
-        return labels[good], cost[good], floor
+        return labels[good], cost[good], own[good], floor
 
 
-def _mixed(
-    a: tuple[Floats, dict[int, float]], b: tuple[Floats, dict[int, float]], step: float
-) -> tuple[Floats, dict[int, float]]:
+def _mixed(a: _Weights, b: _Weights, step: float) -> _Weights:
     flows = {f: (1 - step) * a[1].get(f, 0.0) + step * b[1].get(f, 0.0) for f in {**a[1], **b[1]}}
     return (1 - step) * a[0] + step * b[0], flows

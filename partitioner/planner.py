@@ -164,16 +164,21 @@ class _Planning:
         search.improve(lambda: self.now() >= late_s)
         bound = search.bound()
         if search.ledger.total - bound > self.rounding:
-            bound = search.close()
-        if search.ledger.total - bound > self.rounding and self.now() < late_s:
-            search.shake(lambda: self.now() >= late_s)
-            search.improve(lambda: self.now() >= late_s)
-            bound = search.close()
+            bound = self._close(search, bound)
         choice = search.ledger.choice()
         objective = evaluate(self.problem, choice).objective
         if objective - bound > self.rounding and small:
             return self._exact(choice, bound)
         return self._plan(choice, objective, bound, "search by workflow")
+
+    def _close(self, search: Search, bound: int) -> int:
+        from partitioner.closing import Closing
+
+        closing = Closing(search, seed=self.seed, left_s=lambda: self.end_s - self.now())
+        closing.bound = bound
+        closing.price()
+        closing.pack()
+        return closing.bound
 
     def _exact(self, choice: Choice | None, bound: int) -> Plan:
         from partitioner.solver import solve

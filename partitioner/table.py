@@ -23,11 +23,17 @@ FORBIDDEN = 1e15
 
 @dataclass(slots=True)
 class Edge:
-    """Two AIMs that share a Channel or an affinity; prices as [candidate of first, candidate of second]."""
+    """Two AIMs that share a Channel or an affinity; prices as [candidate of first, candidate of second].
+
+    ``total`` is the price with charges; ``linear`` and ``message`` belong to the search.
+    """
 
     first: int
     second: int
     price: Floats
+    wire_bytes: float = 0.0
+    bits_per_s: float = 0.0
+    total: Floats = field(default_factory=lambda: np.zeros((0, 0)))
     linear: Floats = field(default_factory=lambda: np.zeros((0, 0)))
     message: Floats = field(default_factory=lambda: np.zeros(0))
 
@@ -44,6 +50,58 @@ class Way:
     deliveries: tuple[tuple[int, int], ...]
     finals: tuple[int, ...]
     run_us: tuple[Floats, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Charges:
+    """What a workflow pays for room on the devices of a view, beside its own cost.
+
+    Attributes:
+        cell: float[devices, resources], objective units per byte, us/s and so on.
+        bit: float[devices], per bit/s on the device's own link.
+        opening: float[devices], once for a device that runs one of its AIMs.
+        cover: float[devices, covers], per part of a device that an AIM is counted as (see ``parts_taken``).
+        weight: of the workflow's own cost: 1, or 0 where only room is asked about.
+    """
+
+    cell: Floats
+    bit: Floats
+    opening: Floats
+    cover: Floats
+    weight: float = 1.0
+
+
+COVERED = (0, 2)
+"""Resources of which an AIM may take so much that few AIMs share a device: RAM and processor."""
+
+HALVES = (1, 2, 3, 4)
+COVERS = len(COVERED) * len(HALVES)
+
+
+def parts_taken(demand: Floats, room: Floats) -> Floats:
+    """AIMs as parts of a device, such that the AIMs on one device never add up to more than 1.
+
+    With k = 1, 2, ... an AIM that takes the share x counts floor((k + 1) x) / k, and x itself where (k + 1) x
+    is whole: these dual-feasible functions make "one of these large AIMs per device" a linear row.
+
+    Args:
+        demand: float[candidates, resources].
+        room: float[candidates, resources] of the device of each candidate.
+
+    Returns:
+        float[candidates, covers].
+
+    Source: Fekete and Schepers, "New classes of fast lower bounds for bin packing problems" (2001).
+    """
+    found = []
+    for resource in COVERED:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share = np.where(room[:, resource] > 0, demand[:, resource] / room[:, resource], 0.0)
+        for k in HALVES:
+            scaled = (k + 1) * share
+            whole = np.floor(scaled + 1e-9)
+            found.append(np.where(np.abs(scaled - whole) < 1e-9, share, whole / k))
+    return np.stack(found, axis=1)
 
 
 class Table:
@@ -95,6 +153,30 @@ class Table:
         self.waiting = [n for n, item in enumerate(self.order) if star.problem.items[item].leaf is not None]
         self.tight = self._tight()
         self.possible = all(len(spots) for spots in self.spot)
+        self.parts: list[Floats] = []
+        self.charges: Charges | None = None
+        self.paid = self.own
+        """Prices of candidates with charges."""
+
+    def charge(self, charges: Charges) -> None:
+        """Ask for payment; the search then minimises cost and payment together."""
+        if not self.parts:
+            rooms = [self.star.room[self.view.devices[spot]] for spot in self.spot]
+            self.parts = [parts_taken(d, room) for d, room in zip(self.demand, rooms, strict=True)]
+        self.charges = charges
+        self.paid = [
+            charges.weight * own
+            + (demand * charges.cell[spot]).sum(axis=1)
+            + (part * charges.cover[spot]).sum(axis=1)
+            for own, demand, part, spot in zip(self.own, self.demand, self.parts, self.spot, strict=True)
+        ]
+        for edge in self.edges:
+            per_end = edge.wire_bytes * charges.cell[:, 0] + edge.bits_per_s * charges.bit
+            a, b = self.spot[edge.first], self.spot[edge.second]
+            apart = a[:, None] != b[None, :]
+            charge = np.where(apart, per_end[a][:, None] + per_end[b][None, :], 0.0)
+            possible = edge.price < FORBIDDEN
+            edge.total = np.where(possible, charges.weight * edge.price + charge, FORBIDDEN)
 
     def _add_item(self, item: int, at: tuple[int, int] | None, move_price: float) -> None:
         options, view = self.star.options[item], self.view
@@ -139,6 +221,7 @@ class Table:
     def _edges(self, workflow: int) -> list[Edge]:
         star, view, place = self.star, self.view, self.place
         rows, group = view.devices, view.group
+        transfers = [star.transfers[number] for number in star.flows_of[workflow]]
         apart = ~np.eye(len(rows), dtype=bool)
         pairs = np.ix_(group, group)
         hops = star.access_hops[rows]
@@ -183,7 +266,13 @@ class Table:
             penalty = FORBIDDEN if affinity.hard else star.problem.policy.affinity_penalty
             price = np.where(broken, penalty, 0.0)
             prices[min(a, b), max(a, b)].append(price if a < b else price.T)
-        return [Edge(a, b, np.sum(found, axis=0)) for (a, b), found in prices.items()]
+        edges = []
+        for (a, b), found in prices.items():
+            price = np.sum(found, axis=0)
+            channels = [t for t in transfers if {place[t.source], place[t.destination]} == {a, b}]
+            wire_bytes, bits_per_s = sum(t.wire_bytes for t in channels), sum(t.bits_per_s for t in channels)
+            edges.append(Edge(a, b, price, wire_bytes, bits_per_s, price))
+        return edges
 
     def _ways(self, workflow: int) -> list[Way]:
         ways, place = [], self.place
@@ -230,40 +319,59 @@ class Table:
                     added[:, k] += transfer.bits_per_s * ((ends[0] == spot) ^ (ends[1] == spot))
         return added
 
-    def cost(self, labels: Ints) -> Floats:
-        """Exact prices and path latencies; infinite where a deadline is missed."""
-        cost = np.zeros(len(labels))
+    def cost(self, labels: Ints, tails_us: Floats | None = None) -> tuple[Floats, Floats]:
+        """Exact prices and path latencies with charges, and without; infinite where a deadline is missed.
+
+        ``tails_us``, float[devices of the view], is the longest invocation of other workflows there.
+        """
+        own, paid = np.zeros(len(labels)), np.zeros(len(labels))
         for n in range(len(self.order)):
-            cost += self.own[n][labels[:, n]]
+            own += self.own[n][labels[:, n]]
+            paid += self.paid[n][labels[:, n]]
         for edge in self.edges:
-            cost += edge.price[labels[:, edge.first], labels[:, edge.second]]
-        cost[self._overfilled(labels)] = np.inf
-        waits = self._waits(labels)
+            own += edge.price[labels[:, edge.first], labels[:, edge.second]]
+            paid += edge.total[labels[:, edge.first], labels[:, edge.second]]
+        waits = self._waits(labels, tails_us)
+        late = self._overfilled(labels)
+        time = np.zeros(len(labels))
         for way in self.ways:
             latency = self._latency(way, labels, waits)
-            cost += way.weight * latency
-            cost[latency > way.deadline_us] = np.inf
-        return cost
+            time += way.weight * latency
+            late |= latency > way.deadline_us
+        own += time
+        paid += time * (1.0 if self.charges is None else self.charges.weight)
+        if self.charges is not None and self.charges.opening.any():
+            paid += self._opened(labels, self.charges.opening)
+        own[late] = paid[late] = np.inf
+        return paid, own
+
+    def _opened(self, labels: Ints, opening: Floats) -> Floats:
+        """What the devices in use cost, each once."""
+        used = np.zeros((len(labels), len(opening)), dtype=bool)
+        every = np.arange(len(labels))
+        for n in self.waiting:
+            used[every, self.spot[n][labels[:, n]]] = True
+        return np.asarray(used @ opening)
 
     def _overfilled(self, labels: Ints) -> npt.NDArray[np.bool_]:
         """Whether RAM for AIMs and for the ends of remote Channels exceeds that of a device."""
-        full = np.zeros(len(labels), dtype=bool)
-        for spot, resource in self.tight:
-            if resource != 0:
-                continue
-            taken = np.zeros(len(labels))
-            for n in range(len(self.order)):
-                choice = labels[:, n]
-                taken += np.where(self.spot[n][choice] == spot, self.demand[n][choice, 0], 0.0)
-            for transfer in self.transfers:
-                a, b = self.place[transfer.source], self.place[transfer.destination]
-                at_a, at_b = self.spot[a][labels[:, a]] == spot, self.spot[b][labels[:, b]] == spot
-                taken += transfer.wire_bytes * (at_a ^ at_b)
-            full |= taken > self.view.capacity[spot, 0]
-        return full
+        scarce = [spot for spot, resource in self.tight if resource == 0]
+        if not scarce:
+            return np.zeros(len(labels), dtype=bool)
+        every = np.arange(len(labels))
+        taken = np.zeros((len(labels), len(self.view.devices)))
+        spots = [spot[labels[:, n]] for n, spot in enumerate(self.spot)]
+        for n, spot in enumerate(spots):
+            taken[every, spot] += self.demand[n][labels[:, n], 0]
+        for transfer in self.transfers:
+            ends = spots[self.place[transfer.source]], spots[self.place[transfer.destination]]
+            wire_bytes = np.where(ends[0] != ends[1], transfer.wire_bytes, 0.0)
+            for end in ends:
+                taken[every, end] += wire_bytes
+        return np.asarray((taken[:, scarce] > self.view.capacity[scarce, 0]).any(axis=1))
 
-    def _waits(self, labels: Ints) -> dict[int, Floats]:
-        """Longest other run of this workflow on the same device of one core, by AIM."""
+    def _waits(self, labels: Ints, tails_us: Floats | None) -> dict[int, Floats]:
+        """Longest other run on the same device of one core, by AIM."""
         waits: dict[int, Floats] = {}
         spots = {n: self.spot[n][labels[:, n]] for n in self.waiting}
         tails = {n: self.tails[n][labels[:, n]] for n in self.waiting}
@@ -271,7 +379,7 @@ class Table:
             here = self.alone_on_core[own]
             if not here.any():
                 continue
-            longest = np.zeros(len(labels))
+            longest = np.zeros(len(labels)) if tails_us is None else np.where(here, tails_us[own], 0.0)
             for other, spot in spots.items():
                 if other != n:
                     longest = np.maximum(longest, np.where(here & (spot == own), tails[other], 0.0))

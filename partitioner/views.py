@@ -32,6 +32,7 @@ class View:
         merged: groups of the problem that each group of the view stands for.
         capacity: float[devices, resources] that may be taken.
         real: the first so many devices stand for themselves, the others for all of their sort.
+        stands: for each of the others, the rows that it stands for.
         previous: position of the copy that has to be in use before this one is, -1 for none; None: no copies.
     """
 
@@ -40,6 +41,7 @@ class View:
     merged: tuple[Ints, ...]
     capacity: Floats
     real: int
+    stands: tuple[Ints, ...] = ()
     previous: Ints | None = None
 
 
@@ -84,7 +86,8 @@ def relaxed_view(star: Star, workflow: int) -> View:
         home = np.arange(len(star.group_keys))
     inside = np.isin(star.group, home)
     rows = np.nonzero(inside)[0]
-    samples = _sorts(star, workflow, np.nonzero(~inside)[0])
+    alike = _sorts(star, workflow, np.nonzero(~inside)[0])
+    samples = np.array([members[0] for members in alike], dtype=np.int64)
     merged = [np.array([g]) for g in home]
     if len(samples):
         merged.append(np.setdiff1d(np.arange(len(star.group_keys)), home))
@@ -92,7 +95,7 @@ def relaxed_view(star: Star, workflow: int) -> View:
     capacity = star.room[devices]
     capacity[len(rows) :] = np.inf
     group = np.concatenate([np.searchsorted(home, star.group[rows]), np.full(len(samples), len(home))])
-    return View(devices, group, tuple(merged), capacity, len(rows))
+    return View(devices, group, tuple(merged), capacity, len(rows), alike)
 
 
 def copied_view(star: Star, view: View, found: Listed, most: int = MAX_COPIES) -> View:
@@ -115,7 +118,9 @@ def copied_view(star: Star, view: View, found: Listed, most: int = MAX_COPIES) -
     for position in range(view.real + 1, len(devices)):
         if devices[position] == devices[position - 1]:
             previous[position] = position - 1
-    return View(devices, group, view.merged, capacity, view.real, previous)
+    members = dict(zip(view.devices[view.real :].tolist(), view.stands, strict=True))
+    stands = tuple(members[row] for row in rows.tolist())
+    return View(devices, group, view.merged, capacity, view.real, stands, previous)
 
 
 def free_view(star: Star, workflow: int, room: Floats, keep: Iterable[int] = ()) -> View:
@@ -125,14 +130,15 @@ def free_view(star: Star, workflow: int, room: Floats, keep: Iterable[int] = ())
     inside[list(keep)] = True
     rows, others = np.nonzero(inside)[0], np.nonzero(~inside)[0]
     others = others[np.argsort(-room[others, 0], kind="stable")]
-    devices = np.concatenate([rows, _sorts(star, workflow, others)])
+    firsts = np.array([members[0] for members in _sorts(star, workflow, others)], dtype=np.int64)
+    devices = np.concatenate([rows, firsts])
     groups, group = np.unique(star.group[devices], return_inverse=True)
     merged = tuple(groups[n : n + 1] for n in range(len(groups)))
     return View(devices, group, merged, np.minimum(room, star.room)[devices], len(devices))
 
 
-def _sorts(star: Star, workflow: int, rows: Ints) -> Ints:
-    """One of each sort of devices: of those that no AIM of the workflow can tell from each other."""
+def _sorts(star: Star, workflow: int, rows: Ints) -> tuple[Ints, ...]:
+    """``rows`` by their sort: devices that no AIM of the workflow can tell from each other."""
     columns = [star.sort[rows]]
     seen: set[int] = set()
     for item in star.items_of[workflow]:
@@ -143,5 +149,28 @@ def _sorts(star: Star, workflow: int, rows: Ints) -> Ints:
             columns.append(options.kind_of[rows])
         if not allowed.all() and allowed.any():
             columns.append(allowed.astype(np.int64))
-    _, first = np.unique(np.stack(columns, axis=1), axis=0, return_index=True)
-    return rows[np.sort(first)]
+    _, first, sort = np.unique(np.stack(columns, axis=1), axis=0, return_index=True, return_inverse=True)
+    sort = sort.ravel()
+    return tuple(rows[sort == number] for number in np.argsort(first, kind="stable").tolist())
+
+
+def priced_view(star: Star, workflow: int, dearness: Floats, turn: int) -> View:
+    """Home devices, and of each sort elsewhere the cheapest one, in turns where several are; all as they are.
+
+    Args:
+        star: the problem.
+        workflow: whose view.
+        dearness: float[devices], what a typical AIM pays there.
+        turn: which of equals.
+    """
+    inside = np.isin(star.group, home_groups(star, workflow))
+    rows, others = np.nonzero(inside)[0], np.nonzero(~inside)[0]
+    chosen = []
+    for members in _sorts(star, workflow, others):
+        cost = dearness[members]
+        cheapest = members[cost <= cost.min() + 1e-12]
+        chosen.append(int(cheapest[turn % len(cheapest)]))
+    devices = np.concatenate([rows, np.array(chosen, dtype=np.int64)])
+    groups, group = np.unique(star.group[devices], return_inverse=True)
+    merged = tuple(groups[n : n + 1] for n in range(len(groups)))
+    return View(devices, group, merged, star.room[devices], len(devices))

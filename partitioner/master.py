@@ -1,0 +1,156 @@
+"""The linear master problem: one whole assignment per workflow, mixed, under everything that workflows share.
+
+Decides what room is worth: the dual prices of its rows. A *column* is one assignment of one workflow. Rows
+exist only for what some column takes. Its value is no bound of any plan, since columns may be missing; what
+its prices prove is for ``prices`` to say. With ``weight`` 0 it asks instead how much of the workflows cannot
+be placed at all.
+
+Source: Dantzig and Wolfe, "Decomposition principle for linear programs" (1960).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from ortools.linear_solver import pywraplp
+
+from partitioner.star import Floats
+
+UNPLACED = 1e3
+"""Price of leaving a workflow out, in multiples of a generous cost of one workflow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One assignment of one workflow.
+
+    Attributes:
+        workflow: whose.
+        cost: objective units, alone.
+        uses: amount by cell (see ``prices``).
+        opens: devices that run one of its AIMs.
+    """
+
+    workflow: int
+    cost: float
+    uses: Mapping[int, float]
+    opens: frozenset[int]
+
+
+class Master:
+    """The restricted linear programme; columns are added, never taken away."""
+
+    def __init__(
+        self,
+        workflows: int,
+        room: Floats,
+        *,
+        unplaced: float,
+        opening: float = 0.0,
+        share: Mapping[int, float] | None = None,
+        balance: float = 0.0,
+        weight: float = 1.0,
+    ) -> None:
+        """A programme without columns.
+
+        Args:
+            workflows: how many.
+            room: amount by cell; infinite where it does not matter.
+            unplaced: price of a workflow without a column.
+            opening: price of each device that runs an AIM.
+            share: by cell that counts for ``balance``, the whole of which an amount is a share.
+            balance: price of the highest share.
+            weight: of the columns' own costs.
+        """
+        self.room, self.share, self.opening, self.weight = room, dict(share or {}), opening, weight
+        self.solver = pywraplp.Solver.CreateSolver("GLOP")
+        self.objective = self.solver.Objective()
+        self.objective.SetMinimization()
+        self.placed = [self.solver.Constraint(1.0, self.solver.infinity()) for _ in range(workflows)]
+        for row in self.placed:
+            left_out = self.solver.NumVar(0.0, self.solver.infinity(), "")
+            row.SetCoefficient(left_out, 1.0)
+            self.objective.SetCoefficient(left_out, unplaced)
+        self.cells: dict[int, pywraplp.Constraint] = {}
+        self.shares: dict[int, pywraplp.Constraint] = {}
+        self.opened: dict[int, pywraplp.Variable] = {}
+        self.opening_rows: dict[tuple[int, int], pywraplp.Constraint] = {}
+        self.columns: list[tuple[Column, pywraplp.Variable]] = []
+        self.known: set[tuple[int, float, frozenset[tuple[int, float]]]] = set()
+        self.value = np.inf
+        """Objective of the last solution."""
+        self.highest = None
+        if balance and self.share:
+            self.highest = self.solver.NumVar(0.0, self.solver.infinity(), "")
+            self.objective.SetCoefficient(self.highest, balance)
+
+    def add(self, column: Column) -> bool:
+        """Offer a column; False when it is known already."""
+        key = (column.workflow, round(column.cost, 9), frozenset(column.uses.items()))
+        if key in self.known:
+            return False
+        self.known.add(key)
+        variable = self.solver.NumVar(0.0, self.solver.infinity(), "")
+        self.objective.SetCoefficient(variable, self.weight * column.cost)
+        self.placed[column.workflow].SetCoefficient(variable, 1.0)
+        for cell, amount in column.uses.items():
+            if np.isfinite(self.room[cell]):
+                # rows are shares of the room, since bytes beside microseconds upset the solver
+                self._cell(cell).SetCoefficient(variable, amount / max(self.room[cell], 1.0))
+            if self.highest is not None and cell in self.share:
+                self._share(cell).SetCoefficient(variable, amount / self.share[cell])
+        if self.opening:
+            for device in column.opens:
+                self._opening(column.workflow, device).SetCoefficient(variable, 1.0)
+        self.columns.append((column, variable))
+        return True
+
+    def solve(self) -> bool:
+        """Solve; False when the solver gave up."""
+        solved = self.solver.Solve() == pywraplp.Solver.OPTIMAL
+        if solved:
+            self.value = float(self.objective.Value())
+        return bool(solved)
+
+    def cell_prices(self) -> dict[int, float]:
+        """Dual price of each cell, per unit of its amount, balance included."""
+        found: dict[int, float] = {}
+        for cell, row in self.cells.items():
+            found[cell] = max(0.0, -row.dual_value()) / max(self.room[cell], 1.0)
+        return found
+
+    def share_prices(self) -> dict[int, float]:
+        """Dual price of a whole share of each cell that counts for balance."""
+        return {cell: max(0.0, -row.dual_value()) for cell, row in self.shares.items()}
+
+    def opening_prices(self) -> dict[tuple[int, int], float]:
+        """By workflow and device."""
+        return {key: max(0.0, -row.dual_value()) for key, row in self.opening_rows.items()}
+
+    def chosen(self) -> list[tuple[Column, float]]:
+        """Columns with their shares in the solution."""
+        return [(c, v.solution_value()) for c, v in self.columns if v.solution_value() > 1e-6]
+
+    def _cell(self, cell: int) -> pywraplp.Constraint:
+        if cell not in self.cells:
+            most = self.room[cell] / max(self.room[cell], 1.0)
+            self.cells[cell] = self.solver.Constraint(-self.solver.infinity(), most)
+        return self.cells[cell]
+
+    def _share(self, cell: int) -> pywraplp.Constraint:
+        if cell not in self.shares:
+            self.shares[cell] = self.solver.Constraint(-self.solver.infinity(), 0.0)
+            self.shares[cell].SetCoefficient(self.highest, -1.0)
+        return self.shares[cell]
+
+    def _opening(self, workflow: int, device: int) -> pywraplp.Constraint:
+        key = (workflow, device)
+        if key not in self.opening_rows:
+            if device not in self.opened:
+                self.opened[device] = self.solver.NumVar(0.0, self.solver.infinity(), "")
+                self.objective.SetCoefficient(self.opened[device], self.opening)
+            self.opening_rows[key] = self.solver.Constraint(-self.solver.infinity(), 0.0)
+            self.opening_rows[key].SetCoefficient(self.opened[device], -1.0)
+        return self.opening_rows[key]
