@@ -147,6 +147,14 @@ class InstalledModel:
 
 
 @dataclass(frozen=True, slots=True)
+class SpoiltDownload:
+    """A download that was not what its ticket names: of which ciphertext, and the site's time."""
+
+    sha256: bytes
+    time_s: int
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceState:
     """A device's own memory, without its keys: those are in its Security Engine.
 
@@ -166,6 +174,8 @@ class DeviceState:
     store_floors: str = ""
     installed: tuple[InstalledModel, ...] = ()
     result_pk: bytes | None = None
+    spoilt: tuple[SpoiltDownload, ...] = ()
+    """The newest last."""
 
     @property
     def enrolled(self) -> bool:
