@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from ortools.linear_solver import pywraplp
+import ortools.linear_solver.pywraplp as lp
 
 from partitioner.star import Floats
 
@@ -65,7 +65,7 @@ class Master:
             weight: of the columns' own costs.
         """
         self.room, self.share, self.opening, self.weight = room, dict(share or {}), opening, weight
-        self.solver = pywraplp.Solver.CreateSolver("GLOP")
+        self.solver = lp.Solver.CreateSolver("GLOP")
         self.objective = self.solver.Objective()
         self.objective.SetMinimization()
         self.placed = [self.solver.Constraint(1.0, self.solver.infinity()) for _ in range(workflows)]
@@ -73,11 +73,11 @@ class Master:
             left_out = self.solver.NumVar(0.0, self.solver.infinity(), "")
             row.SetCoefficient(left_out, 1.0)
             self.objective.SetCoefficient(left_out, unplaced)
-        self.cells: dict[int, pywraplp.Constraint] = {}
-        self.shares: dict[int, pywraplp.Constraint] = {}
-        self.opened: dict[int, pywraplp.Variable] = {}
-        self.opening_rows: dict[tuple[int, int], pywraplp.Constraint] = {}
-        self.columns: list[tuple[Column, pywraplp.Variable]] = []
+        self.cells: dict[int, lp.Constraint] = {}
+        self.shares: dict[int, lp.Constraint] = {}
+        self.opened: dict[int, lp.Variable] = {}
+        self.opening_rows: dict[tuple[int, int], lp.Constraint] = {}
+        self.columns: list[tuple[Column, lp.Variable]] = []
         self.known: set[tuple[int, float, frozenset[tuple[int, float]]]] = set()
         self.value = np.inf
         """Objective of the last solution."""
@@ -109,7 +109,7 @@ class Master:
 
     def solve(self) -> bool:
         """Solve; False when the solver gave up."""
-        solved = self.solver.Solve() == pywraplp.Solver.OPTIMAL
+        solved = self.solver.Solve() == lp.Solver.OPTIMAL
         if solved:
             self.value = float(self.objective.Value())
         return bool(solved)
@@ -133,19 +133,19 @@ class Master:
         """Columns with their shares in the solution."""
         return [(c, v.solution_value()) for c, v in self.columns if v.solution_value() > 1e-6]
 
-    def _cell(self, cell: int) -> pywraplp.Constraint:
+    def _cell(self, cell: int) -> lp.Constraint:
         if cell not in self.cells:
             most = self.room[cell] / max(self.room[cell], 1.0)
             self.cells[cell] = self.solver.Constraint(-self.solver.infinity(), most)
         return self.cells[cell]
 
-    def _share(self, cell: int) -> pywraplp.Constraint:
+    def _share(self, cell: int) -> lp.Constraint:
         if cell not in self.shares:
             self.shares[cell] = self.solver.Constraint(-self.solver.infinity(), 0.0)
             self.shares[cell].SetCoefficient(self.highest, -1.0)
         return self.shares[cell]
 
-    def _opening(self, workflow: int, device: int) -> pywraplp.Constraint:
+    def _opening(self, workflow: int, device: int) -> lp.Constraint:
         key = (workflow, device)
         if key not in self.opening_rows:
             if device not in self.opened:

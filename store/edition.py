@@ -149,6 +149,30 @@ class Edition:
         self._targets[role] = Targets()
         self._changed |= {"targets": None, role: None}
 
+    def replace_publisher(self, vendor: str, keys: RoleKeys) -> None:
+        """Delegate to another key of ``vendor``; all that it has published is signed again with that.
+
+        Raises:
+            UntrustedSigner: nobody of that name publishes here.
+        """
+        role = publisher_role(vendor)
+        roles = dict.fromkeys([*self._leaves(role), role])
+        for each in roles:
+            self._role(each)  # while the old key still counts
+        delegations = _delegations(self._role("targets"))
+        delegated = (delegations.roles or {})[role]
+        (signer,) = keys.signers(role)
+        key = signer.public_key
+        for keyid in delegated.keyids:
+            delegations.keys.pop(keyid, None)
+        delegated.keyids[:] = [key.keyid]
+        delegations.keys[key.keyid] = key
+        bins = self._role(role).delegations
+        if bins is not None and bins.succinct_roles is not None:
+            bins.succinct_roles.keyids[:] = [key.keyid]
+            bins.keys = {key.keyid: key}
+        self._changed |= {"targets": None, **roles}
+
     def put(self, release: Release) -> None:
         """Add or replace the target of a release; spread a publisher that has grown over bins."""
         publisher = publisher_role(release.vendor)

@@ -5,7 +5,7 @@ keys belong offline: a machine that only publishes needs the publisher's key and
 keys, so a missing file is an error only when that role has to sign.
 
 Invariants: the directory has mode 0700 and each file 0600, and wider ones are refused; an existing key is
-never overwritten; public halves travel in TUF metadata only.
+overwritten by ``replace_publisher`` only; public halves travel in TUF metadata only.
 """
 
 from __future__ import annotations
@@ -86,6 +86,10 @@ class RoleKeys:
         """Make the key of one more publisher."""
         _write_key(self.directory / f"{publisher_role(vendor)}.pem")
 
+    def replace_publisher(self, vendor: str) -> None:
+        """Make a new key for a publisher whose key is in foreign hands, or lost; the old one is gone."""
+        _write_key(self.directory / f"{publisher_role(vendor)}.pem", replaces=True)
+
     def vendors(self) -> tuple[str, ...]:
         """Vendors whose key is here, sorted."""
         names = (path.name.removesuffix(".pem") for path in self.directory.glob(f"{_PREFIX}*.pem"))
@@ -101,8 +105,8 @@ class RoleKeys:
         return tuple(_read_key(self.directory / f"{name}.pem") for name in names)
 
 
-def _write_key(path: Path) -> None:
-    if path.exists():
+def _write_key(path: Path, *, replaces: bool = False) -> None:
+    if path.exists() and not replaces:
         raise StoreError(f"{path} exists already and is not replaced", hint="choose an empty key directory")
     FileLayer().publish(path, CryptoSigner.generate_ed25519().private_bytes, mode=0o600)
 

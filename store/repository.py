@@ -183,6 +183,29 @@ class Repository:
             edition.add_publisher(vendor, self._keys)
             self._publish(edition.files(self._keys))
 
+    def replace_publisher(self, vendor: str, *, now: datetime) -> tuple[Release, ...]:
+        """Take its key from a publisher and give it a new one, in the key directory and in the metadata.
+
+        Needs the targets key. Clients refuse the old key as soon as they see the new metadata, at the latest
+        when the timestamp that they know has expired. Run again after a failure; it makes another key then.
+
+        Returns:
+            All releases under that name, which count as before: whoever had the key may have made some.
+
+        Raises:
+            UntrustedSigner: nobody of that name publishes here.
+            StoreError: a key that must sign is not here; nothing has changed.
+        """
+        with self._locked():
+            edition = self._edition(now)
+            releases = tuple(edition.releases(publisher_role(vendor)))
+            for role in ("targets", "snapshot", "timestamp"):
+                self._keys.signers(role)
+            self._keys.replace_publisher(vendor)
+            edition.replace_publisher(vendor, self._keys)
+            self._publish(edition.files(self._keys))
+        return releases
+
     def refresh_timestamp(self, *, now: datetime) -> None:
         """Sign the timestamp again, and the snapshot when half its life is over. Needs online keys only."""
         self._renew(now, targets=False)

@@ -101,6 +101,38 @@ def list_releases(home: HomeOption = Path(".aif")) -> None:
 
 
 @app.command()
+def withdraw(
+    path: Annotated[str, typer.Argument(help="Path of the release, as `aif store list` shows it.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why, for everybody who asks for it.")],
+    home: HomeOption = Path(".aif"),
+) -> None:
+    """Withdraw a release: nobody fetches it any more. Its number stays used."""
+    from aif.cli import _wiring as wiring
+
+    release = _existing(home).yank(path, reason, now=wiring.now())
+    print(f"{release.path} is withdrawn: {reason}")
+
+
+@app.command("replace-key")
+def replace_key(
+    publisher: Annotated[str, typer.Argument(help="Name of the publisher, the second part of its paths.")],
+    home: HomeOption = Path(".aif"),
+) -> None:
+    """Replace the key of one publisher that was lost or stolen. Needs the targets key.
+
+    What is published stays; withdraw what the publisher did not make.
+    """
+    from aif.cli import _wiring as wiring
+
+    releases = _existing(home).replace_publisher(publisher, now=wiring.now())
+    print(f"publisher {publisher} has a new key; the old one signs nothing any more")
+    print("check these releases, and withdraw those that it did not make (`aif store withdraw`):")
+    for release in releases:
+        state = f"  withdrawn: {release.yanked}" if release.yanked else ""
+        print(f"  {release.path:<44} {release.length:>9,} B  {release.sha256[:16]}{state}")
+
+
+@app.command()
 def refresh(home: HomeOption = Path(".aif")) -> None:
     """Sign new metadata where the old is about to expire."""
     from aif.cli import _wiring as wiring

@@ -205,8 +205,8 @@ class Host:
                 if not current.unwanted:  # the host itself ends
                     raise
             else:
-                version = deployed.mapping_version
-                self._state.update(lambda s: replace(s, mapping_floor=max(s.mapping_floor, version)))
+                current.preparing = None
+                await self._raise_mapping_floor(deployed.mapping_version)
                 current.phase = Phase.PREPARED
             finally:
                 current.preparing = None
@@ -235,8 +235,8 @@ class Host:
                 raise
             return None
         else:
-            version = deployed.mapping_version
-            self._state.update(lambda s: replace(s, mapping_floor=max(s.mapping_floor, version)))
+            current.preparing = None
+            await self._raise_mapping_floor(deployed.mapping_version)
             current.details = {aim: why for aim, why in current.details.items() if current.has(aim)}
             if (
                 current.phase is Phase.FINISHED
@@ -262,6 +262,14 @@ class Host:
                 f"{deployed.device} would have {count:,} sealed channels, it holds {most:,}",
                 hint="stop another workflow there, or place AIMs that talk to each other on one device",
             )
+
+    async def _raise_mapping_floor(self, version: int) -> None:
+        """In a thread, because the Security Engine is told."""
+
+        def change(notes: DeviceState) -> DeviceState:
+            return replace(notes, mapping_floor=max(notes.mapping_floor, version))
+
+        await asyncio.to_thread(self._state.update, change)
 
     def _turn(self, aiw_id: str) -> asyncio.Lock:
         """Who holds it changes what this device has of a workflow; it goes in order of arrival."""

@@ -66,6 +66,7 @@ from aif.runtime.books import log_channel_event
 from aif.runtime.clock import Clock
 from aif.runtime.logbook import LogBook
 from aif.transport.base import ConnectionChange, Received, Transport
+from aif.trusted.bound_notes import BoundNotes
 from aif.trusted.client_folder import CertificateKeeper, ClientFolder
 from aif.trusted.communication import CommunicationService, SealedChannel
 from aif.trusted.security_engine import SecurityEngine
@@ -98,6 +99,9 @@ EPOCHS_KEPT = 4_096
 KEY_REQUEST_INTERVAL_S = 2.0
 """A new key for a channel that has stopped is asked for this often until it comes."""
 
+TIME_FLOOR_STEP_S = 60
+"""The time floor is written down when the site's time is this far above it."""
+
 UNANSWERED_WARNING_S = 15.0
 """A device that gets no answer says so after this long, and again after each such time."""
 
@@ -128,6 +132,7 @@ class DeviceSession:
         self._components, self._on_message = components, on_message
         loaded = state.load()
         self.device, self._site_public = loaded.device, loaded.controller_pk
+        self._notes = BoundNotes(state, engine)
         self._frame_key = SigningKey(random(32))
         self._boot_id = random(16)
         self._requests: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue(MAX_ENGINE_REQUESTS)
@@ -175,6 +180,7 @@ class DeviceSession:
     async def _serve(self) -> None:
         if not self._state.load().enrolled:
             await self.enrol()
+        await self._bind_notes()
         subscriptions = [
             await self._transport.subscribe(
                 str(AttestationTopic(self.device, Attestation.REQUEST)), self._attestation_request, qos=1
@@ -223,7 +229,18 @@ class DeviceSession:
             return
         self.trusted.clear()
         self._told_unanswered_ms = self._clock.monotonic_ms()
+        self._enqueue(self._bind_notes)
         self._enqueue(self._say_hello)
+
+    async def _bind_notes(self) -> None:
+        """Notes that are older than the engine's floors are lifted to them."""
+        with suppress(PSAError):  # a lost engine is started again, and asked then
+            if fallen := await asyncio.to_thread(self._notes.take_up):
+                self._log.error(
+                    "this device's notes were older than its Security Engine remembers",
+                    floors=", ".join(fallen),
+                    hint="somebody has put an old device.cbor in place; its models come anew",
+                )
 
     def give_up(self, reason: str) -> None:
         """This host is unfit: say so, for as long as somebody hears it, and never ask for trust again."""
@@ -549,8 +566,14 @@ class DeviceSession:
                 skew_s=round(skew_s, 1),
                 hint="set the clock; ages, deadlines and grants depend on it",
             )
-        if time_us // 1_000_000 > state.time_floor_s + 60:
-            self._state.update(lambda current: replace(current, time_floor_s=time_us // 1_000_000))
+        if time_us // 1_000_000 > state.time_floor_s + TIME_FLOOR_STEP_S:
+            self._enqueue(partial(self._raise_time_floor, time_us // 1_000_000))
+
+    async def _raise_time_floor(self, time_s: int) -> None:
+        def change(notes: DeviceState) -> DeviceState:
+            return replace(notes, time_floor_s=max(notes.time_floor_s, time_s))
+
+        await asyncio.to_thread(self._state.update, change)
 
 
 def void(_: object) -> None:

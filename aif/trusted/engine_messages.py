@@ -110,6 +110,8 @@ ENGINE_OPERATIONS: Final[Mapping[str, Signature]] = MappingProxyType(
         "attest": (bytes, list, int),
         "sign_as_device": (bytes,),
         "generation": (),
+        "floors": (),
+        "lift_floors": (list,),
         "selftest": (),
         "model_begin": (bytes, bytes, str),
         "model_chunks": (int, int, list),

@@ -73,6 +73,8 @@ class Dispatcher:
             "attest": core.attest,
             "sign_as_device": core.sign_as_device,
             "generation": lambda: core.storage.generation,
+            "floors": lambda: [[name, value] for name, value in core.floors.read().items()],
+            "lift_floors": lambda rows: core.floors.lift(_floors(rows)),
             "selftest": self._selftest,
             "model_begin": models.begin,
             "model_chunks": models.add_chunks,
@@ -191,6 +193,17 @@ def _plain(result: Any) -> object:
     if isinstance(result, KeyAttributes):
         return row_of_attributes(result)
     return row_of_info(result) if isinstance(result, StorageInfo) else result
+
+
+def _floors(rows: list[object]) -> dict[str, int]:
+    floors: dict[str, int] = {}
+    for row in rows:
+        match row:
+            case [str(name), int(value)] if not isinstance(value, bool):
+                floors[name] = value
+            case _:
+                raise PSAError(PSAStatus.INVALID_ARGUMENT, "a floor is a name and a number")
+    return floors
 
 
 def _location(name: str) -> DataLocation:

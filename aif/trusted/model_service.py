@@ -23,7 +23,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from aif.errors import LengthOrHashMismatch, NotAuthorised, NotFound
+from aif.errors import (
+    DecryptionFailed,
+    DownloadInterrupted,
+    LengthOrHashMismatch,
+    NotAuthorised,
+    NotFound,
+)
 from aif.protocol.chunks import SealedRelease, split_ciphertext
 from aif.protocol.deployment import ModelRelease
 from aif.protocol.ticket import (
@@ -35,7 +41,7 @@ from aif.protocol.ticket import (
     read_ticket,
     verify_ticket,
 )
-from aif.trusted.state import DeviceState, InstalledModel, StateFile, write_atomically
+from aif.trusted.state import DeviceState, InstalledModel, SpoiltDownload, StateFile, write_atomically
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,13 @@ OpenInPlace = Callable[[bytes, bytes, Sequence[bytes]], Iterable[bytes]]
 
 FIRMWARE_VERSION = 1
 FIRMWARE_ABI = 1
+
+SPOILT_PER_DAY = 8
+"""Downloads of one release that may turn out to be wrong within a day; no more are begun then. One that was
+interrupted is none: it goes on where it stopped."""
+
+_DAY_S = 24 * 3600
+_SPOILT_KEPT = 64
 
 NOTHING = bytes(32)
 """Stands where the digest of an installed release would be, for a slot that was given up."""
@@ -127,6 +140,7 @@ class ModelService:
             PlainModelRefused: it is not encrypted; nothing was downloaded.
             RemoteProtocolError: what came as a ticket or key is none.
             DecryptionFailed: a chunk or the key is not of this release and device; nothing was installed.
+            DownloadInterrupted: this release was wrong too often today; nothing was downloaded.
             LengthOrHashMismatch: what came is not what was signed, or the installed bytes have changed and
                 there is no ticket to install them again; nothing was installed.
         """
@@ -141,13 +155,12 @@ class ModelService:
             else:
                 return present
         ticket = self._verified(release, limits, present, plain_models=plain_models)
-        downloaded = fetch(Download(release.path, ticket.ciphertext_sha256, ticket.ciphertext_bytes))
-        if not _is(downloaded, ticket.ciphertext_sha256, ticket.ciphertext_bytes):
-            raise LengthOrHashMismatch(
-                f"what was downloaded as {release.path} is not what the ticket names; nothing was installed",
-                hint="the store, or the way to it, changed the bytes",
-            )
-        content = self._to_keep(downloaded, ticket, release.ticket, wrapped_key)
+        self._check_budget(release.path, ticket)
+        try:
+            content = self._fetched(release, ticket, fetch, wrapped_key)
+        except (LengthOrHashMismatch, DecryptionFailed):
+            self._note_spoilt(ticket)
+            raise
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_atomically(self._path(release.component, ticket.slot), content)
         model = InstalledModel(
@@ -156,6 +169,33 @@ class ModelService:
         )  # fmt: skip
         self._state.update(lambda current: _with_model(current, model))
         return model
+
+    def _check_budget(self, path: str, ticket: Ticket) -> None:
+        notes = self._state.load()
+        today = [s for s in notes.spoilt if s.time_s > notes.time_floor_s - _DAY_S]
+        count = sum(spoilt.sha256 == ticket.ciphertext_sha256 for spoilt in today)
+        if count >= SPOILT_PER_DAY:
+            raise DownloadInterrupted(
+                f"{count} downloads of {path} were not what the ticket names; no more are begun today",
+                hint="repair the store, then publish the release anew, or try tomorrow",
+            )
+
+    def _note_spoilt(self, ticket: Ticket) -> None:
+        def change(notes: DeviceState) -> DeviceState:
+            fresh = SpoiltDownload(ticket.ciphertext_sha256, notes.time_floor_s)
+            return replace(notes, spoilt=(*notes.spoilt, fresh)[-_SPOILT_KEPT:])
+
+        self._state.update(change)
+
+    def _fetched(self, release: ModelRelease, ticket: Ticket, fetch: Fetch, wrapped_key: bytes) -> bytes:
+        """What the slot is to hold, downloaded and checked."""
+        downloaded = fetch(Download(release.path, ticket.ciphertext_sha256, ticket.ciphertext_bytes))
+        if not _is(downloaded, ticket.ciphertext_sha256, ticket.ciphertext_bytes):
+            raise LengthOrHashMismatch(
+                f"what was downloaded as {release.path} is not what the ticket names; nothing was installed",
+                hint="the store, or the way to it, changed the bytes",
+            )
+        return self._to_keep(downloaded, ticket, release.ticket, wrapped_key)
 
     def _verified(
         self,

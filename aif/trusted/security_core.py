@@ -30,6 +30,7 @@ from aif.protocol.limits import KEY_BYTES
 from aif.trusted import primitives
 from aif.trusted.attestation import Attester
 from aif.trusted.encryption import EncryptionService
+from aif.trusted.floors import FloorStore
 from aif.trusted.protected_models import DeviceFacts, OpenModel, ProtectedModels
 from aif.trusted.psa import Algorithm, PSAError, PSAStatus
 from aif.trusted.records import corrupt, derive_key
@@ -93,6 +94,7 @@ class SecurityCore:
         self._attester = Attester(
             bytes(self._identity), settings.hw_class, self.session_pk, random(KEY_BYTES)
         )
+        self.floors = FloorStore(self.storage.keys, _site(settings.grant_pk, settings.facts.ticket_pk))
         self.models = ProtectedModels(
             settings.facts, self._session_sk, self.storage.keys, open_model=open_model, random=random
         )
@@ -124,6 +126,7 @@ class SecurityCore:
             raise PSAError(PSAStatus.INVALID_ARGUMENT, f"an anchor is a key of {KEY_BYTES} bytes")
         self.models.enrolled(ticket_pk)
         self._grant_pk = grant_pk
+        self.floors = FloorStore(self.storage.keys, _site(grant_pk, ticket_pk))
 
     def open_grant(self, blob: bytes, now_s: int) -> Grant:
         """A grant for this boot, with its channel key: sealing each frame here would cost 30 times the AEAD.
@@ -232,6 +235,11 @@ def _known_answers() -> Mapping[str, tuple[bytes, str]]:
             "8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d",
         ),
     }
+
+
+def _site(grant_pk: bytes | None, ticket_pk: bytes | None) -> bytes:
+    """The site that a device is enrolled at; empty before."""
+    return grant_pk + ticket_pk if grant_pk and ticket_pk else b""
 
 
 def _component(row: object) -> Component:

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -217,6 +217,18 @@ class SecurityEngine:
 
     def storage_generation(self) -> int:
         return int(self.call("generation"))
+
+    def floors(self) -> dict[str, int]:
+        """Numbers that the notes of this device must not fall below (``trusted.floors``)."""
+        return dict(self.call("floors"))
+
+    def lift_floors(self, floors: Mapping[str, int]) -> None:
+        """Raise floors; lower ones change nothing.
+
+        Raises:
+            PSAError: ``BAD_STATE`` before enrolment; ``INSUFFICIENT_STORAGE``.
+        """
+        self.call("lift_floors", [[name, value] for name, value in floors.items()])
 
     def selftest(self) -> None:
         """Known answers of every algorithm, and that the process is protected.

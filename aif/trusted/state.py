@@ -32,6 +32,8 @@ class StateFile(Generic[S]):
 
     def __init__(self, path: Path, kind: type[S]) -> None:
         self.path, self._kind = path, kind
+        self.witness: Callable[[S], None] = lambda _: None
+        """Hears of every new document, when it is in place and other writers may go on."""
 
     def exists(self) -> bool:
         return self.path.exists()
@@ -68,6 +70,7 @@ class StateFile(Generic[S]):
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with self._locked():
             self._replace(state)
+        self.witness(state)
 
     def update(self, change: Callable[[S], S]) -> S:
         """Read, change and replace, with other processes locked out. Returns the new state.
@@ -82,7 +85,8 @@ class StateFile(Generic[S]):
         with self._locked():
             changed = change(self.load())
             self._replace(changed)
-            return changed
+        self.witness(changed)
+        return changed
 
     def _replace(self, state: S) -> None:
         data = documents.encode(state)
@@ -143,6 +147,14 @@ class InstalledModel:
 
 
 @dataclass(frozen=True, slots=True)
+class SpoiltDownload:
+    """A download that was not what its ticket names: of which ciphertext, and the site's time."""
+
+    sha256: bytes
+    time_s: int
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceState:
     """A device's own memory, without its keys: those are in its Security Engine.
 
@@ -162,6 +174,8 @@ class DeviceState:
     store_floors: str = ""
     installed: tuple[InstalledModel, ...] = ()
     result_pk: bytes | None = None
+    spoilt: tuple[SpoiltDownload, ...] = ()
+    """The newest last."""
 
     @property
     def enrolled(self) -> bool:

@@ -366,3 +366,27 @@ def test_a_device_that_nobody_answers_says_so(tmp_path: Path) -> None:
             )
 
     asyncio.run(journey())
+
+
+def test_a_device_whose_notes_were_put_back_remembers_its_floors(tmp_path: Path) -> None:
+    async def journey() -> None:
+        async with bench_site(tmp_path) as site:
+            await site.until_trusted("left", "right")
+            notes = site.home.device_state("right")
+            old = notes.path.read_bytes()
+            await site.run_to_end(await site.deploy())
+            mapping = notes.load().mapping_floor
+            assert mapping > 0
+            await site.end("right")
+            notes.path.write_bytes(old)
+            await site.start_device("right")
+            line = await site.until_logged(
+                "this device's notes were older than its Security Engine remembers"
+            )
+            assert line["floors"] == "mapping"
+            assert notes.load().mapping_floor == mapping
+            await site.until_trusted("right")
+            outputs = await site.run_to_end(await site.deploy())
+            assert len(outputs) == 20
+
+    asyncio.run(journey())

@@ -42,6 +42,7 @@ from aif.protocol.ticket import FirmwareRange, ModelAEAD, Slot, Ticket, issue_ti
 from aif.trusted.model_service import (
     FIRMWARE_ABI,
     FIRMWARE_VERSION,
+    SPOILT_PER_DAY,
     Download,
     ModelService,
     OpenInPlace,
@@ -308,6 +309,8 @@ def test_no_changed_bit_of_a_download_is_kept(bench: Bench) -> None:
         bench.content = bytes(changed)
         with pytest.raises(LengthOrHashMismatch, match="nothing was installed"):
             bench.install(release())
+        if position % SPOILT_PER_DAY == 0:
+            bench.state.update(lambda notes: replace(notes, spoilt=()))
     assert bench.files == []
     assert bench.service.installed("kws") is None
 
@@ -321,6 +324,41 @@ def test_what_comes_must_be_what_was_signed(bench: Bench, change: Callable[[byte
         bench.install(release())
     assert bench.files == []
     assert bench.service.installed("kws") is None
+
+
+def test_a_release_that_is_wrong_again_and_again_is_downloaded_no_more_today(bench: Bench) -> None:
+    good, bench.content = bench.content, b"wrong"
+    for attempt in range(2 * SPOILT_PER_DAY):
+        spoilt = attempt < SPOILT_PER_DAY
+        with pytest.raises(LengthOrHashMismatch if spoilt else DownloadInterrupted):
+            again(bench.folder.parent, in_place=bench.in_place).service.install(
+                release(), LIMITS, bench.fetch, wrapped_key=bench.key(release())
+            )
+    assert len(bench.downloads) == SPOILT_PER_DAY
+    assert bench.files == []
+    bench.content = good
+    with pytest.raises(DownloadInterrupted, match="8 downloads of models/kws were not what"):
+        bench.install(release())
+    bench.state.update(lambda notes: replace(notes, time_floor_s=notes.time_floor_s + 24 * 3600))
+    bench.install(make_release(b"model one", replace(make_ticket(b"model one"), not_after_s=NOW_S + 90_000)))
+
+
+def test_one_release_that_is_wrong_costs_the_others_nothing(bench: Bench) -> None:
+    bench.content = b"wrong"
+    for _ in range(SPOILT_PER_DAY):
+        with pytest.raises(LengthOrHashMismatch):
+            bench.install(release())
+    bench.install(bench.publish(b"another", 2, Slot.A))
+
+
+def test_a_download_that_was_interrupted_may_be_tried_as_often_as_it_takes(bench: Bench) -> None:
+    def interrupted(_: Download) -> bytes:
+        raise DownloadInterrupted("cut")
+
+    for _ in range(2 * SPOILT_PER_DAY):
+        with pytest.raises(DownloadInterrupted, match="cut"):
+            bench.service.install(release(), LIMITS, interrupted, wrapped_key=bench.key(release()))
+    bench.install(release())
 
 
 def test_slots_hold_plaintext_only_where_it_is_executed_in_place(bench: Bench) -> None:
