@@ -217,3 +217,29 @@ def test_help_of_the_installed_command_needs_no_solver() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "--inventory" in done.stdout
+
+
+def test_a_plan_whose_records_do_not_fit_their_receiver_is_refused(
+    lab: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Everything fits but the messages: a microcontroller puts 16 KiB together."""
+    for name in ("motion_features", "gesture_classifier"):
+        contract = lab / "aims" / name / "aim.yaml"
+        contract.write_text(
+            contract.read_text()
+            .replace("int8[36]", "int8[17000]")
+            .replace("queue_depth: 4", "queue_depth: 1")
+        )
+    workflow = lab / "gesture" / "gesture.aiw.yaml"
+    text = WORKFLOW.replace("{colocate_with: [imu], strength: soft}", "{device: gw}")
+    workflow.write_text(
+        text.replace(
+            "features: extract.features}}", "features: extract.features},\n     placement: {device: wrist}}"
+        ).replace("deadline_ms: 400", "deadline_ms: 4000")
+    )
+    assert run(lab) == 4
+    told = capsys.readouterr().err
+    assert told.startswith(
+        "error[AIF-E0300]: the plan cannot be deployed: extract.features -> classifier.feat"
+    )
+    assert "every message has at least 17,012 B, and wrist takes at most 16,384 B" in told
