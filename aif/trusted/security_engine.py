@@ -1,21 +1,17 @@
 """Security Engine, seen from the host: a child process that owns keys and decrypted models.
 
-Decides how the child is started, asked and given up. Does not hold a secret: what comes back is handles,
-results, public keys and the channel keys of opened grants.
+Decides what the child is asked, and when it is given up. Does not hold a secret: what comes back is handles,
+results, public keys and the channel keys of opened grants. The process itself is in ``engine_link``.
 
-Invariants: the child inherits one end of a socket pair and nothing else; its death or silence fails the open
-call with COMMUNICATION_FAILURE, and every later one until ``restart``; after more restarts than a minute
-allows, the host is unfit and says so. Calls may come from several threads; they are answered one by one.
+Invariants: the death or silence of the child fails the open call with COMMUNICATION_FAILURE, and every later
+one until ``restart``; after more restarts than a minute allows, the host is unfit and says so. Calls may come
+from several threads; they are answered one by one.
 
 Source: MPAI-AIF V2 Security Engine.
 """
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,15 +20,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from aif.errors import RemoteProtocolError
 from aif.protocol.evidence import Component
 from aif.protocol.grant import Grant
+from aif.trusted.engine_link import EngineLink
 from aif.trusted.engine_messages import (
-    LENGTH,
-    MAX_MESSAGE_BYTES,
-    Request,
-    decode_answer,
-    encode_request,
     grant_of,
 )
 from aif.trusted.engine_owner import EngineOwner
@@ -42,7 +33,6 @@ RESTARTS_PER_MINUTE: Final = 3
 CALL_TIMEOUT_S: Final = 60.0
 """Longest wait for one answer; after it the engine counts as hung."""
 _BATCH_BYTES: Final = 4 << 20
-_INHERITED_ENVIRONMENT: Final = ("LANG", "LD_LIBRARY_PATH", "PATH", "TMPDIR")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +113,6 @@ class SecurityEngine:
         self._settings, self._clock, self._timeout_s = settings, clock, timeout_s
         self._restarts: deque[float] = deque(maxlen=RESTARTS_PER_MINUTE)
         self._lock = threading.Lock()  # one request at a time
-        self._number = 0
-        self._lost = True
         self._identity_pk = self._exchange_pk = self._session_pk = b""
         self._start()
 
@@ -145,14 +133,12 @@ class SecurityEngine:
 
     @property
     def pid(self) -> int:
-        return self._process.pid
+        return self._link.process.pid
 
     @property
     def lost(self) -> bool:
         """Whether the process is gone: found by a call that failed, or here."""
-        if not self._lost and self._process.poll() is not None:
-            self._lost = True
-        return self._lost
+        return self._link.lost
 
     def enrolled(self, *, grant_pk: bytes, ticket_pk: bytes) -> None:
         """The device has enrolled: whose grants and tickets it takes from now on.
@@ -161,7 +147,7 @@ class SecurityEngine:
             PSAError: ``BAD_STATE``, it knew that already; what is known cannot be changed.
         """
         with self._lock:
-            self._exchange("enrolled", (grant_pk, ticket_pk))
+            self._link.exchange("enrolled", (grant_pk, ticket_pk))
             self._settings = replace(self._settings, grant_pk=grant_pk, ticket_pk=ticket_pk)
 
     def restart(self) -> None:
@@ -183,7 +169,7 @@ class SecurityEngine:
                     hint="this host is unfit for protected work: see its log and memory, then start it anew",
                 )
             self._restarts.append(now)
-            self._end()
+            self._link.close()
             self._start()
 
     def owner(self, owner: bytes) -> EngineOwner:
@@ -292,13 +278,13 @@ class SecurityEngine:
             PSAError: ``COMMUNICATION_FAILURE``, the engine died, hung, or is not running.
         """
         with self._lock:
-            return self._exchange(operation, arguments)
+            return self._link.exchange(operation, arguments)
 
     def close(self) -> None:
         """End the engine. Allowed at any time, any number of times; an open call fails."""
-        self._process.kill()
+        self._link.process.kill()
         with self._lock:
-            self._end()
+            self._link.close()
 
     def __enter__(self) -> Self:
         return self
@@ -309,27 +295,10 @@ class SecurityEngine:
         self.close()
 
     def _start(self) -> None:
-        ours, theirs = socket.socketpair()
-        environment = {name: os.environ[name] for name in _INHERITED_ENVIRONMENT if name in os.environ}
-        # Isolated, and compiled code is kept as this process keeps it: compiling doubles the time of a start.
-        flags = ["-I", "-B"] if sys.dont_write_bytecode else ["-I"]
-        command = [sys.executable, *flags, "-m", "aif.trusted.engine_process"]
-        with theirs:
-            self._process = subprocess.Popen(
-                [*command, str(theirs.fileno()), str(os.getpid())],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                cwd="/",
-                env=environment | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-                pass_fds=(theirs.fileno(),),
-                process_group=0,  # Ctrl-C belongs to the host, which then ends its engine
-            )
-        self._socket, self._lost = ours, False
-        ours.settimeout(self._timeout_s)
+        self._link = EngineLink(self._timeout_s)
         s = self._settings
         try:
-            self._identity_pk, self._exchange_pk, self._session_pk = self._exchange(
+            self._identity_pk, self._exchange_pk, self._session_pk = self._link.exchange(
                 "configure",
                 (
                     str(s.folder),
@@ -342,46 +311,8 @@ class SecurityEngine:
                 ),
             )
         except BaseException:
-            self._end()
+            self._link.close()
             raise
-
-    def _end(self) -> None:
-        """Give back process and socket; called with no call open."""
-        self._lost = True
-        self._process.kill()
-        self._process.wait()
-        self._socket.close()
-
-    def _exchange(self, operation: str, arguments: Sequence[object]) -> Any:
-        if self.lost:
-            raise _failure("the Security Engine is not running")
-        self._number += 1
-        request = encode_request(Request(self._number, operation, list(arguments)))
-        if len(request) > MAX_MESSAGE_BYTES:
-            raise PSAError(PSAStatus.INVALID_ARGUMENT, f"{operation}: more than a message can carry")
-        try:
-            self._socket.sendall(LENGTH.pack(len(request)) + request)
-            (length,) = LENGTH.unpack(self._receive(LENGTH.size))
-            if length > MAX_MESSAGE_BYTES:
-                raise RemoteProtocolError(f"an answer of {length:,} B")
-            answer = self._receive(length)
-        except BaseException as error:
-            # Also after an interrupt: an answer that nobody read would be taken for the next one's.
-            self._lost = True
-            self._process.kill()
-            if isinstance(error, OSError | EOFError | RemoteProtocolError):
-                raise _failure(f"the Security Engine was lost during {operation}") from error
-            raise
-        return decode_answer(answer, self._number)
-
-    def _receive(self, count: int) -> bytes:
-        data = bytearray()
-        while len(data) < count:
-            piece = self._socket.recv(min(count - len(data), 1 << 20))
-            if not piece:
-                raise EOFError
-            data += piece
-        return bytes(data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -434,10 +365,4 @@ def _descriptions(rows: Any) -> tuple[TensorDescription, ...]:
     return tuple(
         TensorDescription(name, tuple(shape), dtype, scale, zero_point)
         for name, shape, dtype, scale, zero_point in rows
-    )
-
-
-def _failure(message: str) -> PSAError:
-    return PSAError(
-        PSAStatus.COMMUNICATION_FAILURE, message, hint="restart the engine, then attest this device again"
     )

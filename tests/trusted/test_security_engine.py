@@ -427,7 +427,7 @@ def test_anchors_are_taken_once_and_kept_over_a_restart(tmp_path: Path) -> None:
         grant, blob = grant_for(engine.session_pk)
         assert engine.open_grant(blob, 150) == grant
         os.kill(engine.pid, signal.SIGKILL)
-        engine._process.wait(10)
+        engine._link.process.wait(10)
         engine.restart()
         grant, blob = grant_for(engine.session_pk)
         assert engine.open_grant(blob, 150) == grant
@@ -634,11 +634,11 @@ def test_a_crash_fails_the_open_call_and_every_later_one(own_engine: SecurityEng
 @pytest.mark.integration
 def test_a_hung_engine_is_given_up(tmp_path: Path) -> None:
     with SecurityEngine(settings(tmp_path / "e"), clock=Clock(), timeout_s=5.0) as engine:
-        engine._socket.settimeout(0.05)
+        engine._link.socket.settimeout(0.05)
         os.kill(engine.pid, signal.SIGSTOP)
         with refused(PSAStatus.COMMUNICATION_FAILURE):
             engine.selftest()
-        assert engine._process.wait(10) == -signal.SIGKILL
+        assert engine._link.process.wait(10) == -signal.SIGKILL
 
 
 @pytest.mark.integration
@@ -648,7 +648,7 @@ def test_a_host_whose_engine_keeps_dying_is_unfit(tmp_path: Path) -> None:
         identity = engine.identity_pk
         for _ in range(3):
             os.kill(engine.pid, signal.SIGKILL)
-            engine._process.wait(10)
+            engine._link.process.wait(10)
             assert engine.lost
             engine.restart()
             clock.now_s += 10
@@ -665,16 +665,16 @@ def test_a_host_whose_engine_keeps_dying_is_unfit(tmp_path: Path) -> None:
 @pytest.mark.integration
 @pytest.mark.parametrize("message", [struct.pack(">I", (16 << 20) + 1), struct.pack(">I", 3) + b"abc"])
 def test_a_message_that_is_none_ends_the_engine(own_engine: SecurityEngine, message: bytes) -> None:
-    own_engine._socket.sendall(message)
-    assert own_engine._process.wait(10) == 1
+    own_engine._link.socket.sendall(message)
+    assert own_engine._link.process.wait(10) == 1
     with refused(PSAStatus.COMMUNICATION_FAILURE):
         own_engine.selftest()
 
 
 @pytest.mark.integration
 def test_an_engine_does_not_outlive_its_host(own_engine: SecurityEngine) -> None:
-    own_engine._socket.close()
-    assert own_engine._process.wait(10) == 0
+    own_engine._link.socket.close()
+    assert own_engine._link.process.wait(10) == 0
 
 
 @pytest.mark.integration
