@@ -16,9 +16,10 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate, chain, pairwise
+from itertools import accumulate, pairwise
 
 from aif.errors import LocalProtocolError, RemoteProtocolError
+from aif.model.packed import Packed
 from aif.protocol.frame import Buffer
 from aif.protocol.numbers import (
     BUNDLE_BUSY_TURNS,
@@ -41,14 +42,10 @@ def _lengths(count: int) -> struct.Struct:
     return struct.Struct(f">{count}H")
 
 
-@lru_cache(maxsize=64)
-def _payloads_of(size: int) -> struct.Struct:
-    return struct.Struct(f"{size}s")
-
-
 def bundle_bytes(payloads: Sequence[Buffer]) -> int:
     """Plaintext size of a bundle of these payloads."""
-    return _COUNT_BYTES + _LENGTH_BYTES * len(payloads) + sum(map(len, payloads))
+    size = len(payloads.data) if type(payloads) is Packed else sum(map(len, payloads))
+    return _COUNT_BYTES + _LENGTH_BYTES * len(payloads) + size
 
 
 def encode_bundle(payloads: Sequence[Buffer]) -> bytes:
@@ -60,14 +57,17 @@ def encode_bundle(payloads: Sequence[Buffer]) -> bytes:
     count = len(payloads)
     if not 1 <= count <= BUNDLE_MAX_MESSAGES:
         raise LocalProtocolError(f"a bundle holds 1..{BUNDLE_MAX_MESSAGES} messages, not {count}")
+    if type(payloads) is Packed and payloads.size_bytes < BUNDLE_LENGTH_LIMIT:
+        lengths = payloads.size_bytes.to_bytes(_LENGTH_BYTES, "big") * count
+        return b"".join((count.to_bytes(_COUNT_BYTES, "big"), lengths, payloads.data))
     sizes = list(map(len, payloads))
     if max(sizes) >= BUNDLE_LENGTH_LIMIT:
         raise LocalProtocolError(f"a bundled message has at most {BUNDLE_LENGTH_LIMIT - 1} bytes")
-    return b"".join((count.to_bytes(2, "big"), _lengths(count).pack(*sizes), *payloads))
+    return b"".join((count.to_bytes(_COUNT_BYTES, "big"), _lengths(count).pack(*sizes), *payloads))
 
 
-def decode_bundle(plaintext: bytes) -> list[bytes]:
-    """Payloads in position order.
+def decode_bundle(plaintext: bytes) -> Sequence[bytes]:
+    """Payloads in position order, `Packed` if all have one length.
 
     Raises:
         RemoteProtocolError: counter ``bundle.malformed``; the whole frame is dropped.
@@ -77,14 +77,13 @@ def decode_bundle(plaintext: bytes) -> list[bytes]:
     start = _COUNT_BYTES + _LENGTH_BYTES * count
     if size < _COUNT_BYTES or not 1 <= count <= BUNDLE_MAX_MESSAGES or start > size:
         raise _malformed()
-    lengths = _lengths(count).unpack_from(plaintext, _COUNT_BYTES)
-    length = lengths[0]
-    if length and lengths.count(length) == count:
-        # as records of fixed size are: `struct` cuts them in 0.03 us each, slices take 0.09
+    first = plaintext[_COUNT_BYTES : _COUNT_BYTES + _LENGTH_BYTES]
+    length = int.from_bytes(first, "big")
+    if length and plaintext[_COUNT_BYTES:start] == first * count:
         if start + count * length != size:
             raise _malformed()
-        return list(chain.from_iterable(_payloads_of(length).iter_unpack(memoryview(plaintext)[start:])))
-    ends = list(accumulate(lengths, initial=start))
+        return Packed(plaintext[start:], length)
+    ends = list(accumulate(_lengths(count).unpack_from(plaintext, _COUNT_BYTES), initial=start))
     if ends[-1] != size:
         raise _malformed()
     return [plaintext[a:b] for a, b in pairwise(ends)]
@@ -117,7 +116,7 @@ class BundlePolicy:
 class Bundler:
     """Collects messages of one channel and says which batches leave now, and when the rest does.
 
-    A batch is a list of payloads for ``ChannelSender.seal_batch``: one becomes a data frame, several a
+    A batch is a sequence of payloads for ``ChannelSender.seal_batch``: one becomes a data frame, several a
     bundle. A message too large for the policy first flushes what is waiting, so order holds.
 
     Messages come in turns: a turn begins with a message and ends with ``flush``, which the owner calls when
@@ -136,7 +135,7 @@ class Bundler:
     def __init__(self, policy: BundlePolicy, max_frame_bytes: int) -> None:
         self._policy = policy
         self._capacity = min(policy.max_bytes, max_frame_bytes - SIGNED_OVERHEAD_BYTES)
-        self._batch: list[Buffer] = []
+        self._batch: Sequence[Buffer] = []
         self._bytes = _COUNT_BYTES
         self._oldest_ms = 0.0
         self._open = False
@@ -146,7 +145,7 @@ class Bundler:
         self._since_ms = float("-inf")
         self._threshold = BUNDLE_BUSY_TURNS
 
-    def add(self, payload: Buffer, now_ms: float) -> list[list[Buffer]]:
+    def add(self, payload: Buffer, now_ms: float) -> list[Sequence[Buffer]]:
         """Take a message; the batches to send now, oldest first (often none)."""
         policy = self._policy
         if policy.max_messages == 1:
@@ -155,52 +154,59 @@ class Bundler:
             self._open = True
             if not self._holds_turn(now_ms):
                 return [[payload]]
-        size = len(payload)
-        cost = _LENGTH_BYTES + size
-        if size > policy.max_message_bytes or _COUNT_BYTES + cost > self._capacity:
+        cost = _LENGTH_BYTES + len(payload)
+        if len(payload) > policy.max_message_bytes or _COUNT_BYTES + cost > self._capacity:
             return [*self._take(), [payload]]
         out = self._take() if self._bytes + cost > self._capacity else []
-        batch = self._batch
-        if not batch:
-            self._oldest_ms = now_ms
-        batch.append(payload)
-        self._bytes += cost
-        if len(batch) >= policy.max_messages or now_ms - self._oldest_ms >= policy.max_delay_ms:
+        self._collect([payload], cost, now_ms)
+        if len(self._batch) >= policy.max_messages or now_ms - self._oldest_ms >= policy.max_delay_ms:
             out += self._take()
         return out
 
-    def add_all(self, payloads: Sequence[Buffer], now_ms: float) -> list[list[Buffer]]:
+    def add_all(self, payloads: Sequence[Buffer], now_ms: float) -> list[Sequence[Buffer]]:
         """Take messages that were written together; the batches to send now, oldest first.
 
         The same as `add` for each of them, except that they bundle where `add` sends the first of a turn at
         once: those that begin a turn leave together, all of them.
         """
-        policy = self._policy
-        costs = [_LENGTH_BYTES + size for size in map(len, payloads)]
+        policy, count = self._policy, len(payloads)
+        ends: Sequence[int]  # behind each message: what those up to it cost
+        if type(payloads) is Packed:
+            cost = _LENGTH_BYTES + payloads.size_bytes
+            ends, largest = range(0, cost * count + 1, cost), cost
+        else:
+            costs = [_LENGTH_BYTES + size for size in map(len, payloads)]
+            ends, largest = list(accumulate(costs, initial=0)), max(costs, default=0)
         longest = min(policy.max_message_bytes + _LENGTH_BYTES, self._capacity - _COUNT_BYTES)
-        if policy.max_messages == 1 or len(costs) < 2 or max(costs) > longest:
+        if policy.max_messages == 1 or count < 2 or largest > longest:
             return [batch for payload in payloads for batch in self.add(payload, now_ms)]
-        out: list[list[Buffer]] = []
+        out: list[Sequence[Buffer]] = []
         at_once = not self._open and not self._holds_turn(now_ms)
         self._open = True
-        ends = list(accumulate(costs, initial=0))
-        taken, count = 0, len(costs)
+        taken = 0
         while taken < count:
-            if not self._batch:
-                self._oldest_ms = now_ms
             # as many as the policy allows, then as many of these as the bytes allow
             upto = min(count, taken + policy.max_messages - len(self._batch))
             room = ends[taken] + self._capacity - self._bytes
             if ends[upto] > room:
                 upto = bisect_right(ends, room) - 1
-            self._batch += payloads[taken:upto]
-            self._bytes += ends[upto] - ends[taken]
+            self._collect(payloads[taken:upto], ends[upto] - ends[taken], now_ms)
             taken = upto
             if taken < count or len(self._batch) >= policy.max_messages:
                 out += self._take()
         if at_once or now_ms - self._oldest_ms >= policy.max_delay_ms:
             out += self._take()
         return out
+
+    def _collect(self, payloads: Sequence[Buffer], cost: int, now_ms: float) -> None:
+        """Let messages wait, which cost so many bytes in a bundle."""
+        if not self._batch:
+            self._oldest_ms, self._batch = now_ms, payloads
+        elif type(self._batch) is list:
+            self._batch += payloads
+        else:
+            self._batch = [*self._batch, *payloads]
+        self._bytes += cost
 
     def _holds_turn(self, now_ms: float) -> bool:
         """Whether even the first message of a turn waits, because turns come thick and fast."""
@@ -212,7 +218,7 @@ class Bundler:
         self._oldest_ms = now_ms
         return self._busy
 
-    def _take(self) -> list[list[Buffer]]:
+    def _take(self) -> list[Sequence[Buffer]]:
         """The batch that is full, if one waits; the turn goes on."""
         if not self._batch:
             return []
@@ -226,7 +232,7 @@ class Bundler:
             return None
         return max(0.0, self._oldest_ms + self._policy.max_delay_ms - now_ms) if self._busy else 0.0
 
-    def flush(self) -> list[list[Buffer]]:
+    def flush(self) -> list[Sequence[Buffer]]:
         """Everything that waits: at the end of a turn, at port close, before a watermark and a new epoch."""
         if self._busy and not self._filled and len(self._batch) < BUNDLE_BUSY_TURNS:
             self._busy, self._turns = False, 0

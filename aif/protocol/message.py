@@ -17,6 +17,7 @@ from itertools import groupby
 from operator import itemgetter
 
 from aif.errors import RemoteProtocolError
+from aif.model.packed import Packed
 
 HEADER = struct.Struct(">QI")
 MAX_AGE_US = 0xFFFF_FFFF
@@ -62,15 +63,26 @@ def runs(payloads: Sequence[bytes]) -> list[tuple[int, int, Sequence[bytes]]]:
     """(origin_us, sent_us, payloads) of neighbours with the same header, in order.
 
     Records that were written together have the same header, so it is read once: comparing its twelve bytes
-    costs 0.05 us per message, reading them 0.2.
+    costs 0.01 to 0.05 us per message, reading them 0.2.
 
     Raises:
         RemoteProtocolError: one is shorter than a header.
     """
     found: list[tuple[int, int, Sequence[bytes]]] = []
-    alike = len(payloads) == 1 or len(set(map(_HEADER_OF, payloads))) == 1
-    groups = [payloads] if alike else [list(run) for _, run in groupby(payloads, _HEADER_OF)]
-    for run in groups:
+    if len(payloads) == 1 or _alike(payloads):
+        lengths = [len(payloads)]
+    else:
+        lengths = [len(list(run)) for _, run in groupby(payloads, _HEADER_OF)]
+    start = 0
+    for length in lengths:
+        run = payloads[start : start + length]
         origin_us, sent_us, _ = unpack(run[0])
         found.append((origin_us, sent_us, run))
+        start += length
     return found
+
+
+def _alike(payloads: Sequence[bytes]) -> bool:
+    if type(payloads) is Packed:
+        return payloads.size_bytes >= HEADER.size and payloads.share(HEADER.size)
+    return len(set(map(_HEADER_OF, payloads))) == 1

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from aif.errors import InvalidRecord, LocalProtocolError, RecordTooLarge
 from aif.model.codec import compile_batches, compile_record
+from aif.model.packed import Packed
 from aif.model.record_code import LongWay, RecordCode, generate
 from aif.model.record_plans import compile_plan
 from aif.model.records import RecordType
@@ -83,7 +84,7 @@ def test_batches_are_records_one_by_one(data: st.DataObject) -> None:
     some = data.draw(st.lists(values(record.root), max_size=4))
     one, many = compile_record(record), compile_batches(record, lead_bytes=len(LEAD))
     payloads = many.encode_all(LEAD, some)
-    assert payloads == [LEAD + one.encode(value) for value in some]
+    assert list(payloads) == [LEAD + one.encode(value) for value in some]
     expected = [plain(one.decode(payload[len(LEAD) :])) for payload in payloads]
     assert [plain(value) for value in many.decode_all(payloads)] == expected
     assert [plain(many.decode(payload)) for payload in payloads] == expected
@@ -116,6 +117,21 @@ def test_a_batch_with_one_wrong_value_gives_nothing_and_says_why() -> None:
         batches.encode_all(LEAD[1:], [good])
 
 
+def test_records_of_fixed_size_lie_side_by_side() -> None:
+    batches = compile_batches(RecordType.parse("{int8 n; boolean b}"), lead_bytes=12, label="mic.audio")
+    made = [{"n": n, "b": n > 1} for n in range(4)]
+    packed = batches.encode_all(LEAD, made)
+    assert isinstance(packed, Packed)
+    assert [value._asdict() for value in batches.decode_all(packed)] == made
+    assert type(batches.encode_all(LEAD, made[:1])) is list
+    wrong = Packed(packed.data[:-1] + b"\2", packed.size_bytes)
+    with pytest.raises(InvalidRecord, match=r"mic\.audio\.b: a boolean is 00 or 01"):
+        batches.decode_all(wrong)
+    for size, said in ((28, "14 B too many"), (7, "7 B are shorter")):
+        with pytest.raises(InvalidRecord, match=said):
+            batches.decode_all(Packed(packed.data, size))
+
+
 def test_limits_hold_with_a_lead() -> None:
     batches = compile_batches(RecordType.parse("uint8[]"), lead_bytes=12, payload_bytes=8)
     assert batches.decode_all(batches.encode_all(LEAD, [b"1234"]))[0].tobytes() == b"1234"
@@ -128,6 +144,6 @@ def test_limits_hold_with_a_lead() -> None:
 def test_nan_bits_survive_a_batch() -> None:
     batches = compile_batches(RecordType.parse("{float32 a; boolean b}"), lead_bytes=12)
     raw = [LEAD + bytes.fromhex("0100a07f01"), LEAD + bytes.fromhex("0000803f00")]
-    assert batches.encode_all(LEAD, batches.decode_all(raw)) == raw
+    assert list(batches.encode_all(LEAD, batches.decode_all(raw))) == raw
     with pytest.raises(InvalidRecord, match="a boolean is 00 or 01"):
         batches.decode(LEAD + bytes.fromhex("0000803f02"))

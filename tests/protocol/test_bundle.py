@@ -1,10 +1,13 @@
 """Bundle layout and the flush policy."""
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aif.errors import LocalProtocolError, RemoteProtocolError
+from aif.model.packed import Packed, pack
 from aif.protocol.bundle import BundlePolicy, Bundler, bundle_bytes, decode_bundle, encode_bundle
 from aif.protocol.frame import Buffer
 
@@ -14,13 +17,14 @@ FRAME = 64 * 1024
 @given(st.lists(st.binary(max_size=300), min_size=1, max_size=100))
 def test_round_trip_and_size(payloads: list[bytes]) -> None:
     plaintext = encode_bundle(payloads)
-    assert decode_bundle(plaintext) == payloads
+    assert list(decode_bundle(plaintext)) == payloads
     assert len(plaintext) == bundle_bytes(payloads) == 2 + 2 * len(payloads) + sum(map(len, payloads))
 
 
 @given(st.one_of(st.binary(max_size=80), st.binary(max_size=80).map(lambda tail: b"\0\2" + tail)))
 def test_any_bytes_are_a_bundle_or_malformed(plaintext: bytes) -> None:
-    cause, payloads = "", list[bytes]()
+    cause = ""
+    payloads: Sequence[bytes] = ()
     try:
         payloads = decode_bundle(plaintext)
     except RemoteProtocolError as error:
@@ -138,7 +142,7 @@ def test_nothing_is_lost_reordered_or_oversized(
     steps: list[tuple[int, float]], max_messages: int, frame_bytes: int
 ) -> None:
     bundler = Bundler(BundlePolicy(max_messages=max_messages, max_message_bytes=60), frame_bytes)
-    now, due, sent = 0.0, None, list[list[Buffer]]()
+    now, due, sent = 0.0, None, list[Sequence[Buffer]]()
     messages = [bytes([i % 251]) * size for i, (size, _) in enumerate(steps)]
     for message, (_, pause) in zip(messages, steps, strict=True):
         now += pause
@@ -159,7 +163,13 @@ def test_nothing_is_lost_reordered_or_oversized(
 def test_payloads_of_one_length_come_apart_as_any_others(count: int, size: int, cut: int) -> None:
     payloads = [bytes([n]) * size for n in range(count)]
     plaintext = encode_bundle(payloads)
-    assert decode_bundle(plaintext) == payloads
+    decoded = decode_bundle(plaintext)
+    assert list(decoded) == payloads
+    assert isinstance(decoded, Packed) == (size > 0)
+    if size:
+        side_by_side = pack(payloads)
+        assert encode_bundle(side_by_side) == plaintext
+        assert bundle_bytes(side_by_side) == len(plaintext)
     for wrong in (plaintext + b"x", plaintext[: cut % len(plaintext)]):
         with pytest.raises(RemoteProtocolError):
             decode_bundle(wrong)
@@ -175,7 +185,7 @@ def test_messages_written_together_keep_order_and_limits(
 ) -> None:
     policy = BundlePolicy(max_messages, 1.0, max_bytes, longest)
     bundler = Bundler(policy, 10_000)
-    now_ms, batches = 0.0, list[list[Buffer]]()
+    now_ms, batches = 0.0, list[Sequence[Buffer]]()
     for together, pause_ms in zip(written, pauses_ms, strict=False):
         now_ms += pause_ms
         wait_ms = bundler.wait_ms(now_ms)
@@ -189,6 +199,32 @@ def test_messages_written_together_keep_order_and_limits(
     for batch in batches:
         assert batch
         assert len(batch) == 1 or (len(batch) <= max_messages and bundle_bytes(batch) <= max_bytes)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 40), st.integers(1, 20), st.sampled_from([0.0, 0.4, 2.0])), max_size=8),
+    st.integers(1, 5), st.integers(0, 120), st.integers(0, 50),
+)  # fmt: skip
+def test_messages_side_by_side_bundle_as_any_others(
+    written: list[tuple[int, int, float]], max_messages: int, max_bytes: int, longest: int
+) -> None:
+    policy, now_ms = BundlePolicy(max_messages, 1.0, max_bytes, longest), 0.0
+    plain, packed = Bundler(policy, 10_000), Bundler(policy, 10_000)
+    for count, size, pause_ms in written:
+        now_ms += pause_ms
+        together = [bytes([n]) * size for n in range(count)]
+        for expected, found in (
+            (plain.flush(), packed.flush()) if pause_ms > 1.0 else ([], []),
+            (plain.add_all(together, now_ms), packed.add_all(pack(together), now_ms)),
+            (plain.add(b"one", now_ms), packed.add(b"one", now_ms)),
+        ):
+            assert list(map(list, found)) == list(map(list, expected))
+    assert list(map(list, packed.flush())) == list(map(list, plain.flush()))
+
+
+def test_a_message_too_long_for_a_bundle_is_refused_side_by_side_too() -> None:
+    with pytest.raises(LocalProtocolError, match="at most 65535 bytes"):
+        encode_bundle(pack([bytes(65_536)] * 2))
 
 
 def test_an_idle_channel_sends_all_that_was_written_together() -> None:
