@@ -29,6 +29,7 @@ from aif.protocol.numbers import (
     BUNDLE_DEFAULT_MESSAGES,
     BUNDLE_LENGTH_LIMIT,
     BUNDLE_MAX_MESSAGES,
+    BUNDLE_TURN_MS,
     SIGNED_OVERHEAD_BYTES,
     Cause,
 )
@@ -119,12 +120,12 @@ class Bundler:
     A batch is a sequence of payloads for ``ChannelSender.seal_batch``: one becomes a data frame, several a
     bundle. A message too large for the policy first flushes what is waiting, so order holds.
 
-    Messages come in turns: a turn begins with a message and ends with ``flush``, which the owner calls when
-    ``wait_ms`` is over: 0 means as soon as whatever runs now has run. The first message of a turn leaves at
-    once and those behind it wait for the end of the turn, so neither an answer nor a burst ever waits for a
-    timer. Only a stream whose messages come one per turn, more than ``BUNDLE_BUSY_TURNS`` turns within
-    ``max_delay_ms``, is worth a wait of that long; it goes on while it fills bundles. One message found
-    waiting alone was not a stream: its sender waits for an answer, so the next guess needs twice the turns.
+    Messages come in turns. The first message of a turn leaves at once; what comes within ``BUNDLE_TURN_MS``
+    waits for ``flush``, which ends the turn. The owner calls it when ``wait_ms`` is over: 0 means as soon as
+    whatever runs now has run. So neither an answer nor a burst ever waits for a timer, and a single message
+    needs no second look. Only a stream whose messages come one per turn, more than ``BUNDLE_BUSY_TURNS`` of
+    them within ``max_delay_ms``, is worth a wait of that long; it goes on while it fills bundles. A message
+    found waiting alone was no stream: its sender waits for an answer; the next guess needs twice the turns.
     """
 
     __slots__ = (
@@ -150,10 +151,8 @@ class Bundler:
         policy = self._policy
         if policy.max_messages == 1:
             return [[payload]]
-        if not self._open:
-            self._open = True
-            if not self._holds_turn(now_ms):
-                return [[payload]]
+        if self._begins_turn(now_ms) and not self._holds_turn(now_ms):
+            return [[payload]]
         cost = _LENGTH_BYTES + len(payload)
         if len(payload) > policy.max_message_bytes or _COUNT_BYTES + cost > self._capacity:
             return [*self._take(), [payload]]
@@ -181,8 +180,7 @@ class Bundler:
         if policy.max_messages == 1 or count < 2 or largest > longest:
             return [batch for payload in payloads for batch in self.add(payload, now_ms)]
         out: list[Sequence[Buffer]] = []
-        at_once = not self._open and not self._holds_turn(now_ms)
-        self._open = True
+        at_once = self._begins_turn(now_ms) and not self._holds_turn(now_ms)
         taken = 0
         while taken < count:
             # as many as the policy allows, then as many of these as the bytes allow
@@ -208,8 +206,14 @@ class Bundler:
             self._batch = [*self._batch, *payloads]
         self._bytes += cost
 
+    def _begins_turn(self, now_ms: float) -> bool:
+        """Whether this message is the first of a turn: the last one was ended, or nothing of it waits."""
+        idle = not self._batch and not self._busy
+        return not self._open or (idle and now_ms - self._oldest_ms >= BUNDLE_TURN_MS)
+
     def _holds_turn(self, now_ms: float) -> bool:
-        """Whether even the first message of a turn waits, because turns come thick and fast."""
+        """Begin a turn; whether even its first message waits, because turns come thick and fast."""
+        self._open, self._filled = True, False
         if not self._busy:
             if now_ms - self._since_ms >= self._policy.max_delay_ms:
                 self._since_ms, self._turns = now_ms, 0
@@ -227,10 +231,10 @@ class Bundler:
         return out
 
     def wait_ms(self, now_ms: float) -> float | None:
-        """Time from now at which ``flush`` must be called, 0 for the end of this turn; None outside one."""
-        if not self._open:
-            return None
-        return max(0.0, self._oldest_ms + self._policy.max_delay_ms - now_ms) if self._busy else 0.0
+        """Time until ``flush`` must be called, 0 for the end of this turn; None while nothing waits."""
+        if self._busy and self._open:
+            return max(0.0, self._oldest_ms + self._policy.max_delay_ms - now_ms)
+        return 0.0 if self._batch else None
 
     def flush(self) -> list[Sequence[Buffer]]:
         """Everything that waits: at the end of a turn, at port close, before a watermark and a new epoch."""

@@ -381,6 +381,7 @@ class MQTTTransport(Endpoint):
         for arrival in batch:
             self._deliver(arrival.message)
             link.acknowledge(arrival)
+        link.acknowledge_bytes()
         if len(batch) == BATCH_MESSAGES:
             asyncio.get_running_loop().call_soon(self.ready)
 

@@ -72,13 +72,18 @@ def test_the_first_message_of_a_turn_leaves_at_once_and_those_behind_it_together
     bundler = Bundler(BundlePolicy(), FRAME)
     assert bundler.wait_ms(0) is None
     assert bundler.add(b"ping", 0) == [[b"ping"]]
+    assert bundler.wait_ms(0) is None, "nothing waits, so nobody has to come back"
     assert bundler.add(b"1", 0.01) == []
     assert bundler.add(b"2", 0.02) == []
     assert bundler.wait_ms(0.02) == 0
     assert bundler.flush() == [[b"1", b"2"]]
     assert bundler.wait_ms(0.02) is None
     assert bundler.flush() == []
-    assert bundler.add(b"3", 0.1) == [[b"3"]], "another turn"
+    assert bundler.add(b"3", 0.03) == [[b"3"]], "another turn"
+    assert bundler.add(b"4", 0.08) == [[b"4"]], "too late for that turn"
+    assert bundler.add(b"5", 0.10) == []
+    assert bundler.add(b"6", 0.20) == [], "the turn lasts as long as something waits"
+    assert bundler.flush() == [[b"5", b"6"]]
 
 
 def turns(bundler: Bundler, count: int, *, pause_ms: float, begin_ms: float) -> list[float | None]:
@@ -93,8 +98,8 @@ def turns(bundler: Bundler, count: int, *, pause_ms: float, begin_ms: float) -> 
 
 def test_only_a_stream_of_turns_makes_a_sender_wait_and_only_while_it_lasts() -> None:
     bundler = Bundler(BundlePolicy(), FRAME)
-    assert turns(bundler, 40, pause_ms=0.125, begin_ms=0) == [0.0] * 40, "eight a ms"
-    assert turns(bundler, 8, pause_ms=0.05, begin_ms=100) == [0.0] * 8
+    assert turns(bundler, 40, pause_ms=0.125, begin_ms=0) == [None] * 40, "eight a ms"
+    assert turns(bundler, 8, pause_ms=0.05, begin_ms=100) == [None] * 8
     for number in range(20):
         assert bundler.add(b"%d" % number, 100.4 + number * 0.03) == []
         assert bundler.wait_ms(100.4 + number * 0.03) == pytest.approx(1 - number * 0.03)
@@ -103,13 +108,13 @@ def test_only_a_stream_of_turns_makes_a_sender_wait_and_only_while_it_lasts() ->
     assert bundler.add(b"still busy", 101.5) == []
     assert bundler.add(b"but not for long", 101.6) == []
     assert bundler.flush() == [[b"still busy", b"but not for long"]]
-    assert turns(bundler, 8, pause_ms=0.05, begin_ms=102.6) == [0.0] * 8
+    assert turns(bundler, 8, pause_ms=0.05, begin_ms=102.6) == [None] * 8
 
 
 def test_one_message_found_alone_makes_the_next_guess_harder() -> None:
     bundler = Bundler(BundlePolicy(), FRAME)
     assert turns(bundler, 100, pause_ms=0.01, begin_ms=0) == [
-        *[0.0] * 8, 1.0, *[0.0] * 16, 1.0, *[0.0] * 32, 1.0, *[0.0] * 41
+        *[None] * 8, 1.0, *[None] * 16, 1.0, *[None] * 32, 1.0, *[None] * 41
     ]  # fmt: skip
 
 
@@ -230,7 +235,8 @@ def test_a_message_too_long_for_a_bundle_is_refused_side_by_side_too() -> None:
 def test_an_idle_channel_sends_all_that_was_written_together() -> None:
     bundler = Bundler(BundlePolicy(4, 1.0), 10_000)
     assert list(map(len, bundler.add_all([b"x"] * 10, 5.0))) == [4, 4, 2]
-    assert list(map(len, bundler.add_all([b"x"] * 10, 5.1))) == [4, 4]
+    assert bundler.wait_ms(5.0) is None
+    assert list(map(len, bundler.add_all([b"x"] * 10, 5.04))) == [4, 4]
     assert bundler.wait_ms(5.2) == 0.0
     assert bundler.add_all([], 5.2) == []
     assert list(map(len, bundler.flush())) == [2]
