@@ -22,6 +22,7 @@ import struct
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any, Final
 
 from aif.model.packed import Packed, pack
@@ -32,6 +33,9 @@ from aif.model.type_tree import Array, Empty, FixedArray, Node, Scalar, String, 
 
 COPIED_ARRAY_BYTES: Final = 256
 """Up to here an array is unpacked with its neighbours: the copy costs less than a slice of the message."""
+
+BLOCK_RECORDS: Final = 64
+"""Records side by side that one call unpacks, where a loop in Python is not needed for each."""
 
 
 class Detour(Exception):  # noqa: N818  # it is no error: the long way decides
@@ -83,7 +87,7 @@ def generate(root: Node, long_way: LongWay, *, payload_bytes: int, lead_bytes: i
     """
     table: dict[str, Any] = {
         "Detour": Detour, "DETOURS": _DETOURS, "long_encode": long_way.encode, "long_decode": long_way.decode,
-        "Packed": Packed, "pack": pack,
+        "Packed": Packed, "pack": pack, "repeat": repeat,
     }  # fmt: skip
     writer, reader = _Encoder(table, lead_bytes), _Decoder(table, lead_bytes)
     write, written = writer.whole(root, payload_bytes + lead_bytes)
@@ -251,6 +255,7 @@ class _Decoder(_Writer):
     viewed: bool = False
     layout: struct.Struct | None = None  # of everything, where that is of fixed size, lead included
     value: str = ""  # the expression that its cells make
+    outermost: tuple[str, str, Sequence[str]] = ("", "", ())  # of the structs: maker, class, members
 
     def whole(self, root: Node, limit_bytes: int) -> tuple[list[str], str]:
         """Lines for ``buffer``, and the expression of its value."""
@@ -278,10 +283,35 @@ class _Decoder(_Writer):
         """What comes before the loop over ``buffers``: one over records of fixed size, side by side."""
         if self.layout is None or not self.cells:
             return []
-        unpack = f"{self.known(self.layout.iter_unpack)}(buffers.data)"
+        columns = self.columns()
+        unpack = f"{self.known(self.layout.iter_unpack)}(data)"
         turns = _loop(f"{_tuple(self.cells)} in {unpack}", self.checks, self.value)
-        wrong = f"    if buffers.size_bytes != {self.layout.size}: raise Detour"
-        return ["if type(buffers) is Packed:", wrong, *("    " + line for line in turns)]
+        if columns:
+            block = struct.Struct("<" + self.layout.format[1:] * BLOCK_RECORDS)
+            turns[2:2] = [
+                f"whole = len(data) // {block.size} * {block.size}",
+                f"for cells in {self.known(block.iter_unpack)}(data[:whole]): results += {columns}",
+                "data = data[whole:]",
+            ]
+        size = f"if buffers.size_bytes != {self.layout.size}: raise Detour"
+        lines = [size, "data = buffers.data", *turns]
+        return ["if type(buffers) is Packed:", *("    " + line for line in lines)]
+
+    def columns(self) -> str:
+        """The records whose members are in ``cells``, one record's behind the other's; "" if that is not all.
+
+        The interpreter's own loops make them, one per member, in place of a loop in Python.
+        """
+        make, own, members = self.outermost
+        if len(members) != len(self.cells) or self.checks:
+            return ""
+        columns = []
+        for at, (member, cell) in enumerate(zip(members, self.cells, strict=True)):
+            column = f"cells[{at}::{len(members)}]"
+            if member not in (cell, f"memoryview({cell})"):
+                return ""
+            columns.append(column if member == cell else f"map(memoryview, {column})")
+        return f"map({make}, repeat({own}), zip({', '.join(columns)}))"
 
     def here(self) -> str:
         if not self.base:
@@ -332,7 +362,9 @@ class _Decoder(_Writer):
                 return text
             case Struct(members):
                 make, own = self.known(tuple.__new__), self.known(record_class(node))
-                return f"{make}({own}, {_tuple([self.get(member.type) for member in members])})"
+                values = [self.get(member.type) for member in members]
+                self.outermost = make, own, values
+                return f"{make}({own}, {_tuple(values)})"
             case Array() | FixedArray() if (tensor := Tensor.of(node)) is not None:
                 return self.tensor(tensor)
             case Variant() | Array() | FixedArray():

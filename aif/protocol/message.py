@@ -53,10 +53,15 @@ def unpack(payload: bytes | memoryview) -> tuple[int, int, memoryview]:
     Raises:
         RemoteProtocolError: shorter than a header.
     """
+    return *_times(payload), memoryview(payload)[HEADER.size :]
+
+
+def _times(payload: bytes | memoryview) -> tuple[int, int]:
+    """(origin_us, sent_us); raises as `unpack`."""
     if len(payload) < HEADER.size:
         raise RemoteProtocolError(f"a message of {len(payload)} B is shorter than its header")
     origin_us, age_us = HEADER.unpack_from(payload)
-    return origin_us, origin_us + age_us, memoryview(payload)[HEADER.size :]
+    return origin_us, origin_us + age_us
 
 
 def runs(payloads: Sequence[bytes]) -> list[tuple[int, int, Sequence[bytes]]]:
@@ -68,17 +73,14 @@ def runs(payloads: Sequence[bytes]) -> list[tuple[int, int, Sequence[bytes]]]:
     Raises:
         RemoteProtocolError: one is shorter than a header.
     """
-    found: list[tuple[int, int, Sequence[bytes]]] = []
     if len(payloads) == 1 or _alike(payloads):
-        lengths = [len(payloads)]
-    else:
-        lengths = [len(list(run)) for _, run in groupby(payloads, _HEADER_OF)]
+        return [(*_times(payloads[0]), payloads)]
+    found: list[tuple[int, int, Sequence[bytes]]] = []
     start = 0
-    for length in lengths:
-        run = payloads[start : start + length]
-        origin_us, sent_us, _ = unpack(run[0])
-        found.append((origin_us, sent_us, run))
-        start += length
+    for _, run in groupby(payloads, _HEADER_OF):
+        end = start + len(list(run))
+        found.append((*_times(payloads[start]), payloads[start:end]))
+        start = end
     return found
 
 

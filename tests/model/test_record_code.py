@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from aif.errors import InvalidRecord, LocalProtocolError, RecordTooLarge
 from aif.model.codec import compile_batches, compile_record
 from aif.model.packed import Packed
-from aif.model.record_code import LongWay, RecordCode, generate
+from aif.model.record_code import BLOCK_RECORDS, LongWay, RecordCode, generate
 from aif.model.record_plans import compile_plan
 from aif.model.records import RecordType
 from aif.model.tensors import MemberError
+from aif.model.type_tree import size_range
 from tests.model.record_samples import TYPES, plain, values
 
 LIMIT = 1 << 20
@@ -130,6 +131,27 @@ def test_records_of_fixed_size_lie_side_by_side() -> None:
     for size, said in ((28, "14 B too many"), (7, "7 B are shorter")):
         with pytest.raises(InvalidRecord, match=said):
             batches.decode_all(Packed(packed.data, size))
+
+
+@pytest.mark.parametrize("count", [2, BLOCK_RECORDS - 1, BLOCK_RECORDS, 2 * BLOCK_RECORDS + 5])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{uint16 n; uint8[3] data}",
+        "{uint16 n}",
+        "{uint16 n; {uint8 m} inner}",
+        "{uint16 n; float32[2] x}",
+        "uint16",
+    ],
+)
+def test_any_number_side_by_side_is_read_as_one_by_one(text: str, count: int) -> None:
+    record = RecordType.parse(text)
+    batches = compile_batches(record, lead_bytes=len(LEAD))
+    size = len(LEAD) + size_range(record.root)[0]
+    raw = bytes(at * 7 & 63 for at in range(count * size))  # no float is a NaN
+    found = batches.decode_all(Packed(raw, size))
+    assert found == [batches.decode(raw[at : at + size]) for at in range(0, len(raw), size)]
+    assert {type(value) for value in found} == {type(batches.decode(raw[:size]))}
 
 
 def test_limits_hold_with_a_lead() -> None:
