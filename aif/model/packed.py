@@ -59,6 +59,12 @@ class Packed(Sequence[bytes]):
         # `struct` cuts them in 0.03 us each, slices take 0.09
         return chain.from_iterable(_cut(self.size_bytes).iter_unpack(self.data))
 
+    def __add__(self, other: Packed) -> Packed:
+        """These and others of the same length behind them."""
+        if other.size_bytes != self.size_bytes:
+            raise ValueError(f"messages of {self.size_bytes} B and {other.size_bytes} B do not pack together")
+        return Packed(self.data + other.data, self.size_bytes)
+
     def share(self, lead_bytes: int) -> bool:
         """Whether all messages begin with the same ``lead_bytes``, of which each has at least so many."""
         data, size, count = self.data, self.size_bytes, len(self)

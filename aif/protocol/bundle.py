@@ -198,12 +198,15 @@ class Bundler:
 
     def _collect(self, payloads: Sequence[Buffer], cost: int, now_ms: float) -> None:
         """Let messages wait, which cost so many bytes in a bundle."""
-        if not self._batch:
+        batch = self._batch
+        if not batch:
             self._oldest_ms, self._batch = now_ms, payloads
-        elif type(self._batch) is list:
-            self._batch += payloads
+        elif type(batch) is Packed and type(payloads) is Packed and batch.size_bytes == payloads.size_bytes:
+            self._batch = batch + payloads
+        elif type(batch) is list:
+            batch += payloads
         else:
-            self._batch = [*self._batch, *payloads]
+            self._batch = [*batch, *payloads]
         self._bytes += cost
 
     def _begins_turn(self, now_ms: float) -> bool:

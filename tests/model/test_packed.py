@@ -34,6 +34,12 @@ def test_a_part_without_gaps_lies_side_by_side_again() -> None:
     assert list(packed[2:1]) == []
 
 
+def test_only_messages_of_one_length_pack_together() -> None:
+    assert pack([b"ab"]) + pack([b"cd", b"ef"]) == Packed(b"abcdef", 2)
+    with pytest.raises(ValueError, match="2 B and 3 B do not pack together"):
+        pack([b"ab"]) + pack([b"abc"])
+
+
 @given(ALIKE, st.integers(0, 20))
 def test_whether_they_begin_alike(messages: list[bytes], lead_bytes: int) -> None:
     lead_bytes = min(lead_bytes, len(messages[0]))

@@ -227,6 +227,17 @@ def test_messages_side_by_side_bundle_as_any_others(
     assert list(map(list, packed.flush())) == list(map(list, plain.flush()))
 
 
+def test_small_batches_side_by_side_stay_so_in_a_larger_one() -> None:
+    bundler = Bundler(BundlePolicy(8), FRAME)
+    bundler.add(b"first", 0)
+    assert bundler.add_all(pack([b"ab"] * 3), 0.01) == []
+    assert bundler.add_all(pack([b"cd"] * 5), 0.02) == [pack([b"ab"] * 3 + [b"cd"] * 5)]
+    bundler.add_all(pack([b"ab"] * 2), 0.03)
+    bundler.add_all(pack([b"abc"] * 2), 0.04)
+    bundler.add(b"x", 0.05)
+    assert bundler.flush() == [[b"ab", b"ab", b"abc", b"abc", b"x"]]
+
+
 def test_a_message_too_long_for_a_bundle_is_refused_side_by_side_too() -> None:
     with pytest.raises(LocalProtocolError, match="at most 65535 bytes"):
         encode_bundle(pack([bytes(65_536)] * 2))
