@@ -62,14 +62,14 @@ class BatchCodec:
 
     Attributes:
         lead_bytes: how many bytes stand before each record.
-        encode_all: (lead, values) -> list of lead + canonical bytes; raises as `Codec.encode` for the first
-            value that is wrong, and gives nothing then.
+        encode_all: (lead, values) -> lead + canonical bytes of each, side by side where all have one length
+            (`Packed`); raises as `Codec.encode` for the first value that is wrong, and gives nothing then.
         decode_all: buffers -> list of values; raises as `Codec.decode` for the first buffer that is wrong.
         decode: one buffer -> its value.
     """
 
     lead_bytes: int
-    encode_all: Callable[[bytes, Sequence[Any]], list[bytes]]
+    encode_all: Callable[[bytes, Sequence[Any]], Sequence[bytes]]
     decode_all: Callable[[Sequence[bytes]], list[Any]]
     decode: Callable[[bytes], Any]
 

@@ -22,8 +22,10 @@ import struct
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any, Final
 
+from aif.model.packed import Packed, pack
 from aif.model.record_plans import compile_plan
 from aif.model.record_values import member_reader, record_class
 from aif.model.tensors import PACK_ERRORS, MemberError, Tensor
@@ -32,10 +34,15 @@ from aif.model.type_tree import Array, Empty, FixedArray, Node, Scalar, String, 
 COPIED_ARRAY_BYTES: Final = 256
 """Up to here an array is unpacked with its neighbours: the copy costs less than a slice of the message."""
 
+BLOCK_RECORDS: Final = 64
+"""Records side by side that one call unpacks, where a loop in Python is not needed for each."""
+
 
 class Detour(Exception):  # noqa: N818  # it is no error: the long way decides
     """The value or the bytes need the long way."""
 
+
+_PACKED: Final = "pack(results) if len(results) > 1 and results[0] else results"
 
 _DETOURS: Final = (Detour, MemberError, *PACK_ERRORS)
 """What the generated lines raise where they do not know."""
@@ -56,14 +63,15 @@ class RecordCode:
     Attributes:
         encode: value -> bytes; with a lead (lead, value) -> bytes.
         decode: bytes -> value; the lead is skipped.
-        encode_all: values, or (lead, values), -> list of bytes; all or, on error, none.
+        encode_all: values, or (lead, values), -> sequence of bytes, `Packed` where the type has a fixed size;
+            all or, on error, none.
         decode_all: sequence of bytes -> list of values; all or, on error, none.
         source: what was compiled, for those who want to read it.
     """
 
     encode: Callable[..., bytes]
     decode: Callable[[Any], Any]
-    encode_all: Callable[..., list[bytes]]
+    encode_all: Callable[..., Sequence[bytes]]
     decode_all: Callable[[Sequence[bytes]], list[Any]]
     source: str
 
@@ -79,21 +87,24 @@ def generate(root: Node, long_way: LongWay, *, payload_bytes: int, lead_bytes: i
     """
     table: dict[str, Any] = {
         "Detour": Detour, "DETOURS": _DETOURS, "long_encode": long_way.encode, "long_decode": long_way.decode,
+        "Packed": Packed, "pack": pack, "repeat": repeat,
     }  # fmt: skip
-    write, written = _Encoder(table, lead_bytes).whole(root, payload_bytes + lead_bytes)
-    read, value = _Decoder(table, lead_bytes).whole(root, payload_bytes + lead_bytes)
+    writer, reader = _Encoder(table, lead_bytes), _Decoder(table, lead_bytes)
+    write, written = writer.whole(root, payload_bytes + lead_bytes)
+    read, value = reader.whole(root, payload_bytes + lead_bytes)
     lead = "lead, " if lead_bytes else ""
+    led = [f"if len(lead) != {lead_bytes}: raise Detour"] if lead_bytes else []
     source = "\n".join([
-        *_function(f"encode({lead}value)", [*write, f"return {written}"], f"long_encode({lead}value)"),
+        *_function(f"encode({lead}value)", [*led, *write, f"return {written}"], f"long_encode({lead}value)"),
         *_function("decode(buffer)", [*read, f"return {value}"], "long_decode(buffer)"),
         *_function(
             f"encode_all({lead}values)",
-            _loop("value in values", write, written),
+            [*led, *_loop("value in values", write, written, _PACKED if reader.layout else "results")],
             f"[long_encode({lead}value) for value in values]",
         ),
         *_function(
             "decode_all(buffers)",
-            _loop("buffer in buffers", read, value),
+            [*reader.of_packed(), *_loop("buffer in buffers", read, value)],
             "[long_decode(buffer) for buffer in buffers]",
         ),
     ])  # fmt: skip
@@ -112,9 +123,9 @@ def _function(signature: str, body: Sequence[str], otherwise: str) -> list[str]:
     ]
 
 
-def _loop(each: str, body: Sequence[str], result: str) -> list[str]:
+def _loop(each: str, body: Sequence[str], result: str, results: str = "results") -> list[str]:
     turn = ["    " + line for line in (*body, f"append({result})")]
-    return ["results = []", "append = results.append", f"for {each}:", *turn, "return results"]
+    return ["results = []", "append = results.append", f"for {each}:", *turn, f"return {results}"]
 
 
 @dataclass(slots=True)
@@ -159,8 +170,6 @@ class _Encoder(_Writer):
             self.cells.append("lead")
         self.put(root, "value", parts)
         self.end_run(parts)
-        if self.lead_bytes:
-            self.lines.insert(0, f"if len(lead) != {self.lead_bytes}: raise Detour")
         if not parts:
             return self.lines, "b''"
         if len(parts) == 1 and parts[0].startswith("k"):
@@ -244,19 +253,24 @@ class _Decoder(_Writer):
     offset: int = 0  # from there to the next run
     in_one: bool = True  # no run has ended yet
     viewed: bool = False
+    layout: struct.Struct | None = None  # of everything, where that is of fixed size, lead included
+    value: str = ""  # the expression that its cells make
+    outermost: tuple[str, str, Sequence[str]] = ("", "", ())  # of the structs: maker, class, members
 
     def whole(self, root: Node, limit_bytes: int) -> tuple[list[str], str]:
         """Lines for ``buffer``, and the expression of its value."""
         self.offset = self.lead_bytes
         value = self.get(root)
-        if self.in_one:  # everything is of fixed size, and `unpack` checks the length too
-            layout, cells = self.take_run()
+        if self.in_one:
+            layout, self.cells = self.take_run()
             lead = f"{self.lead_bytes}x" if self.lead_bytes else ""
-            unpacked = f"{self.known(struct.Struct('<' + lead + layout.format[1:]).unpack)}(buffer)"
-            everything = _tuple(cells)
-            if cells and not self.checks and value.endswith(everything + ")"):  # the cells as they are
-                return [], value.removesuffix(everything + ")") + unpacked + ")"
-            return [f"{_tuple(cells)} = {unpacked}" if cells else unpacked, *self.checks], value
+            layout = struct.Struct("<" + lead + layout.format[1:])
+            self.layout, self.value = layout, value
+            unpack = f"{self.known(layout.unpack)}(buffer)"  # it checks the length too
+            everything = _tuple(self.cells)
+            if self.cells and not self.checks and value.endswith(everything + ")"):  # the cells as they are
+                return [], value.removesuffix(everything + ")") + unpack + ")"
+            return [f"{everything} = {unpack}" if self.cells else unpack, *self.checks], value
         self.end_run()
         first = ["if type(buffer) is not bytes: raise Detour"]
         first += ["view = memoryview(buffer)"] * self.viewed
@@ -264,6 +278,40 @@ class _Decoder(_Writer):
         self.detour_if(f"len(buffer) != {self.here()}")
         self.detour_if(f"len(buffer) > {limit_bytes}")
         return [*first, *self.lines], value
+
+    def of_packed(self) -> list[str]:
+        """What comes before the loop over ``buffers``: one over records of fixed size, side by side."""
+        if self.layout is None or not self.cells:
+            return []
+        columns = self.columns()
+        unpack = f"{self.known(self.layout.iter_unpack)}(data)"
+        turns = _loop(f"{_tuple(self.cells)} in {unpack}", self.checks, self.value)
+        if columns:
+            block = struct.Struct("<" + self.layout.format[1:] * BLOCK_RECORDS)
+            turns[2:2] = [
+                f"whole = len(data) // {block.size} * {block.size}",
+                f"for cells in {self.known(block.iter_unpack)}(data[:whole]): results += {columns}",
+                "data = data[whole:]",
+            ]
+        size = f"if buffers.size_bytes != {self.layout.size}: raise Detour"
+        lines = [size, "data = buffers.data", *turns]
+        return ["if type(buffers) is Packed:", *("    " + line for line in lines)]
+
+    def columns(self) -> str:
+        """The records whose members are in ``cells``, one record's behind the other's; "" if that is not all.
+
+        The interpreter's own loops make them, one per member, in place of a loop in Python.
+        """
+        make, own, members = self.outermost
+        if len(members) != len(self.cells) or self.checks:
+            return ""
+        columns = []
+        for at, (member, cell) in enumerate(zip(members, self.cells, strict=True)):
+            column = f"cells[{at}::{len(members)}]"
+            if member not in (cell, f"memoryview({cell})"):
+                return ""
+            columns.append(column if member == cell else f"map(memoryview, {column})")
+        return f"map({make}, repeat({own}), zip({', '.join(columns)}))"
 
     def here(self) -> str:
         if not self.base:
@@ -314,7 +362,9 @@ class _Decoder(_Writer):
                 return text
             case Struct(members):
                 make, own = self.known(tuple.__new__), self.known(record_class(node))
-                return f"{make}({own}, {_tuple([self.get(member.type) for member in members])})"
+                values = [self.get(member.type) for member in members]
+                self.outermost = make, own, values
+                return f"{make}({own}, {_tuple(values)})"
             case Array() | FixedArray() if (tensor := Tensor.of(node)) is not None:
                 return self.tensor(tensor)
             case Variant() | Array() | FixedArray():

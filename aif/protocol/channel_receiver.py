@@ -13,7 +13,7 @@ shows is reported once.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from aif.errors import DecryptionFailed, LocalProtocolError, RemoteProtocolError, SignatureInvalid
@@ -168,7 +168,7 @@ class ChannelReceiver:
 
     # --- what the broker says ---------------------------------------------------------------------
 
-    def receive(self, frame: Buffer, *, now_ms: float, retained: bool = False) -> list[bytes]:
+    def receive(self, frame: Buffer, *, now_ms: float, retained: bool = False) -> Sequence[bytes]:
         """Messages this frame completes, in order; empty for whatever is dropped.
 
         Args:
@@ -221,7 +221,7 @@ class ChannelReceiver:
 
     # --- the order of checks ----------------------------------------------------------------------
 
-    def _open(self, frame: bytes, now_ms: float, held_until_ms: float) -> list[bytes]:
+    def _open(self, frame: bytes, now_ms: float, held_until_ms: float) -> Sequence[bytes]:
         size = len(frame)
         kind = frame[0] & 15 if frame else 0
         if (
@@ -251,7 +251,7 @@ class ChannelReceiver:
         peer.window.accept(counter, tag_prefix)
         self._verified += 1
         if kind <= FrameType.DATA_SIGNED:
-            messages = [plaintext]
+            messages: Sequence[bytes] = [plaintext]
         elif kind in _WATERMARKS:
             return self._watermark(peer, counter, plaintext, now_ms)
         else:
@@ -308,7 +308,7 @@ class ChannelReceiver:
 
     # --- plaintexts -------------------------------------------------------------------------------
 
-    def _parse(self, peer: Peer, kind: int, plaintext: bytes, now_ms: float) -> list[bytes]:
+    def _parse(self, peer: Peer, kind: int, plaintext: bytes, now_ms: float) -> Sequence[bytes]:
         try:
             if kind in _BUNDLES:
                 return decode_bundle(plaintext)

@@ -17,6 +17,7 @@ from itertools import groupby
 from operator import itemgetter
 
 from aif.errors import RemoteProtocolError
+from aif.model.packed import Packed
 
 HEADER = struct.Struct(">QI")
 MAX_AGE_US = 0xFFFF_FFFF
@@ -52,25 +53,38 @@ def unpack(payload: bytes | memoryview) -> tuple[int, int, memoryview]:
     Raises:
         RemoteProtocolError: shorter than a header.
     """
+    return *_times(payload), memoryview(payload)[HEADER.size :]
+
+
+def _times(payload: bytes | memoryview) -> tuple[int, int]:
+    """(origin_us, sent_us); raises as `unpack`."""
     if len(payload) < HEADER.size:
         raise RemoteProtocolError(f"a message of {len(payload)} B is shorter than its header")
     origin_us, age_us = HEADER.unpack_from(payload)
-    return origin_us, origin_us + age_us, memoryview(payload)[HEADER.size :]
+    return origin_us, origin_us + age_us
 
 
 def runs(payloads: Sequence[bytes]) -> list[tuple[int, int, Sequence[bytes]]]:
     """(origin_us, sent_us, payloads) of neighbours with the same header, in order.
 
     Records that were written together have the same header, so it is read once: comparing its twelve bytes
-    costs 0.05 us per message, reading them 0.2.
+    costs 0.01 to 0.05 us per message, reading them 0.2.
 
     Raises:
         RemoteProtocolError: one is shorter than a header.
     """
+    if len(payloads) == 1 or _alike(payloads):
+        return [(*_times(payloads[0]), payloads)]
     found: list[tuple[int, int, Sequence[bytes]]] = []
-    alike = len(payloads) == 1 or len(set(map(_HEADER_OF, payloads))) == 1
-    groups = [payloads] if alike else [list(run) for _, run in groupby(payloads, _HEADER_OF)]
-    for run in groups:
-        origin_us, sent_us, _ = unpack(run[0])
-        found.append((origin_us, sent_us, run))
+    start = 0
+    for _, run in groupby(payloads, _HEADER_OF):
+        end = start + len(list(run))
+        found.append((*_times(payloads[start]), payloads[start:end]))
+        start = end
     return found
+
+
+def _alike(payloads: Sequence[bytes]) -> bool:
+    if type(payloads) is Packed:
+        return payloads.size_bytes >= HEADER.size and payloads.share(HEADER.size)
+    return len(set(map(_HEADER_OF, payloads))) == 1

@@ -72,6 +72,10 @@ BUNDLE_DEFAULT_MESSAGES = 64
 BUNDLE_DEFAULT_DELAY_MS = 1
 """Age of the oldest message, in ms, at which a bundle is flushed."""
 
+BUNDLE_TURN_MS = 0.05
+"""What follows a message within this time was written together with it: a write takes a tenth of that, an
+answer over a broker at least twice as long. So nobody has to be woken to say that a turn is over."""
+
 BUNDLE_BUSY_TURNS = 8
 """Single messages within ``max_delay_ms`` beyond which waiting for company pays: a frame costs its sender and
 the broker about as much as eight messages inside one; an exchange over a broker makes at most five a ms."""

@@ -22,7 +22,6 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import random
 import socket
@@ -33,7 +32,6 @@ from functools import lru_cache
 
 from aif.errors import (
     AIFError,
-    BrokerRefused,
     LocalProtocolError,
     NotConnected,
     PublishTimeout,
@@ -41,14 +39,12 @@ from aif.errors import (
     TransportError,
 )
 from aif.transport import packets
-from aif.transport.address import BrokerAddress, Rotation
+from aif.transport.address import BrokerAddress
 from aif.transport.backoff import Backoff
-from aif.transport.base import Handler, LastWill, Limits, Received, Statistics, check_message, check_qos
+from aif.transport.base import LastWill, Limits, Received, Statistics, check_message
+from aif.transport.broker_client import BrokerClient
 from aif.transport.confirmations import Confirmations, Unconfirmed
-from aif.transport.endpoint import Endpoint
 from aif.transport.fast_link import FastLink
-from aif.transport.filters import Entry
-from aif.transport.mqtt import FILTERS_PER_PACKET, MAX_CLIENT_ID_BYTES, UNSUBSCRIBE_TIMEOUT_S
 from aif.transport.packets import PacketType
 from aif.transport.tls import refusal
 
@@ -58,26 +54,7 @@ CLOSE_GRACE_S = 2.0
 _topic = lru_cache(maxsize=4_096)(packets.text)
 
 
-class FastSubscription:
-    """A filter in force on a broker connection."""
-
-    def __init__(self, transport: FastTransport, entry: Entry[Handler]) -> None:
-        self._transport, self._entry = transport, entry
-
-    @property
-    def topic_filter(self) -> str:
-        return self._entry.topic_filter
-
-    async def aclose(self) -> None:
-        """Stop receiving. Without a connection there is nothing to tell the broker.
-
-        Raises:
-            TransportError: the broker did not confirm in time; the handler is silent all the same.
-        """
-        await self._transport.unsubscribe(self._entry)
-
-
-class FastTransport(Endpoint):
+class FastTransport(BrokerClient[FastLink]):
     """One client of one broker. Event loop thread only."""
 
     def __init__(
@@ -93,36 +70,19 @@ class FastTransport(Endpoint):
         backoff: Backoff | None = None,
         rng: random.Random | None = None,
     ) -> None:
-        """Prepare a client; nothing is opened before :meth:`connect`.
+        """Prepare a client.
 
-        Arguments, bounds and errors are those of :class:`aif.transport.mqtt.MQTTTransport`; of ``limits`` the
-        bounds for incoming messages are not needed, because none of them ever waits here.
+        Arguments and errors are those of :class:`BrokerClient`; of ``limits`` the bounds for incoming
+        messages are not needed, because none of them ever waits here.
         """
-        super().__init__(client_id, will, limits)
-        self._brokers = Rotation(broker)
-        if not 1 <= keep_alive_s <= 65_535:
-            raise LocalProtocolError(
-                f"keep_alive_s is {keep_alive_s}, allowed are 1 to 65535",
-                hint="a broker must notice the dead",
-            )
-        if tls is not None and not self._broker.tls:
-            raise LocalProtocolError(f"{self._broker} would not use the TLS context", hint="write mqtts://")
-        if len(client_id.encode()) > MAX_CLIENT_ID_BYTES:
-            raise LocalProtocolError(f"the client id is longer than {MAX_CLIENT_ID_BYTES} B")
-        self._tls, self._keep_alive_s, self._connect_timeout_s = tls, keep_alive_s, connect_timeout_s
-        self._backoff, self._rng = backoff or Backoff(), rng or random.SystemRandom()
+        super().__init__(
+            broker, client_id=client_id, will=will, tls=tls, keep_alive_s=keep_alive_s,
+            connect_timeout_s=connect_timeout_s, limits=limits, backoff=backoff, rng=rng,
+        )  # fmt: skip
         self._failures = 0
-        self._link: FastLink | None = None
         self._keeper: asyncio.Task[None] | None = None
-        self._first: asyncio.Future[None] | None = None
-        self._resubscribing: set[int] = set()
-        self._replies: dict[int, asyncio.Future[None]] = {}  # by packet id of SUBSCRIBE or UNSUBSCRIBE
         self._unconfirmed = Confirmations()
         self._room_wanted: set[asyncio.Future[None]] = set()
-
-    @property
-    def _broker(self) -> BrokerAddress:
-        return self._brokers.current
 
     @property
     def socket(self) -> socket.socket | None:
@@ -186,15 +146,10 @@ class FastTransport(Endpoint):
 
     def _accepted(self, link: FastLink) -> None:
         """Subscribe again to everything, repeat what was not confirmed; announced when the broker replied."""
-        filters = [(entry.topic_filter, entry.qos) for entry in self.table]
-        self._resubscribing = set()
-        for start in range(0, len(filters), FILTERS_PER_PACKET):
-            packet_id = self._next_id()
-            self._resubscribing.add(packet_id)
-            link.write(packets.subscribe(packet_id, filters[start : start + FILTERS_PER_PACKET]))
+        settled = self._restore_filters()
         for packet in self._unconfirmed.repeated():
             link.write(packet)
-        if not filters:
+        if settled:
             self._announce_up()
 
     def _unsettled(self, link: FastLink) -> None:
@@ -202,12 +157,8 @@ class FastTransport(Endpoint):
             link.abort(f"its filters were not in force within {self._connect_timeout_s:g} s")
 
     def _announce_up(self) -> None:
-        self._connected, self._failures = True, 0
-        if self._first is not None and not self._first.done():
-            self._first.set_result(None)
-        else:
-            self._counters.reconnects += 1
-        self._announce(f"connected to {self._broker}")
+        self._failures = 0
+        super()._announce_up()
 
     def _lost(self, reason: str, cause: BaseException | None) -> None:
         link, self._link = self._link, None
@@ -218,9 +169,7 @@ class FastTransport(Endpoint):
         self._go_down(reason, f"the connection to {self._broker} was lost: {reason}")
 
     def _go_down(self, reason: str, told: str) -> None:
-        for reply in self._replies.values():
-            if not reply.done():
-                reply.set_exception(NotConnected(told))
+        self._fail_replies(NotConnected(told))
         self._wake_senders()
         if self._connected:
             self._connected = False
@@ -279,14 +228,6 @@ class FastTransport(Endpoint):
                 hint="the message may still arrive; check the broker's load and its access rules",
             ) from None
 
-    def _live_link(self) -> FastLink:
-        if self._link is None or not self._connected:
-            raise NotConnected(
-                f"there is no connection to {self._broker}",
-                hint="wait for on_connection, or check the broker",
-            )
-        return self._link
-
     def _has_room(self, link: FastLink, qos: int, size_bytes: int) -> bool:
         limits = self.limits
         if qos:
@@ -328,70 +269,25 @@ class FastTransport(Endpoint):
         """Messages left the link's queue."""
         self._wake_senders()
 
-    # --- subscribing ------------------------------------------------------------------------------
+    # --- asking the broker ------------------------------------------------------------------------
 
-    async def subscribe(
-        self, topic_filter: str, handler: Handler, *, qos: int = 0, timeout: float = 10.0
-    ) -> FastSubscription:
-        check_qos(qos)
-        link = self._live_link()
-        entry = self.table.add(topic_filter, qos, handler)
+    def _ask(self, filters: Sequence[tuple[str, int]]) -> int | None:
         packet_id = self._next_id()
-        try:
-            asked = packets.subscribe(packet_id, [(topic_filter, qos)])
-            await self._reply(link, packet_id, asked, f"filter {topic_filter}", timeout)
-        except BaseException:
-            self.table.remove(entry)
-            raise
-        return FastSubscription(self, entry)
+        return self._write(packet_id, packets.subscribe(packet_id, filters))
 
-    async def unsubscribe(self, entry: Entry[Handler]) -> None:
-        """End a subscription; see :meth:`FastSubscription.aclose`."""
-        if not self.table.remove(entry) or self._link is None or not self._connected:
-            return
+    def _ask_no_more(self, topic_filter: str) -> int | None:
         packet_id = self._next_id()
-        asked = packets.unsubscribe(packet_id, entry.topic_filter)
-        with contextlib.suppress(
-            NotConnected
-        ):  # the session is clean: the broker forgets with the connection
-            what = f"end of filter {entry.topic_filter}"
-            await self._reply(self._link, packet_id, asked, what, UNSUBSCRIBE_TIMEOUT_S)
+        return self._write(packet_id, packets.unsubscribe(packet_id, topic_filter))
 
-    async def _reply(self, link: FastLink, packet_id: int, asked: bytes, what: str, timeout_s: float) -> None:
-        """Ask the broker and wait for its answer."""
-        reply = self._replies[packet_id] = asyncio.get_running_loop().create_future()
-        link.write(asked)
-        try:
-            async with asyncio.timeout(timeout_s):
-                await reply
-        except TimeoutError:
-            raise TransportError(
-                f"{self._broker} did not confirm the {what} within {timeout_s:g} s"
-            ) from None
-        finally:
-            del self._replies[packet_id]
+    def _write(self, packet_id: int, packet: bytes) -> int | None:
+        if self._link is None:
+            return None
+        self._link.write(packet)
+        return packet_id
 
-    def _replied(self, packet_id: int, codes: bytes) -> None:
-        error = None
-        if packets.REFUSED_FILTER in codes:
-            error = BrokerRefused(
-                f"{self._broker} refuses a filter: Unspecified error",
-                hint="the broker's access rules must allow it",
-            )
-        reply = self._replies.get(packet_id)
-        if packet_id in self._resubscribing:
-            self._resubscribing.discard(packet_id)
-            if error is not None:  # a node of a cluster that is not whole, or a right that was taken away
-                self._report(error)
-                if self._link is not None:
-                    self._link.abort(error.message)
-            elif not self._resubscribing:
-                self._announce_up()
-        elif reply is not None and not reply.done():
-            if error is not None:
-                reply.set_exception(error)
-            else:
-                reply.set_result(None)
+    def _give_up(self, reason: str) -> None:
+        if self._link is not None:
+            self._link.abort(reason)
 
     # --- what the link reads ----------------------------------------------------------------------
 
@@ -413,9 +309,10 @@ class FastTransport(Endpoint):
                 link.write(packet)
             self._wake_senders()
         elif kind == PacketType.SUBACK:
-            self._replied(packets.packet_id_of(body, more=1), body[2:])
+            refused = packets.REFUSED_FILTER in body[2:]
+            self.replied(packets.packet_id_of(body, more=1), ["Unspecified error"] if refused else ())
         elif kind == PacketType.UNSUBACK:
-            self._replied(packets.packet_id_of(body), b"")
+            self.replied(packets.packet_id_of(body), ())
         elif kind != PacketType.PINGRESP:
             raise RemoteProtocolError(f"a packet of type {kind} came from the broker")
 

@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from itertools import islice
-from typing import Protocol
+from typing import Protocol, cast
 
 from aif.errors import BrokerRefused, RemoteProtocolError
 from aif.transport import packets
@@ -80,9 +80,8 @@ class FastLink(asyncio.BufferedProtocol):
     # --- asyncio ----------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if not isinstance(transport, asyncio.Transport):
-            raise TypeError("a stream connection was expected")
-        self._transport = transport
+        # a stream, as asked for; other event loops have classes of their own for it
+        self._transport = transport = cast("asyncio.Transport", transport)
         opened = transport.get_extra_info("socket")
         if opened is not None:
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -195,11 +195,14 @@ class PacketReader:
         Raises:
             RemoteProtocolError: a packet that is too large, or a malformed length.
         """
-        self._chunks.append(data)
-        self._have += len(data)
-        if self._have < self._need:
-            return
-        buffer = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        buffer = data
+        if self._chunks:  # what came before ended within a packet
+            self._chunks.append(data)
+            self._have += len(data)
+            if self._have < self._need:
+                return
+            buffer = b"".join(self._chunks)
+            self._chunks = []
         start, size = 0, len(buffer)
         while size - start >= 2:
             length, at = buffer[start + 1], start + 2
@@ -212,9 +215,8 @@ class PacketReader:
                 break
             yield buffer[start], buffer[at:end]
             start = end
-        rest = buffer[start:]
-        self._chunks, self._have = ([rest] if rest else []), len(rest)
-        self._need = self._needed(rest)
+        if rest := buffer[start:]:
+            self._chunks, self._have, self._need = [rest], len(rest), self._needed(rest)
 
     def _length(self, buffer: bytes, start: int) -> tuple[int, int]:
         """Remaining length of the packet at ``start`` and where its body begins; (0, 0) if it is cut off."""

@@ -43,6 +43,9 @@ MAX_IN_FLIGHT = 100
 CLOSE_GRACE_S = 2.0
 """How long :meth:`PahoLink.stop` lets the last messages be written before it cuts the connection."""
 
+_QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)
+"""Linux only."""
+
 
 class LinkEvents(Protocol):
     """What a link tells its owner, on the event loop thread."""
@@ -187,6 +190,17 @@ class PahoLink:
         """Ask for the next ``ready``; call it before looking into the queues."""
         self._told = False
 
+    def acknowledge_bytes(self) -> None:
+        """Send the TCP acknowledgement of what was read without the usual delay of up to 40 ms.
+
+        A broker that does not set TCP_NODELAY holds its next small packet back until this acknowledgement
+        comes (Nagle's algorithm, RFC 896). The option does not last (tcp(7)). It costs a system call and a
+        packet, so it is set once per batch, behind the answers that carry the acknowledgement along.
+        """
+        if _QUICK_ACK is not None and (opened := self.socket) is not None:
+            with contextlib.suppress(OSError):
+                opened.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 1)
+
     # --- paho's network thread --------------------------------------------------------------------
 
     def _post(self, callback: Callable[..., None], *arguments: Any) -> None:
@@ -254,7 +268,6 @@ class PahoLink:
         self._wait_to_retry()
 
     def _paho_message(self, client: paho.Client, _userdata: object, message: paho.MQTTMessage) -> None:
-        _acknowledge_at_once(client)
         kept = False
         try:
             topic = message.topic
@@ -273,9 +286,8 @@ class PahoLink:
             client.ack(message.mid, message.qos)
 
     def _paho_published(
-        self, client: paho.Client, _userdata: object, packet_id: int, _reason: object, _properties: object
+        self, _client: paho.Client, _userdata: object, packet_id: int, _reason: object, _properties: object
     ) -> None:
-        _acknowledge_at_once(client)
         self.confirmed.append(packet_id)
         self._tell()
 
@@ -329,18 +341,6 @@ class _TellingSocket(ssl.SSLSocket):
                 with contextlib.suppress(OSError):  # the alert that the peer sent before it closed
                     self.recv(1)
             raise
-
-
-def _acknowledge_at_once(client: paho.Client) -> None:
-    """Send the TCP acknowledgement of what was just read without the usual delay of up to 40 ms.
-
-    A broker that does not set TCP_NODELAY holds its next small packet back until this acknowledgement comes
-    (Nagle's algorithm, RFC 896). The option is not lasting, so it is set after every read (tcp(7)).
-    """
-    opened = client.socket()
-    if isinstance(opened, socket.socket) and hasattr(socket, "TCP_QUICKACK"):
-        with contextlib.suppress(OSError):
-            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
 
 def _stop(client: paho.Client) -> None:

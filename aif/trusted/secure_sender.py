@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from aif.errors import GrantExhausted, LocalProtocolError, MessageTooLarge, NotConnected, TransportError
+from aif.model.packed import Packed
 from aif.protocol.bundle import BundlePolicy, Bundler
 from aif.protocol.channel_sender import ChannelSender
 from aif.protocol.frame import Buffer, sender_key
@@ -142,7 +143,8 @@ class SecureSender:
         if epoch is None:
             raise LocalProtocolError(f"channel {self.channel.topic} has no key yet")
         count = len(payloads)
-        longest = len(payloads[0]) if count == 1 else max(map(len, payloads), default=0)
+        alike = count == 1 or type(payloads) is Packed
+        longest = len(payloads[0]) if alike else max(map(len, payloads), default=0)
         if (
             longest >= epoch.short_bytes
             or self._outgoing

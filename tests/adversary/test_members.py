@@ -5,6 +5,8 @@ On a signed channel its forgeries are refused; on a checkpoint channel they are 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,7 +47,7 @@ class Duel:
 
     def forge(
         self, kind: FrameType, counter: int, plaintext: bytes, trailer: bytes | None = b""
-    ) -> list[bytes]:
+    ) -> Sequence[bytes]:
         """What the honest consumer delivers for a frame that the member sealed with the producer's key."""
         body = self._forger.seal(kind, counter, plaintext)
         return self.consumer.receive(
@@ -101,7 +103,7 @@ def test_nothing_a_member_seals_costs_a_signed_producer_a_message(
         *producer.seal_fragments(sent[5]), producer.seal_bundle(sent[6:8]), producer.seal(sent[8]),
         producer.seal_watermark(final=True),
     ]  # fmt: skip
-    received = []
+    received = list[bytes]()
     for place, frame in enumerate(frames):
         for before, (kind, counter, plaintext, trailer) in forgeries:
             if before == place:

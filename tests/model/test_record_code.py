@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 
 from aif.errors import InvalidRecord, LocalProtocolError, RecordTooLarge
 from aif.model.codec import compile_batches, compile_record
-from aif.model.record_code import LongWay, RecordCode, generate
+from aif.model.packed import Packed
+from aif.model.record_code import BLOCK_RECORDS, LongWay, RecordCode, generate
 from aif.model.record_plans import compile_plan
 from aif.model.records import RecordType
 from aif.model.tensors import MemberError
+from aif.model.type_tree import size_range
 from tests.model.record_samples import TYPES, plain, values
 
 LIMIT = 1 << 20
@@ -83,7 +85,7 @@ def test_batches_are_records_one_by_one(data: st.DataObject) -> None:
     some = data.draw(st.lists(values(record.root), max_size=4))
     one, many = compile_record(record), compile_batches(record, lead_bytes=len(LEAD))
     payloads = many.encode_all(LEAD, some)
-    assert payloads == [LEAD + one.encode(value) for value in some]
+    assert list(payloads) == [LEAD + one.encode(value) for value in some]
     expected = [plain(one.decode(payload[len(LEAD) :])) for payload in payloads]
     assert [plain(value) for value in many.decode_all(payloads)] == expected
     assert [plain(many.decode(payload)) for payload in payloads] == expected
@@ -116,6 +118,42 @@ def test_a_batch_with_one_wrong_value_gives_nothing_and_says_why() -> None:
         batches.encode_all(LEAD[1:], [good])
 
 
+def test_records_of_fixed_size_lie_side_by_side() -> None:
+    batches = compile_batches(RecordType.parse("{int8 n; boolean b}"), lead_bytes=12, label="mic.audio")
+    made = [{"n": n, "b": n > 1} for n in range(4)]
+    packed = batches.encode_all(LEAD, made)
+    assert isinstance(packed, Packed)
+    assert [value._asdict() for value in batches.decode_all(packed)] == made
+    assert type(batches.encode_all(LEAD, made[:1])) is list
+    wrong = Packed(packed.data[:-1] + b"\2", packed.size_bytes)
+    with pytest.raises(InvalidRecord, match=r"mic\.audio\.b: a boolean is 00 or 01"):
+        batches.decode_all(wrong)
+    for size, said in ((28, "14 B too many"), (7, "7 B are shorter")):
+        with pytest.raises(InvalidRecord, match=said):
+            batches.decode_all(Packed(packed.data, size))
+
+
+@pytest.mark.parametrize("count", [2, BLOCK_RECORDS - 1, BLOCK_RECORDS, 2 * BLOCK_RECORDS + 5])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{uint16 n; uint8[3] data}",
+        "{uint16 n}",
+        "{uint16 n; {uint8 m} inner}",
+        "{uint16 n; float32[2] x}",
+        "uint16",
+    ],
+)
+def test_any_number_side_by_side_is_read_as_one_by_one(text: str, count: int) -> None:
+    record = RecordType.parse(text)
+    batches = compile_batches(record, lead_bytes=len(LEAD))
+    size = len(LEAD) + size_range(record.root)[0]
+    raw = bytes(at * 7 & 63 for at in range(count * size))  # no float is a NaN
+    found = batches.decode_all(Packed(raw, size))
+    assert found == [batches.decode(raw[at : at + size]) for at in range(0, len(raw), size)]
+    assert {type(value) for value in found} == {type(batches.decode(raw[:size]))}
+
+
 def test_limits_hold_with_a_lead() -> None:
     batches = compile_batches(RecordType.parse("uint8[]"), lead_bytes=12, payload_bytes=8)
     assert batches.decode_all(batches.encode_all(LEAD, [b"1234"]))[0].tobytes() == b"1234"
@@ -128,6 +166,6 @@ def test_limits_hold_with_a_lead() -> None:
 def test_nan_bits_survive_a_batch() -> None:
     batches = compile_batches(RecordType.parse("{float32 a; boolean b}"), lead_bytes=12)
     raw = [LEAD + bytes.fromhex("0100a07f01"), LEAD + bytes.fromhex("0000803f00")]
-    assert batches.encode_all(LEAD, batches.decode_all(raw)) == raw
+    assert list(batches.encode_all(LEAD, batches.decode_all(raw))) == raw
     with pytest.raises(InvalidRecord, match="a boolean is 00 or 01"):
         batches.decode(LEAD + bytes.fromhex("0000803f02"))

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aif.errors import RemoteProtocolError
+from aif.model.packed import Packed, pack
 from aif.protocol import message
 
 U64 = (1 << 64) - 1
@@ -56,3 +57,16 @@ def test_neighbours_with_one_header_are_a_run() -> None:
         message.runs([early + b"a", late[:-1]])
     with pytest.raises(RemoteProtocolError):
         message.runs([b"", b""])
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.binary(min_size=3, max_size=3)), min_size=2, max_size=9))
+def test_messages_side_by_side_are_in_the_same_runs(made: list[tuple[int, bytes]]) -> None:
+    headers = message.header(1000, 1005), message.header(1000, 1006)
+    payloads = [headers[which] + record for which, record in made]
+    found = [(origin, sent, list(run)) for origin, sent, run in message.runs(pack(payloads))]
+    assert found == message.runs(payloads)
+
+
+def test_messages_side_by_side_that_are_too_short_are_refused() -> None:
+    with pytest.raises(RemoteProtocolError, match="11 B is shorter"):
+        message.runs(Packed(bytes(33), 11))
