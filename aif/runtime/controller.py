@@ -47,6 +47,7 @@ from aif.runtime.kept import KeptWorkflows, Load
 from aif.runtime.library import AIMLibrary
 from aif.runtime.links import DeviceLink
 from aif.runtime.logbook import LogBook
+from aif.runtime.moving import Moving
 from aif.runtime.plain import plain_record
 from aif.runtime.planning import Planner, Planning
 from aif.runtime.reasons import Reasons
@@ -109,6 +110,7 @@ class Controller:
         self._kept = KeptWorkflows(workflows_folder, load, grants.senders, log)
         self._planning = Planning(planner, self.workflows.values)
         self.draining = Draining(site, self._planning, self._changes, self._reasons, self.workflows.values)
+        self.moving = Moving(self._planning, self._changes, self._reasons)
         self._drained: frozenset[str] = frozenset()
         self._turn = asyncio.Lock()
         self._number = self._logged = 0
