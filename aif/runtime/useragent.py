@@ -43,8 +43,8 @@ class UserAgentServer:
         match call:
             case "deploy":
                 return await self._deploy(arguments)
-            case "status":
-                return self._status()
+            case "status" | "scan":
+                return self._status() if call == "status" else self._scan()
             case "events":
                 return self._events()
             case "logs":
@@ -83,6 +83,9 @@ class UserAgentServer:
         return status(
             self._controller.admission, self._controller.workflows.values(), self._clock, self._started_us
         )
+
+    def _scan(self) -> dict[str, Any]:
+        return self._controller.discovery.scan(self._controller.admission.links)
 
     async def _events(self) -> AsyncIterator[dict[str, Any]]:
         """The state as it is, then every change."""
