@@ -375,18 +375,19 @@ class Controller:
 
     def on_message(self, device: str, message: ControlMessage) -> None:
         """Take up one control message of a trusted device."""
-        if isinstance(message, LogLine):
-            self.take_log(device, message)
-            return
-        if isinstance(message, Announcement):
-            self.discovery.take(device, message)
-            return
-        if isinstance(message, control.Keyed):
-            self.rekeying.confirmed(device, message.channel_id, message.epoch)
-            return
-        if isinstance(message, control.KeyWanted):
-            self._renew_stopped(device, message)
-            return
+        match message:
+            case LogLine():
+                self.take_log(device, message)
+            case Announcement():
+                self.discovery.take(device, message)
+            case control.Keyed():
+                self.rekeying.confirmed(device, message.channel_id, message.epoch)
+            case control.KeyWanted():
+                self._renew_stopped(device, message)
+            case _:
+                self._of_workflow(device, message)
+
+    def _of_workflow(self, device: str, message: ControlMessage) -> None:
         running = self.workflows.get(getattr(message, "aiw_id", ""))
         if running is None or device not in running.devices or running.state in FINAL_WORKFLOW_STATES:
             ended = running is None or running.state in FINAL_WORKFLOW_STATES

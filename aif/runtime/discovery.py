@@ -173,7 +173,7 @@ class Discovery:
                     "age_s": round(self._age_s(one.last_us), 1),
                 }
                 for name, one in sorted(self._strangers.items())
-                if self._age_s(one.last_us) <= STRANGERS_KEPT_S
+                if self._age_s(one.last_us) <= STRANGERS_KEPT_S and self._site.try_device(name) is None
             ],
             "left_out": self.left_out,
         }  # fmt: skip
