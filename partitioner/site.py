@@ -1,8 +1,9 @@
 """Plans for a site where workflows come, run and lose devices one by one.
 
-Decides where a new workflow goes beside those that run, whose loads are taken off the devices and links; and
+Decides where a new workflow goes beside those that run, whose loads are taken off the devices and links;
 where the AIMs of a running one go when devices are lost or shall run nothing: the first answer that moves few
-of them (``remap``), and only if there is none a search for any. The others are not moved to make room.
+of them (``remap``), and only if there is none a search for any; and whether one could be mapped better, or as
+a person wants it. The others are not moved to make room.
 
 A chain of parts that was chosen for an AIM is kept when the workflow is mended: another choice would be
 another workflow, with other AIMs.
@@ -15,11 +16,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
 from aif.errors import PlacementError
-from aif.model.aim import AIMMetadata, Runtime
-from aif.model.aiw import Workflow
+from aif.model.aim import AIMMetadata, PlacementHint, Runtime
+from aif.model.aiw import LeafAIM, Workflow
 from aif.model.inventory import Inventory
 from aif.model.optional import steps
-from aif.model.placement import Assignment, PlacedWorkflow, Placement
+from aif.model.placement import Assignment, PlacedWorkflow, Placement, Places
 from partitioner.alternatives import choose
 from partitioner.costs import model_facts
 from partitioner.parts import Candidate, Limit, Load, PlacementProblem
@@ -102,6 +103,52 @@ class SitePlanner:
                 failure = failure or error
         raise failure or PlacementError(f"{placed.workflow.name} has no AIMs")
 
+    def improve(
+        self,
+        placed: PlacedWorkflow,
+        *,
+        places: Places,
+        lost: Collection[str] = (),
+        resting: Collection[str] = (),
+        beside: Collection[PlacedWorkflow] = (),
+    ) -> tuple[Placement | None, Placement]:
+        """What the mapping of a running workflow costs now, and the best one, or one with some AIMs held.
+
+        Args:
+            placed: the AIMs that work, and where they are.
+            places: where some AIMs have to be; the others stay, and only if that is not possible move too.
+            lost: devices that nobody reaches, and that pass nothing on.
+            resting: devices that shall run nothing, but still pass messages on.
+            beside: the others that run.
+
+        Returns:
+            The mapping as it is, None where it is not possible any more; and the other one.
+
+        Raises:
+            PlacementError: there is no such mapping.
+        """
+        present, load = placed.inventory.without(lost).resting(resting), self._load(beside)
+        workflow, aims = placed.workflow, {leaf.id for leaf in placed.workflow.aims}
+        here = {a.aim: (a.device, a.implementation) for a in placed.placement.assignments if a.aim in aims}
+
+        def best(held: Places) -> Placement:
+            problem = build_problem(
+                [_holding(workflow, held)], present, self._policy, releases=self._releases,
+                current={aim: device for aim, (device, _) in here.items()}, taken=load,
+            )  # fmt: skip
+            return replace(_of_aims(place(problem), workflow), stand_ins=placed.placement.stand_ins)
+
+        try:
+            before: Placement | None = best(here)
+        except PlacementError:
+            before = None
+        try:
+            return before, best({**here, **places} if places else {})
+        except PlacementError:
+            if places.keys() >= here.keys():
+                raise
+        return before, best(places)
+
     def _mended(self, workflow: Workflow, present: Inventory, before: Placement, load: Load) -> Placement:
         problem = build_problem([workflow], present, self._policy, releases=self._releases, taken=load)
         answer = Replanner(_running(problem, before)).settle(0.0)
@@ -142,6 +189,19 @@ def load_of(placed: PlacedWorkflow, policy: PlanPolicy, releases: Releases) -> L
             crossed = flow.crossings.get(ends) if ends[0] != ends[1] else None
             used.update(dict(crossed.demand) if crossed is not None else {})
     return Load(used, frozenset(runtimes))
+
+
+def _holding(workflow: Workflow, places: Places) -> Workflow:
+    """The same workflow with some AIMs pinned to devices, and to implementations where they are named."""
+
+    def held(leaf: LeafAIM) -> LeafAIM:
+        if leaf.id not in places:
+            return leaf
+        device, implementation = places[leaf.id]
+        hint = replace(leaf.placement or PlacementHint(), device=device)
+        return replace(leaf, placement=hint, implementation=implementation or leaf.implementation)
+
+    return replace(workflow, aims=tuple(held(leaf) for leaf in workflow.aims))
 
 
 def _running(problem: PlacementProblem, placement: Placement) -> Plan:

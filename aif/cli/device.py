@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -243,6 +244,42 @@ def list_devices(home: HomeOption = Path(".aif"), as_json: JSONOption = False) -
         return
     for record in records:
         print(f"{record.device:<16} {record.hw_class:<28} {_described(record)['state']}")
+
+
+@app.command()
+def scan(
+    inventory: Annotated[
+        Path | None,
+        typer.Option("--inventory", help="Write what usable devices announced into this inventory file."),
+    ] = None,
+    home: HomeOption = Path(".aif"),
+    as_json: JSONOption = False,
+) -> None:
+    """Show what devices announced to the running Controller: hardware, runtimes, what is free; and strangers.
+
+    With --inventory, capacities and speeds go into the file and its version grows; comments, links and what
+    people decide (zone, attestation, energy and the like) stay.
+    """
+    import asyncio
+
+    from aif.cli import _wiring as wiring
+    from aif.cli._scan import print_scan, write_inventory
+    from aif.transport import local
+
+    found = asyncio.run(local.call(wiring.Home(home).socket, "scan"))
+    if as_json:
+        print(json.dumps(found, indent=1))
+    elif inventory is None:
+        print_scan(found)
+    if inventory is None:
+        return
+    update = write_inventory(inventory, found)
+    talk = sys.stderr if as_json else sys.stdout
+    for device, reason in update.refused.items():
+        print(f"{device} is left out: {reason}", file=talk)
+    for change in update.changes:
+        print(change, file=talk)
+    print(f"wrote {inventory}" if update.changes else f"{inventory} is up to date", file=talk)
 
 
 def _site(home: Path) -> Site:

@@ -50,7 +50,7 @@ GROUPS: dict[str, dict[str, Verb]] = {
         "deploy": Verb("deploy", "hand a workflow and its inventory to the Controller"),
         "status": Verb("status", "show workflows, AIMs and devices"),
         "top": Verb("top", "watch devices, AIMs and what happens to them, live"),
-        "remap": Verb("remap", "show which AIMs would move without a device"),
+        "remap": Verb("remap", "move a running workflow to a better mapping, or show it"),
         "logs": Verb("logs", "show or follow the devices' logs"),
         "stop": Verb("stop", "stop a workflow"),
     },

@@ -124,6 +124,15 @@ class Budget:
             arena_bytes=sum(charge.arena_bytes for charge in charges),
         )
 
+    def free(self) -> tuple[int, int, tuple[int, ...]]:
+        """Bytes that are left: RAM, program flash, and each storage unit that the device declares."""
+        stored, device = self._stored(), self._device
+        return (
+            device.ram_bytes - self._ram_bytes(),
+            device.flash_bytes - self._flash_bytes(),
+            tuple(unit.bytes_ - stored[n] for n, unit in enumerate(device.storage)),
+        )
+
     # --- what an instance takes --------------------------------------------------------------------
 
     def _charge(

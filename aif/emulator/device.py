@@ -178,6 +178,10 @@ class EmulatedDevice:
         """A ``budget.Usage``: what is taken of the budgets, in bytes."""
         return self._budget.usage()
 
+    def free(self) -> tuple[int, int, tuple[int, ...]]:
+        """Bytes that are left: RAM, program flash, and each of the device's storage units."""
+        return self._budget.free()
+
     def close(self) -> None:
         """Close every engine and release every owner. Allowed any number of times."""
         while self._models:

@@ -10,8 +10,10 @@ in any process, sees it.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from enum import StrEnum
 from hashlib import sha256 as digest_of
+from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 from aif.engines.base import DEFAULT_CONFIG, Engine, EngineConfig
@@ -30,6 +32,10 @@ class Runtime(StrEnum):
     """LiteRT, for gateways and edge boxes."""
     TFLM = "tflm"
     """TFLite-Micro inside a declared arena, for MCUs."""
+
+
+_PACKAGES: Final = {Runtime.TFLITE: ("ai-edge-litert", "tflite-runtime"), Runtime.TFLM: ("tflite-micro",)}
+"""What brings each of them; the first that is installed is used."""
 
 
 def open_engine(
@@ -68,6 +74,16 @@ def open_engine(
         return open_within_arena(model, arena_bytes, name=name, config=config)
     known = ", ".join(Runtime)
     raise EngineUnavailable(f"no inference runtime is called {runtime!r}", hint=f"known runtimes: {known}")
+
+
+def installed_versions() -> dict[str, str]:
+    """The version of each inference runtime that is installed here, by its name; nothing is loaded."""
+    found: dict[str, str] = {}
+    for runtime, packages in _PACKAGES.items():
+        for package in packages:
+            with suppress(PackageNotFoundError):
+                found.setdefault(str(runtime), version(package))
+    return found
 
 
 def verify_model(model: bytes, *, sha256: str, name: str = "the model") -> None:

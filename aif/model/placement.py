@@ -13,6 +13,9 @@ from aif.errors import PlacementError
 from aif.model.aiw import Workflow
 from aif.model.inventory import Inventory
 
+Places = Mapping[str, tuple[str, str]]
+"""Where AIMs shall be: id to device and implementation; an empty implementation is the planner's choice."""
+
 
 @dataclass(frozen=True, slots=True)
 class Assignment:

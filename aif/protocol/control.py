@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from aif.errors import LocalProtocolError, RemoteProtocolError
 from aif.protocol import cbor, cose, documents
+from aif.protocol.announcement import Announcement
 from aif.protocol.frame import channel_id
 from aif.protocol.lifecycle import Signal, State
 from aif.protocol.limits import HASH_BYTES
@@ -308,7 +309,7 @@ class KeyWanted:
 ControlMessage = (
     Heartbeat | Deploy | SignalAIMs | Undeploy | BoundaryRecord | ModelKeys | SiteCertificate
     | Progress | WorkflowStatus | Metrics | LogLine | Unfit | CertificateRequest | Keyed
-    | KeyWanted
+    | KeyWanted | Announcement
 )  # fmt: skip
 
 _KINDS: dict[int, type[Any]] = {
@@ -316,7 +317,7 @@ _KINDS: dict[int, type[Any]] = {
     for cls in (
         Heartbeat, Deploy, SignalAIMs, Undeploy, BoundaryRecord, ModelKeys, SiteCertificate,
         Progress, WorkflowStatus, Metrics, LogLine, Unfit, CertificateRequest, Keyed,
-        KeyWanted,
+        KeyWanted, Announcement,
     )
 }  # fmt: skip
 

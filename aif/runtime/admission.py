@@ -98,6 +98,7 @@ class Admission:
         reference: Callable[[], Mapping[str, Iterable[Component]]],
         on_message: Callable[[str, ControlMessage], None],
         on_trust: Callable[[DeviceLink], None],
+        on_stranger: Callable[[str, str], None],
     ) -> None:
         self._site, self._transport, self.communication = site, transport, communication
         self._grants, self._verifier = grants, verifier
@@ -105,7 +106,10 @@ class Admission:
         self._reference, self._on_message, self._on_trust = reference, on_message, on_trust
         self.links: dict[str, DeviceLink] = {}
         self._audit, self._audit_failure = audit, ""
-        self._desk = EnrolmentDesk(site, transport, clock=clock, log=log, store_root=store_root, audit=audit)
+        self._on_stranger = on_stranger
+        self._desk = EnrolmentDesk(
+            site, transport, clock=clock, log=log, store_root=store_root, audit=audit, on_stranger=on_stranger
+        )
         self._end_watch: Callable[[], None] = lambda: None
         self._calling_until_ms = float("-inf")
         self._called_ms: dict[str, float] = {}
@@ -197,6 +201,7 @@ class Admission:
         if record is None or record.enrolled_s is None or record.revoked:
             state = "not registered" if record is None else "revoked" if record.revoked else "not enrolled"
             self._log.warning("hello ignored", device=device, reason=f"{device} is {state}")
+            self._on_stranger(device, state)
             return
         try:
             hello = control.verify_hello(data, record.identity_pk, device=device)

@@ -24,6 +24,7 @@ from aif.model.aiw import Workflow
 from aif.model.codec import compile_record
 from aif.model.inventory import Inventory
 from aif.protocol import control
+from aif.protocol.announcement import Announcement
 from aif.protocol.control import (
     BoundaryRecord,
     ControlMessage,
@@ -40,6 +41,7 @@ from aif.runtime.bringup import BringUp, Means, ModelResolver
 from aif.runtime.clock import Clock
 from aif.runtime.deployer import Deployer, Plan
 from aif.runtime.devices import Site
+from aif.runtime.discovery import Discovery
 from aif.runtime.draining import Draining
 from aif.runtime.grants import GrantOffice
 from aif.runtime.healing import Healing
@@ -47,6 +49,7 @@ from aif.runtime.kept import KeptWorkflows, Load
 from aif.runtime.library import AIMLibrary
 from aif.runtime.links import DeviceLink
 from aif.runtime.logbook import LogBook
+from aif.runtime.moving import Moving
 from aif.runtime.plain import plain_record
 from aif.runtime.planning import Planner, Planning
 from aif.runtime.reasons import Reasons
@@ -89,10 +92,11 @@ class Controller:
         site: Site,
         withdraw: Withdraw,
         audit: AuditLog,
+        discovery: Discovery,
         broker: SiteBroker | None = None,
     ) -> None:
         self._broker = broker
-        self.admission, self._deployer = admission, deployer
+        self.admission, self.discovery, self._deployer = admission, discovery, deployer
         self._next_mapping_version, self._hw_class_of = next_mapping_version, hw_class_of
         self._resolve_model, self._audit, self._site = resolve_model, audit, site
         self._clock, self._log = clock, log
@@ -109,6 +113,7 @@ class Controller:
         self._kept = KeptWorkflows(workflows_folder, load, grants.senders, log)
         self._planning = Planning(planner, self.workflows.values)
         self.draining = Draining(site, self._planning, self._changes, self._reasons, self.workflows.values)
+        self.moving = Moving(self._planning, self._changes, self._reasons)
         self._drained: frozenset[str] = frozenset()
         self._turn = asyncio.Lock()
         self._number = self._logged = 0
@@ -122,6 +127,7 @@ class Controller:
                 tasks.create_task(self.admission.vigil.run())
                 tasks.create_task(self._every(1.0, self._note_drained))
                 tasks.create_task(self._every(REKEYING_TICK_S, self.rekeying.tick))
+                tasks.create_task(self.discovery.listen())
         finally:
             await asyncio.gather(*(self.stop(aiw_id) for aiw_id in self.workflows))
             self.admission.stop()
@@ -161,6 +167,7 @@ class Controller:
             PlacementError: it does not fit.
         """
         self._note_drained()
+        inventory = self.discovery.applied(inventory)
         free = inventory.resting(self._drained)
         workflow, placement = await self._planning.place(workflow, free, library.contracts)
         self._number += 1
@@ -368,15 +375,19 @@ class Controller:
 
     def on_message(self, device: str, message: ControlMessage) -> None:
         """Take up one control message of a trusted device."""
-        if isinstance(message, LogLine):
-            self.take_log(device, message)
-            return
-        if isinstance(message, control.Keyed):
-            self.rekeying.confirmed(device, message.channel_id, message.epoch)
-            return
-        if isinstance(message, control.KeyWanted):
-            self._renew_stopped(device, message)
-            return
+        match message:
+            case LogLine():
+                self.take_log(device, message)
+            case Announcement():
+                self.discovery.take(device, message)
+            case control.Keyed():
+                self.rekeying.confirmed(device, message.channel_id, message.epoch)
+            case control.KeyWanted():
+                self._renew_stopped(device, message)
+            case _:
+                self._of_workflow(device, message)
+
+    def _of_workflow(self, device: str, message: ControlMessage) -> None:
         running = self.workflows.get(getattr(message, "aiw_id", ""))
         if running is None or device not in running.devices or running.state in FINAL_WORKFLOW_STATES:
             ended = running is None or running.state in FINAL_WORKFLOW_STATES
@@ -485,6 +496,7 @@ class Controller:
         )
 
     def on_trust(self, link: DeviceLink) -> None:
+        self.discovery.on_trust(link)
         self.events.publish(
             {"type": "trust", "device": link.device, "trust": str(link.trust), "reason": link.reason}
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable
 
 from aif.errors import AIFError
 from aif.protocol.topics import Enrolment, EnrolmentTopic
@@ -36,9 +37,11 @@ class EnrolmentDesk:
         log: LogBook,
         store_root: bytes,
         audit: AuditLog,
+        on_stranger: Callable[[str, str], None],
     ) -> None:
         self._site, self._transport, self._clock = site, transport, clock
         self._log, self._store_root, self._audit = log, store_root, audit
+        self._on_stranger = on_stranger
         self._answers: dict[tuple[str, bytes], bytes] = {}
         self._noted_ms: dict[str, float] = {}
         self._unnoted: Counter[str] = Counter()
@@ -56,6 +59,9 @@ class EnrolmentDesk:
                 self._audit.note("enrolled", name)
             self._transport.send(str(EnrolmentTopic(name, Enrolment.RESPONSE)), answer, qos=1)
         except AIFError as error:
+            record = self._site.try_device(name)
+            if record is None or record.enrolled_s is None:
+                self._on_stranger(name, f"its enrolment was refused: {error.code}")
             self._note_refusal(name, error)
             self._log.warning(
                 "enrolment refused", device=name, code=error.code, reason=str(error), hint=error.hint

@@ -3,7 +3,8 @@
 When there is no room for all, optional AIMs are left out, and come back when there is room. When there is
 none for the rest, the workflow is left as it is, and asked about again only when something about its devices
 has changed. A device that did not take up what it was given is out of the question for a while; one that
-was lost more than once, of late, gets AIMs only where no other can take them.
+was lost more than once, of late, gets AIMs only where no other can take them. What a person asks for comes
+first, and is made as it was asked for or not at all.
 
 Decides when to ask and whether to act; why is said by ``reasons``, where to by the planner, and how is
 decided by ``remapping``.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from aif.errors import AIFError, PlacementError
@@ -21,7 +23,7 @@ from aif.runtime.logbook import LogBook
 from aif.runtime.planning import Mended, Planning
 from aif.runtime.reasons import Reason, Reasons
 from aif.runtime.remapping import Change, Remapped, Remapping, TargetFailed, note_over
-from aif.runtime.workflows import RunningWorkflow
+from aif.runtime.workflows import RunningWorkflow, WantedMapping
 
 RETRY_S = 5.0
 """After an attempt that failed for another reason, such as a Store that did not answer."""
@@ -52,6 +54,9 @@ class Healing:
 
     async def heal(self) -> bool:
         """Move what has to move; whether something was tried, so that everything is to be looked at again."""
+        if self._running.wanted is not None and not self._running.wanted.done.done():
+            await self._move_as_wanted(self._running.wanted)
+            return True
         now_ms = self._means.clock.monotonic_ms()
         standing = self._reasons.standing()
         pressing = [reason for reason in standing if reason.must]
@@ -84,6 +89,28 @@ class Healing:
             return False
         await self._remap(change, mended, now_ms)
         return True
+
+    async def _move_as_wanted(self, wanted: WantedMapping) -> None:
+        """Carry out what a person asked for (``moving``); whoever asked hears what became of it."""
+        now_ms, running = self._means.clock.monotonic_ms(), self._running
+        pressing = [reason for reason in self._reasons.standing() if reason.must]
+        change = replace(self._change(pressing, now_ms), reason="asked for", began_ms=now_ms, noticed_ms=None)
+        try:
+            _, mended = await self._planning.improve(
+                running, places=wanted.places, lost=change.lost, resting=change.resting
+            )
+            done = await Remapping(running, self._means, change).run(self._turn, mended)
+        except AIFError as error:
+            if isinstance(error, TargetFailed):
+                self._reasons.avoid(error.device)
+            if not isinstance(error, PlacementError):
+                self._failed(error)
+            if not wanted.done.done():
+                wanted.done.set_exception(error)
+        else:
+            self._tell(done)
+            if not wanted.done.done():
+                wanted.done.set_result(done)
 
     def _change(self, reasons: Iterable[Reason], now_ms: float) -> Change:
         """What has to be different, all reasons together."""

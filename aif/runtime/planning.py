@@ -14,7 +14,7 @@ from typing import Protocol
 from aif.model.aim import AIMMetadata
 from aif.model.aiw import Workflow
 from aif.model.inventory import Inventory
-from aif.model.placement import PlacedWorkflow, Placement
+from aif.model.placement import PlacedWorkflow, Placement, Places
 from aif.protocol.lifecycle import FINAL_WORKFLOW_STATES
 from aif.runtime.workflows import RunningWorkflow
 
@@ -42,6 +42,18 @@ class Planner(Protocol):
         beside: Collection[PlacedWorkflow] = (),
     ) -> tuple[Placement, frozenset[str]]:
         """Where a running workflow goes with few moves, and the optional AIMs that it has to leave out."""
+        ...
+
+    def improve(
+        self,
+        placed: PlacedWorkflow,
+        *,
+        places: Places,
+        lost: Collection[str] = (),
+        resting: Collection[str] = (),
+        beside: Collection[PlacedWorkflow] = (),
+    ) -> tuple[Placement | None, Placement]:
+        """A running workflow's mapping (None: not possible now), and the best, or the one of ``places``."""
         ...
 
 
@@ -89,6 +101,22 @@ class Planning:
         )  # fmt: skip
         ended = tuple(a for a in running.placement.assignments if a.aim in running.over)
         return Mended(replace(placement, assignments=(*placement.assignments, *ended)), left_out)
+
+    async def improve(
+        self, running: RunningWorkflow, *, places: Places, lost: Collection[str], resting: Collection[str]
+    ) -> tuple[Placement | None, Mended]:
+        """What the mapping costs now, None where it is impossible; and a better one, or one as asked for.
+
+        Raises:
+            PlacementError: there is no such mapping.
+        """
+        before, after = await asyncio.to_thread(
+            self.planner.improve, _placed(running),
+            places=places, lost=frozenset(lost), resting=frozenset(resting), beside=self._beside(running),
+        )  # fmt: skip
+        ended = tuple(a for a in running.placement.assignments if a.aim in running.over)
+        whole = replace(after, assignments=(*after.assignments, *ended))
+        return before, Mended(whole, running.left_out)
 
     def _beside(self, running: RunningWorkflow | None) -> tuple[PlacedWorkflow, ...]:
         return tuple(

@@ -210,7 +210,8 @@ class Remapping:
             running.leave_out(mended.left_out)
         running.placement, running.plan = mended.placement, plan
         running.without = frozenset()
-        running.leaving |= frozenset(before.documents if before is not None else ()) - {*running.devices}
+        had_part = running.leaving | frozenset(before.documents if before is not None else ())
+        running.leaving = had_part - {*running.devices}  # one that an attempt left that failed may be back
         for device in set(running.status) - set(running.devices):
             del running.status[device]
             running.metrics.pop(device, None)

@@ -323,4 +323,7 @@ class _Bench:
     def usage(self) -> Usage:
         return Usage(0, 0, 0, 0, 0)
 
+    def free(self) -> tuple[int, int, tuple[int, ...]]:
+        return 0, 0, ()
+
     def close(self) -> None: ...

@@ -20,6 +20,7 @@ from aif.runtime.clock import Clock
 from aif.runtime.controller import Controller
 from aif.runtime.kept import Load
 from aif.runtime.logbook import LogBook
+from aif.runtime.moving_calls import moving_call
 from aif.runtime.status import status
 from aif.runtime.trust_calls import trust_call
 from aif.runtime.workflows import Sources
@@ -42,8 +43,8 @@ class UserAgentServer:
         match call:
             case "deploy":
                 return await self._deploy(arguments)
-            case "status":
-                return self._status()
+            case "status" | "scan":
+                return self._status() if call == "status" else self._scan()
             case "events":
                 return self._events()
             case "logs":
@@ -58,8 +59,8 @@ class UserAgentServer:
                 signal = Signal.PAUSE if call == "pause" else Signal.RESUME
                 self._controller.signal(str(arguments["aiw"]), signal, str(arguments.get("aim", "")))
                 return None
-            case "drain" | "proposal":
-                return await self._drain(call, str(arguments.get("device", "")))
+            case "drain" | "proposal" | "improvement" | "move":
+                return await moving_call(self._controller, call, arguments)
             case "revoke" | "trust" | "verify":
                 return await trust_call(self._controller, call, arguments)
             case "shutdown":
@@ -78,16 +79,13 @@ class UserAgentServer:
         running = await self._controller.deploy(workflow, inventory, library, sources=sources)
         return running.aiw_id
 
-    async def _drain(self, call: str, device: str) -> dict[str, list[str]]:
-        """Moves by workflow, in words."""
-        draining = self._controller.draining
-        moves = await (draining.drain(device) if call == "drain" else draining.proposal(device))
-        return {aiw: [str(move) for move in of_one] for aiw, of_one in moves.items()}
-
     def _status(self) -> dict[str, Any]:
         return status(
             self._controller.admission, self._controller.workflows.values(), self._clock, self._started_us
         )
+
+    def _scan(self) -> dict[str, Any]:
+        return self._controller.discovery.scan(self._controller.admission.links)
 
     async def _events(self) -> AsyncIterator[dict[str, Any]]:
         """The state as it is, then every change."""

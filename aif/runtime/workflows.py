@@ -18,7 +18,7 @@ from aif.model.aiw import Workflow
 from aif.model.inventory import Inventory
 from aif.model.placement import Placement
 from aif.protocol.control import Phase, WorkflowStatus
-from aif.protocol.lifecycle import WorkflowState
+from aif.protocol.lifecycle import FINAL_WORKFLOW_STATES, WorkflowState
 from aif.runtime.clock import Clock
 from aif.runtime.deployer import Plan
 from aif.runtime.grants import End
@@ -67,6 +67,16 @@ class Awaited:
     began_ms: float
 
 
+@dataclass(frozen=True, slots=True)
+class WantedMapping:
+    """Where a person wants AIMs to be, and who waits for what becomes of it."""
+
+    places: Mapping[str, tuple[str, str]]
+    """AIM id to device and implementation."""
+    done: asyncio.Future[Any]
+    """Gets the ``remapping.Remapped``, or the error."""
+
+
 @dataclass(slots=True)
 class RunningWorkflow:
     """One workflow as the Controller sees it."""
@@ -113,6 +123,8 @@ class RunningWorkflow:
     """None for one that was built in memory: it ends with its Controller."""
     resumed: bool = False
     """Taken over from an earlier Controller, whose counts nobody has."""
+    wanted: WantedMapping | None = None
+    """What a person has asked for and ``healing`` has not done yet."""
     outputs: Counter[str] = field(default_factory=Counter)
     """Records that came out of each boundary Port."""
     unaccounted: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -123,6 +135,10 @@ class RunningWorkflow:
 
     def __post_init__(self) -> None:
         self.whole = self.workflow
+
+    @property
+    def ended(self) -> bool:
+        return self.state in FINAL_WORKFLOW_STATES
 
     def leave_out(self, aims: frozenset[str]) -> None:
         """From now on it runs without these of its optional AIMs, and with all others."""

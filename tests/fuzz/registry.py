@@ -41,6 +41,7 @@ FED: Final[Mapping[str, str]] = {
     "aif.model.records.RecordType.parse": "record type",
     "aif.model.tensors.Tensor.decode": "record",
     "aif.model.type_text.read_type": "record type",
+    "aif.protocol.announcement.verify_announcement": "announcement",
     "aif.protocol.appraisal.appraise": "evidence",
     "aif.protocol.appraisal.verify_result": "attestation result",
     "aif.protocol.audit.verify_head": "audit log",

@@ -27,7 +27,7 @@ from aif.errors import (
     TrustError,
 )
 from aif.model.ports import AuthMode as Auth
-from aif.protocol import audit, cbor, control, cose, deployment, documents
+from aif.protocol import announcement, audit, cbor, control, cose, deployment, documents
 from aif.protocol.appraisal import (
     AppraisalLog,
     AppraisalPolicy,
@@ -90,6 +90,7 @@ from aif.runtime.devices import Manifest, read_manifest
 from aif.trusted.state import DeviceRecord, DeviceState, InstalledModel, SiteState
 from tests.fuzz.campaign import Decoder, without_folder
 from tests.fuzz.inputs import LEAVES, damaged_text, damaged_tree
+from tests.protocol.announcements import ANNOUNCEMENT
 from tests.vectors import make_documents as vectors
 
 Tree = Any
@@ -382,6 +383,7 @@ HELLO = Hello(
     "mcu-1", bytes(16), bytes(32), bytes(32), 5, 3, (InstalledRelease("g", 4, bytes(32), "A", bytes(32)),)
 )
 MESSAGES: tuple[ControlMessage, ...] = (
+    ANNOUNCEMENT,
     Heartbeat(5),
     Deploy(b"document", (ModelKey("g", bytes(80)),)),
     ModelKeys((ModelKey("g", bytes(80)),)),
@@ -467,6 +469,22 @@ def _hello() -> Decoder:
     return Decoder("hello", (seed,), lambda: feed, (RemoteProtocolError, TrustError), craft)
 
 
+def _announcement() -> Decoder:
+    key = vectors.DEVICE_KEY
+    kept = announcement.KeptAnnouncement("mcu-1", 7, ANNOUNCEMENT)
+    seed = announcement.sign_announcement(kept, lambda data: key.sign(data).signature)
+    tree = _payload(seed, tagged=True)
+
+    def feed(data: bytes) -> None:
+        announcement.verify_announcement(data, bytes(key.verify_key), device="mcu-1")
+
+    def craft(rng: Random) -> bytes:
+        body = written(rng, damaged_tree(rng, tree))
+        return cose.sign1(body, key, external_aad=announcement.AAD, tagged=True)
+
+    return Decoder("announcement", (seed,), lambda: feed, (RemoteProtocolError, TrustError), craft)
+
+
 def _deployment() -> Decoder:
     key = vectors.DEPLOYMENT_KEY
     seed = deployment.sign(DEPLOYMENT, lambda data: key.sign(data).signature)
@@ -525,6 +543,7 @@ _MAKERS: Mapping[str, Callable[[], Decoder]] = {
     "control": _control,
     "hello": _hello,
     "call": _call,
+    "announcement": _announcement,
     "deployment": _deployment,
     "audit log": _audit_log,
     "manifest": _manifest,

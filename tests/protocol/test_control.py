@@ -32,6 +32,7 @@ from aif.protocol.control import (
     WorkflowStatus,
 )
 from aif.protocol.lifecycle import Signal, State
+from tests.protocol.announcements import ANNOUNCEMENT
 
 KEY = SigningKey(b"\x01" * 32)
 HELLO = Hello(
@@ -43,7 +44,9 @@ HELLO = Hello(
     3,
     (InstalledRelease("kws", 2, b"h" * 32, "A", b"t" * 32),),
 )
+
 MESSAGES: list[ControlMessage] = [
+    ANNOUNCEMENT,
     Heartbeat(5),
     Heartbeat(5, 7),
     Deploy(b"document", (ModelKey("kws", b"w" * 80),)),
@@ -73,7 +76,7 @@ def test_a_control_message_comes_back_as_it_was(message: ControlMessage) -> None
 
 def test_every_message_has_a_number_of_its_own() -> None:
     kinds = [message.kind for message in {type(m): m for m in MESSAGES}.values()]
-    assert sorted(set(kinds)) == sorted(kinds) == [1, 2, 3, 4, 5, 6, 16, 17, 21, 22, 23, 27, 30]
+    assert sorted(set(kinds)) == sorted(kinds) == [1, 2, 3, 4, 5, 6, 16, 17, 21, 22, 23, 27, 30, 31]
 
 
 @given(st.binary(max_size=80))

@@ -320,6 +320,7 @@ class BenchSite:
             runtime_digest=runtime_digest(runtime),
             clock=clock,
             random=os.urandom,
+            versions=wiring.runtime_versions(),
             log=LogBook(name, clock, self.log),
         )  # fmt: skip
         self.tasks[name] = asyncio.create_task(host.run(), name=name)

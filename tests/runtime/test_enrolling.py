@@ -19,7 +19,7 @@ from tests.runtime.virtual_clock import VirtualClock
 
 
 def test_a_flood_of_requests_leaves_the_audit_log_readable(tmp_path: Path) -> None:
-    clock = VirtualClock(1_700_000_000_000.0)
+    clock, strangers = VirtualClock(1_700_000_000_000.0), set[str]()
     site = Site.open_or_create(tmp_path / "site", os.urandom)
     state = StateFile(tmp_path / "left" / "device.cbor", DeviceState)
     keys = DeviceKeys(bytes([88]) + bytes([102]) * 31, os.urandom(32))
@@ -28,6 +28,7 @@ def test_a_flood_of_requests_leaves_the_audit_log_readable(tmp_path: Path) -> No
     desk = EnrolmentDesk(
         site, MemoryTransport(MemoryBroker(), client_id="c"), clock=clock,
         log=LogBook("c", clock, io.StringIO()), store_root=b"root", audit=audit,
+        on_stranger=lambda name, _: strangers.add(name),
     )  # fmt: skip
     for n in range(1_000):
         desk.take("left", bytes(200 + n))
@@ -40,16 +41,19 @@ def test_a_flood_of_requests_leaves_the_audit_log_readable(tmp_path: Path) -> No
         ("enrolment refused", "left", 1), ("enrolment refused", "left", 1_000),
     ]  # fmt: skip
     assert not audit.failure
+    assert len(strangers) == 1_001
 
 
 @pytest.mark.parametrize("request_bytes", [b"", bytes(97), bytes(5_000)])
 def test_a_request_of_any_size_is_only_refused(tmp_path: Path, request_bytes: bytes) -> None:
     log = io.StringIO()
-    clock = VirtualClock(1_700_000_000_000.0)
+    clock, strangers = VirtualClock(1_700_000_000_000.0), set[str]()
     site = Site.open_or_create(tmp_path / "site", os.urandom)
     desk = EnrolmentDesk(
         site, MemoryTransport(MemoryBroker(), client_id="c"), clock=clock, log=LogBook("c", clock, log),
         store_root=b"root", audit=AuditLog(tmp_path / "site", clock.time_us),
+        on_stranger=lambda name, _: strangers.add(name),
     )  # fmt: skip
     desk.take("nobody", request_bytes)
+    assert strangers == {"nobody"}
     assert "enrolment refused" in log.getvalue()

@@ -8,7 +8,14 @@ from __future__ import annotations
 
 from aif.cli._wiring.connection import open_transport
 from aif.cli._wiring.controller import build_controller, poll, run_controller
-from aif.cli._wiring.device import identity_of, model_fetcher, model_service, run_device, start_engine
+from aif.cli._wiring.device import (
+    identity_of,
+    model_fetcher,
+    model_service,
+    run_device,
+    runtime_versions,
+    start_engine,
+)
 from aif.cli._wiring.home import PACKAGE, SHIPPED_AIMS, VENDOR, Home, catalogue, device_hw_class
 from aif.cli._wiring.process import now, run_until_signalled, stderr
 from aif.cli._wiring.registry import revoke_in_registry, withdraw_rights
@@ -31,6 +38,7 @@ __all__ = [
     "run_controller",
     "run_device",
     "run_until_signalled",
+    "runtime_versions",
     "start_engine",
     "stderr",
     "withdraw_rights",

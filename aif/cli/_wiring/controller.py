@@ -26,6 +26,7 @@ from aif.runtime.clock import Clock, SystemClock
 from aif.runtime.controller import Controller
 from aif.runtime.deployer import Deployer
 from aif.runtime.devices import Site
+from aif.runtime.discovery import Discovery
 from aif.runtime.grants import GrantOffice, SessionKeys
 from aif.runtime.library import AIMLibrary
 from aif.runtime.liveness import HeartbeatSettings
@@ -127,6 +128,7 @@ def build_controller(
     )
     references = ReferenceBook(client, store_root)
     audit = AuditLog(home.site, clock.time_us)
+    discovery = Discovery(site, transport, clock=clock, log=log)
     admission = Admission(
         site,
         transport,
@@ -144,6 +146,7 @@ def build_controller(
         heartbeat=heartbeat,
         reference=references.components,
         on_message=lambda device, message: controller.on_message(device, message),  # noqa: PLW0108  # made below
+        on_stranger=discovery.stranger,
         on_trust=lambda link: controller.on_trust(link),  # noqa: PLW0108  # made below
     )
     controller = Controller(
@@ -164,6 +167,7 @@ def build_controller(
         site=site,
         withdraw=lambda device: withdraw_rights(home, device),
         audit=audit,
+        discovery=discovery,
         resolve_model=references.model,
         broker=site_broker,
         clock=clock,

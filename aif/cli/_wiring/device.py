@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -63,6 +64,13 @@ def start_engine(home: Home, name: str, clock: Clock, remote_disk: Path | None =
     return SecurityEngine(settings, clock=lambda: clock.monotonic_ms() / 1000)
 
 
+def runtime_versions() -> dict[str, str]:
+    """The version of every runtime that a device process of this installation has."""
+    from aif.engines.registry import installed_versions
+
+    return {**installed_versions(), "python": platform.python_version(), "firmware": str(FIRMWARE_VERSION)}
+
+
 async def run_device(
     name: str,
     *,
@@ -109,6 +117,7 @@ async def run_device(
                 clock=clock,
                 random=os.urandom,
                 log=log,
+                versions=runtime_versions(),
                 tls=broker.tls,
             )
             log.info("host started", device=name, device_class=str(device.device_class))
