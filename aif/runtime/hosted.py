@@ -1,12 +1,8 @@
-"""One workflow's part on this device: instances, their ports, and the channels between them.
+"""One workflow's part on this device: instances, their ports, and what joins them.
 
 Built from a verified deployment document and the AIM contracts on this device. Neighbours hand values over
-as they are; what leaves or enters the device, or travels on a channel with ``local: sealed``, is encoded
-canonically and goes through the Communication Service. The end of a stream travels like data: over a final
-watermark, or directly.
-
-Without a connection to the broker, or without a key, an AIM that writes to another device waits, and so does
-the end of its stream; neither is sent into the void.
+as they are; what leaves or enters the device, or travels on a channel with ``local: sealed``, goes through
+``hosted_channels``. The end of a stream travels like data: over a final watermark, or directly.
 
 A changed deployment of the same workflow is taken up while it runs (``change``): AIMs that it names as before
 are not touched, and only the channels that differ are opened anew. A record that waits meanwhile goes the new
@@ -20,59 +16,34 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
-from aif.errors import (
-    AIFError,
-    CreationFailed,
-    GrantExhausted,
-    MessageTooLarge,
-    NotConnected,
-    QueueFull,
-    TransportError,
-)
+from aif.errors import CreationFailed
 from aif.model.aim import AIMMetadata, Implementation
-from aif.model.codec import BatchCodec, Codec, compile_batches, compile_record
+from aif.model.codec import Codec, compile_record
 from aif.model.handover import conforming
 from aif.model.ports import Port, PortRef
-from aif.protocol import message
-from aif.protocol.bundle import BundlePolicy
 from aif.protocol.control import BoundaryRecord
 from aif.protocol.deployment import DeployedAIM, Deployment, RemoteChannel
-from aif.protocol.events import ChannelEvent, ControlReceived
 from aif.protocol.lifecycle import ALIVE_STATES, State
-from aif.protocol.numbers import ControlCode
-from aif.runtime.books import channel_name, log_channel_event
 from aif.runtime.clock import Clock
+from aif.runtime.hosted_channels import HostedChannels
 from aif.runtime.instance import AIMInstance, StateListener
 from aif.runtime.library import AIMLibrary
 from aif.runtime.logbook import LogBook
 from aif.runtime.mapping_changes import same_end, staying_aims
-from aif.runtime.metrics import ChannelMetrics
 from aif.runtime.ports import Deliver, InputPort, Message, OutputPort
 from aif.sdk import AIM
-from aif.trusted.communication import CommunicationService, SealedChannel, SecureReceiver, SecureSender
+from aif.trusted.communication import CommunicationService, SecureReceiver
 
 CHECKED_LOCAL_RECORDS = 3
 """The first records of a local channel are encoded and thrown away, so that a wrong type shows there too."""
 
-CONNECTION_POLL_S = 0.05
 STOP_TIMEOUT_S = 5.0
 
 _ENDED = (State.STOPPED, State.FAILED)
 
 MakeAIM = Callable[[DeployedAIM, AIMMetadata, Implementation], Callable[[], AIM]]
-
-
-@dataclass(slots=True)
-class RemoteInput:
-    """The receiving end of one sealed channel: decoded records go to these ports."""
-
-    channel: RemoteChannel
-    codec: BatchCodec
-    ports: list[InputPort]
-    metrics: ChannelMetrics
 
 
 class HostedWorkflow:
@@ -94,13 +65,9 @@ class HostedWorkflow:
     ) -> None:
         self.deployment = deployment
         self.instances: dict[str, AIMInstance] = {}
-        self.remote_inputs: dict[bytes, RemoteInput] = {}
-        self._library, self._communication = library, communication
+        self._library = library
         self._clock, self._log = clock, log
-        self._on_state, self._on_boundary, self._connected = on_state, on_boundary, connected
-        self._receivers: dict[bytes, SecureReceiver] = {}
-        self._senders: dict[bytes, SecureSender] = {}
-        self._unfinished: list[SecureSender] = []
+        self._on_state, self._on_boundary = on_state, on_boundary
         self._routes: dict[tuple[str, str], Deliver] = {}
         """By source and destination: how a record gets there now."""
         self._readers: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
@@ -109,6 +76,10 @@ class HostedWorkflow:
         self._leaving: set[AIMInstance] = set()
         self._boundary_inputs: dict[str, tuple[Codec, list[InputPort]]] = {}
         self._boundary_written: Counter[str] = Counter()
+        self._channels = HostedChannels(
+            deployment.device, communication, clock=clock, log=log, connected=connected,
+            route=lambda source, end: self._routes.get((source, end)), on_end=self._stream_over,
+        )  # fmt: skip
         self.finished = asyncio.Event()
         with self._abandon_on_error():
             for deployed in deployment.aims:
@@ -117,7 +88,7 @@ class HostedWorkflow:
 
     @property
     def receivers(self) -> list[SecureReceiver]:
-        return list(self._receivers.values())
+        return self._channels.receivers
 
     @contextmanager
     def _abandon_on_error(self) -> Iterator[None]:
@@ -209,19 +180,9 @@ class HostedWorkflow:
 
     def _connect_remotely(self, channel: RemoteChannel, fresh: set[str]) -> None:
         here = self.deployment.device
-        sealed = SealedChannel(
-            channel.channel_id, channel.topic, channel.auth, channel.qos,
-            BundlePolicy(channel.max_messages, channel.max_delay_ms, channel.max_bytes),
-            channel.within_host, channel.max_message_bytes,
-        )  # fmt: skip
         if channel.source_device == here:
             source = self._output(channel.source)
-            sender = self._senders.get(channel.channel_id)
-            if sender is None:
-                sender = self._senders[channel.channel_id] = self._communication.open_sender(sealed)
-                if self._ended(channel.source):
-                    self._unfinished.append(sender)
-            deliver = self._remote_delivery(channel, source.port, sender)
+            deliver = self._channels.open_output(channel, source.port, ended=self._ended(channel.source))
             self._routes |= {(channel.source, end): deliver for end in channel.destinations}
             source.connect(deliver)
         ends = zip(channel.destinations, channel.destination_devices, strict=True)
@@ -229,28 +190,10 @@ class HostedWorkflow:
         if not mine:
             return
         ports = [self._input(end) for end in mine]
-        if channel.channel_id in self.remote_inputs:
-            entry = self.remote_inputs[channel.channel_id]
-            entry.channel, entry.ports = channel, ports
-        else:
-            self._open_input(channel, sealed, ports)
+        self._channels.open_input(channel, ports)
         for end, port in zip(mine, ports, strict=True):
             if PortRef.parse(end).aim in fresh:
                 _preload(port, channel.delay_records)
-
-    def _open_input(self, channel: RemoteChannel, sealed: SealedChannel, ports: list[InputPort]) -> None:
-        port = ports[0].port
-        codec = compile_batches(
-            port.type.record, lead_bytes=message.HEADER.size, payload_bytes=port.payload_bytes,
-            label=channel.destinations[0],
-        )  # fmt: skip
-        entry = RemoteInput(channel, codec, ports, ChannelMetrics())
-        self.remote_inputs[channel.channel_id] = entry
-        self._receivers[channel.channel_id] = self._communication.open_receiver(
-            sealed,
-            lambda payloads: self._arrived(entry, payloads),
-            lambda event: self._channel_event(entry, event),
-        )
 
     def _connect_boundary(self) -> None:
         for boundary in self.deployment.boundary:
@@ -266,41 +209,6 @@ class HostedWorkflow:
 
     # --- records on their way ----------------------------------------------------------------------
 
-    def _remote_delivery(self, channel: RemoteChannel, port: Port, sender: SecureSender) -> Deliver:
-        end = channel.source
-        codec = compile_batches(
-            port.type.record, lead_bytes=message.HEADER.size, payload_bytes=port.payload_bytes, label=end
-        )
-
-        async def deliver(values: Sequence[Any], t_us: int) -> None:
-            payloads = codec.encode_all(message.header(t_us, self._clock.time_us()), values)
-            # the record waits here, and with it the AIM, until the connection is back: a frame that is sealed
-            # and not sent would count as lost
-            while True:
-                if self._senders.get(channel.channel_id) is not sender:
-                    return await self._redirect(channel, values, t_us)
-                if not self._can_send(sender):
-                    await self._clock.sleep(CONNECTION_POLL_S)
-                    continue
-                try:
-                    return sender.send_all(payloads)
-                except GrantExhausted:
-                    await self._clock.sleep(CONNECTION_POLL_S)  # so does the record until the next grant
-                except NotConnected:
-                    return None  # lost in this very moment; the next watermark says so
-                except MessageTooLarge as error:
-                    raise MessageTooLarge(f"{end}: {error}", hint=error.hint) from error
-                except TransportError as full:
-                    raise QueueFull(f"{end}: {full}", hint="send less often, or bundle more") from full
-
-        return deliver
-
-    async def _redirect(self, channel: RemoteChannel, values: Sequence[Any], t_us: int) -> None:
-        """The channel was closed while a record waited for it: its readers are elsewhere now."""
-        routes = (self._routes.get((channel.source, end)) for end in channel.destinations)
-        for deliver in dict.fromkeys(route for route in routes if route is not None):
-            await deliver(values, t_us)
-
     def _boundary_delivery(self, name: str, end: str, port: Port) -> Deliver:
         codec = compile_record(port.type.record, payload_bytes=port.payload_bytes, label=end)
 
@@ -311,48 +219,10 @@ class HostedWorkflow:
 
         return deliver
 
-    def _arrived(self, entry: RemoteInput, payloads: Sequence[bytes]) -> None:
-        """Deliver the messages of one frame; of those that are wrong only the wrong ones are refused."""
-        try:
-            found = [
-                (origin_us, sent_us, entry.codec.decode_all(run))
-                for origin_us, sent_us, run in message.runs(payloads)
-            ]
-        except AIFError as error:
-            if len(payloads) > 1:
-                for payload in payloads:
-                    self._arrived(entry, [payload])
-                return
-            entry.metrics.invalid += 1
-            self._log.warning(
-                "record refused", channel=entry.channel.topic, code=error.code, reason=str(error)
-            )
-            return
-        now_us = self._clock.time_us()
-        for origin_us, sent_us, values in found:
-            entry.metrics.records += len(values)
-            entry.metrics.latency_us.add(max(1, now_us - sent_us), len(values))
-            entry.metrics.age_us.add(max(1, now_us - origin_us), len(values))
-            for port in entry.ports:
-                port.offer_all(values, origin_us)
-
-    def _channel_event(self, entry: RemoteInput, event: ChannelEvent) -> None:
-        if isinstance(event, ControlReceived) and event.code is ControlCode.END_OF_STREAM:
-            here = self.deployment.device
-            ends = zip(entry.channel.destinations, entry.channel.destination_devices, strict=True)
-            for end, device in ends:
-                if device == here:
-                    self._stream_over(entry.channel.source, end)
-        else:
-            log_channel_event(self._log, event, entry.channel.topic)
-
     def _stream_over(self, source: str, destination: str) -> None:
         if (source, destination) not in self._over:
             self._over.add((source, destination))
             self._input(destination).finish()
-
-    def _can_send(self, sender: SecureSender) -> bool:
-        return sender.keyed and (sender.channel.within_host or self._connected())
 
     def boundary_input(self, record: BoundaryRecord) -> None:
         """A record that the User Agent wrote to an input of the workflow; empty ends the stream."""
@@ -371,12 +241,7 @@ class HostedWorkflow:
             return
         for source, destination in self._readers[instance.id]:
             self._stream_over(source, destination)
-        self._unfinished += [
-            self._senders[channel.channel_id]
-            for channel in self.deployment.remote_channels
-            if channel.channel_id in self._senders and PortRef.parse(channel.source).aim == instance.id
-        ]
-        self.send_ends()
+        self._channels.finish(instance.id)
         self._judge_finished()
 
     def _judge_finished(self) -> None:
@@ -386,15 +251,8 @@ class HostedWorkflow:
             self.finished.clear()
 
     def send_ends(self) -> None:
-        """Say that streams have ended; what cannot be said without a connection waits for the next call."""
-        for sender in list(filter(self._can_send, self._unfinished)):
-            try:
-                sender.finish()
-            except NotConnected:
-                return
-            except AIFError as error:
-                self._log.warning("end of stream not sent", channel=sender.channel.topic, reason=str(error))
-            self._unfinished.remove(sender)
+        """Say what could not be said before about streams that have ended."""
+        self._channels.send_ends()
 
     # --- another mapping ---------------------------------------------------------------------------
 
@@ -417,7 +275,7 @@ class HostedWorkflow:
         }  # a new reader has heard of no end
         self.deployment = deployment
         for channel_id in self._changed_channels(before, after):
-            self._close_channel(channel_id)
+            self._channels.close(channel_id)
         fresh = {aim.id for aim in deployment.aims} - staying
         for deployed in deployment.aims:
             if deployed.id in fresh:
@@ -466,18 +324,11 @@ class HostedWorkflow:
             if PortRef.parse(end).aim in fresh and self._ended(source)
         ]
 
-    def _close_channel(self, channel_id: bytes) -> None:
-        sender = self._senders.pop(channel_id, None)
-        self._unfinished = [waiting for waiting in self._unfinished if waiting is not sender]
-        self._receivers.pop(channel_id, None)
-        self.remote_inputs.pop(channel_id, None)
-        self._communication.close(channel_id)
-
     # --- life --------------------------------------------------------------------------------------
 
     @property
     def keyed(self) -> bool:
-        return all(self._communication.keyed(c.channel_id) for c in self.deployment.remote_channels)
+        return self._channels.keyed(self.deployment.remote_channels)
 
     def start(self) -> None:
         for instance in self.instances.values():
@@ -513,7 +364,7 @@ class HostedWorkflow:
 
     def close_channels(self) -> None:
         for channel in self.deployment.remote_channels:
-            self._close_channel(channel.channel_id)
+            self._channels.close(channel.channel_id)
 
     def metrics(self) -> Mapping[str, Any]:
         """Figures for the Controller: plain values with short names."""
@@ -525,38 +376,8 @@ class HostedWorkflow:
                 "restarts": m.restarts, "deadlines_missed": m.deadlines_missed,
                 "process_us": m.process_us.plain(), "waiting": instance.waiting, **instance.port_counters(),
             }  # fmt: skip
-        figures = self._communication.statistics
-        channels = {}
-        for entry in self.remote_inputs.values():
-            seen = figures({entry.channel.channel_id})
-            channels[channel_name(entry.channel)] = {
-                "records": entry.metrics.records,
-                "invalid": entry.metrics.invalid,
-                "verified": seen.verified_messages,
-                "lost": seen.lost_messages,
-                "causes": {cause: count for cause, count in seen.causes.items() if count},
-                "latency_us": entry.metrics.latency_us.plain(),
-                "age_us": entry.metrics.age_us.plain(),
-            }
-        deployed = self.deployment
-        sent = {
-            channel_name(c): figures({c.channel_id}).sealed_messages
-            for c in deployed.remote_channels
-            if c.source_device == deployed.device
-        }
-        sending = {
-            channel_name(c): dict(causes)
-            for c in deployed.remote_channels
-            if (sender := self._senders.get(c.channel_id)) and (causes := sender.statistics().causes)
-        }
-        seen = figures({c.channel_id for c in deployed.remote_channels})
-        messages = {
-            "sealed": seen.sealed_messages, "frames": seen.sealed_frames, "verified": seen.verified_messages,
-            "rejected": seen.rejected_frames, "lost": seen.lost_messages,
-            "causes": {cause: count for cause, count in seen.causes.items() if count},
-        }  # fmt: skip
         return {
-            "aims": aims, "channels": channels, "sent": sent, "sending": sending, "messages": messages,
+            "aims": aims, **self._channels.metrics(self.deployment.remote_channels),
             "outputs": dict(self._boundary_written),
         }  # fmt: skip
 
