@@ -133,11 +133,15 @@ class AIM:
         """Called once after the last invocation; may be async."""
 
     def checkpoint(self) -> bytes:
-        """State to move with this instance (only for ``state: checkpointable``)."""
+        """The state after the last invocation, at most ``state_bytes`` long.
+
+        Asked for between invocations, for ``state: checkpointable`` and an acknowledged input. What another
+        object makes of the records that follow must be what this one would make of them.
+        """
         return b""
 
     def restore(self, state: bytes) -> None:
-        """Take up a checkpoint."""
+        """Go on from a checkpoint: called after ``setup``, before the first invocation that follows it."""
 
 
 def check_class(cls: object, contract: AIMMetadata) -> None:

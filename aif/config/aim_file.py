@@ -41,6 +41,7 @@ from aif.model.ports import (
     MAX_PAYLOAD_BYTES,
     MAX_QUEUE_DEPTH,
     AuthMode,
+    Delivery,
     LocalPolicy,
     Overflow,
 )
@@ -328,6 +329,10 @@ class ChannelEntry(Table):
     local: Annotated[Literal["plain", "sealed"], Field(description="between AIMs of one host")] = (
         LocalPolicy.PLAIN.value
     )
+    delivery: Annotated[
+        Literal["best_effort", "acknowledged"],
+        Field(description="acknowledged: kept until all that came of it is done with, and taken once"),
+    ] = Delivery.BEST_EFFORT.value
 
     @property
     def auth_mode(self) -> AuthMode | None:

@@ -16,7 +16,7 @@ from aif.config.findings import Findings
 from aif.config.yaml_reader import ListNode
 from aif.model.aim import Composition, ParameterValue, PlacementHint, SubAIM
 from aif.model.check import Anchor, Finding
-from aif.model.ports import BOUNDARY, BundleSettings, ChannelSpec, LocalPolicy, PortRef
+from aif.model.ports import BOUNDARY, BundleSettings, ChannelSpec, Delivery, LocalPolicy, PortRef
 from aif.model.rates import RateError
 
 
@@ -192,7 +192,10 @@ def _channel(source: str, destination: str, entry: ChannelEntry | None) -> Chann
     if entry is None:
         return ChannelSpec(*ends)
     bundle = BundleSettings(entry.bundle.max_messages, entry.bundle.max_delay_ms, entry.bundle.max_bytes)
-    return ChannelSpec(*ends, entry.auth_mode, entry.qos, bundle, entry.delay, LocalPolicy(entry.local))
+    return ChannelSpec(
+        *ends, entry.auth_mode, entry.qos, bundle, entry.delay, LocalPolicy(entry.local),
+        Delivery(entry.delivery),
+    )  # fmt: skip
 
 
 def locate(findings: Findings, composed: Composed, found: Iterable[Finding]) -> None:

@@ -18,6 +18,9 @@ from typing import Final
 from aif.errors import UnknownPort
 from aif.model.ports import ChannelSpec, Port, PortRef
 
+MAX_STATE_BYTES: Final = 64 * 1024
+"""Largest checkpoint of an AIM: it travels with acknowledgements, and is kept by its producer's host."""
+
 MAX_INTEGER: Final = (1 << 63) - 1
 """Integer parameters lie within -MAX_INTEGER .. MAX_INTEGER, so that every document can carry them."""
 
@@ -188,6 +191,10 @@ class Implementation:
     security: SecurityNeed = SecurityNeed.NONE
     state: StateKind = StateKind.STATELESS
     state_bytes: int = 0
+
+    @property
+    def checkpointable(self) -> bool:
+        return self.state is StateKind.CHECKPOINTABLE
 
 
 class Join(StrEnum):

@@ -363,7 +363,7 @@ def _joined(way: tuple[_Stretch, ...]) -> ChannelSpec:
     """Stretches that follow each other, as one channel.
 
     What the outermost stretch sets holds, since it knows where the data goes; delays add up, and the surest
-    quality of service holds.
+    quality of service and delivery hold.
     """
     specs = [stretch.spec for stretch in sorted(way, key=lambda stretch: stretch.depth)]
     return ChannelSpec(
@@ -374,4 +374,5 @@ def _joined(way: tuple[_Stretch, ...]) -> ChannelSpec:
         next((spec.bundle for spec in specs if spec.bundle != BundleSettings()), BundleSettings()),
         sum(spec.delay_records for spec in specs),
         max(spec.local for spec in specs),  # "sealed" is the greater word
+        min(spec.delivery for spec in specs),  # "acknowledged" is the lesser one
     )

@@ -26,6 +26,7 @@ from aif.errors import (
 )
 from aif.model.aim import AIMMetadata, Profile, SubAIM
 from aif.model.aiw import AIWMetadata, Workflow, expand, leads
+from aif.model.delivery import delivery_problems
 from aif.model.optional import starving
 from aif.model.ports import BOUNDARY, ChannelSpec, Overflow, Port, PortRef
 from aif.model.rates import RateError, derive_rates
@@ -73,7 +74,7 @@ def check_workflow(aiw: AIWMetadata, catalogue: Mapping[str, AIMMetadata]) -> li
     findings += _settings(aiw, contracts)
     findings += _limits(aiw, contracts, workflow)
     if workflow is not None and not any(f.severity == "error" for f in findings):
-        findings += _rates(workflow)
+        findings += [*_deliveries(workflow), *_rates(workflow)]
     return findings
 
 
@@ -291,6 +292,18 @@ def _cycles(aiw: AIWMetadata, workflow: Workflow | None) -> list[Finding]:
             )
         ]
     return []
+
+
+def _deliveries(workflow: Workflow) -> list[Finding]:
+    return [
+        Finding(
+            ModelError.code,
+            f"channel {channel} cannot be acknowledged: {problem}",
+            ("channel", str(channel.source), str(channel.destination)),
+            hint=hint,
+        )
+        for channel, problem, hint in delivery_problems(workflow)
+    ]
 
 
 def _settings(aiw: AIWMetadata, contracts: Mapping[str, AIMMetadata]) -> list[Finding]:

@@ -114,6 +114,15 @@ class LocalPolicy(StrEnum):
     """Records are encoded, sealed, opened and decoded as if the ends were on two devices."""
 
 
+class Delivery(StrEnum):
+    """What a channel promises about its messages (``delivery`` in the AIW file)."""
+
+    BEST_EFFORT = "best_effort"
+    """Each at most once; what is lost is counted."""
+    ACKNOWLEDGED = "acknowledged"
+    """Each is kept by its producer until everything that came of it is done with, and taken once."""
+
+
 @dataclass(frozen=True, slots=True)
 class BundleSettings:
     """When waiting messages leave as one frame; ``max_messages`` 1 turns bundling off."""
@@ -129,7 +138,8 @@ class ChannelSpec:
 
     ``auth`` None means the default (aead for one consumer, else signed). ``delay_records`` > 0 declares
     that the reader starts with that many empty turns, which is what makes a cycle legal. ``local`` says what
-    happens when both ends are on one host; between hosts every channel is sealed.
+    happens when both ends are on one host; between hosts every channel is sealed, and so is an acknowledged
+    one everywhere.
     """
 
     source: PortRef
@@ -139,6 +149,11 @@ class ChannelSpec:
     bundle: BundleSettings = BundleSettings()
     delay_records: int = 0
     local: LocalPolicy = LocalPolicy.PLAIN
+    delivery: Delivery = Delivery.BEST_EFFORT
+
+    @property
+    def acknowledged(self) -> bool:
+        return self.delivery is Delivery.ACKNOWLEDGED
 
     def __str__(self) -> str:
         return f"{self.source} -> {self.destination}"

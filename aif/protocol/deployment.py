@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from aif.errors import RemoteProtocolError, RollbackDetected, TrustError
+from aif.model.delivery import MAX_FAN
 from aif.model.ports import MAX_QUEUE_DEPTH, AuthMode
 from aif.protocol import cose, documents
 from aif.protocol.limits import HASH_BYTES, MAX_MODEL_BYTES
@@ -73,6 +74,23 @@ class LocalChannel:
 
 
 @dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """Terms of an acknowledged channel, and of the channel that its acknowledgements have for themselves.
+
+    Attributes:
+        other: id of the channel in the other direction.
+        window: messages that may be unacknowledged.
+        fan: records that one turn of the producer gives at most.
+        returns: whether this channel is the one for acknowledgements.
+    """
+
+    other: bytes
+    window: int
+    fan: int
+    returns: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class RemoteChannel:
     """One sealed channel with an end here. Destinations are ``aim.port`` with the device of each.
 
@@ -94,6 +112,12 @@ class RemoteChannel:
     delay_records: int
     max_frame_bytes: int = HOST_LIMITS.max_frame_bytes
     max_message_bytes: int = HOST_LIMITS.max_message_bytes
+    acknowledged: Acknowledged | None = None
+
+    @property
+    def returns(self) -> bool:
+        """Whether it carries acknowledgements, and no records."""
+        return self.acknowledged is not None and self.acknowledged.returns
 
     @property
     def within_host(self) -> bool:
@@ -173,8 +197,11 @@ def _check(deployment: Deployment) -> None:
             raise RemoteProtocolError(f"AIM {aim.id}: a SHA-256 has {HASH_BYTES} bytes")
         if aim.model is not None and not 0 < aim.model.bytes_ <= MAX_MODEL_BYTES:
             raise RemoteProtocolError(f"AIM {aim.id}: a model has 1 to {MAX_MODEL_BYTES} bytes")
+    channels = {channel.channel_id: channel for channel in deployment.remote_channels}
     for channel in deployment.remote_channels:
         _check_channel(channel)
+        if channel.acknowledged is not None:
+            _check_acknowledged(channel, channel.acknowledged, channels.get(channel.acknowledged.other))
     delays = [c.delay_records for c in deployment.remote_channels]
     delays += [c.delay_records for c in deployment.local_channels]
     if delays and not 0 <= min(delays) <= max(delays) <= MAX_QUEUE_DEPTH:
@@ -196,3 +223,19 @@ def _check_channel(channel: RemoteChannel) -> None:
         raise RemoteProtocolError(
             f"channel {channel.topic}: a message has 1 to {HOST_LIMITS.max_message_bytes} bytes"
         )
+
+
+def _check_acknowledged(channel: RemoteChannel, terms: Acknowledged, other: RemoteChannel | None) -> None:
+    """One producer, one consumer, and the same between them the other way round."""
+    back = other.acknowledged if other is not None else None
+    if (
+        other is None
+        or back is None
+        or back.other != channel.channel_id
+        or (back.window, back.fan, back.returns) != (terms.window, terms.fan, not terms.returns)
+        or channel.destinations != (other.source,)
+        or channel.destination_devices != (other.source_device,)
+    ):
+        raise RemoteProtocolError(f"channel {channel.topic}: its acknowledgements have no way back")
+    if not (0 < terms.window <= MAX_QUEUE_DEPTH and 0 < terms.fan <= MAX_FAN) or channel.delay_records:
+        raise RemoteProtocolError(f"channel {channel.topic}: its terms cannot be acknowledged")

@@ -16,18 +16,24 @@ from aif.model.ports import PortRef
 from aif.model.records import min_size
 from aif.protocol.deployment import RemoteChannel
 from aif.protocol.message import HEADER
+from aif.protocol.numbering import NUMBERED_BYTES
 from aif.protocol.numbers import HOST_LIMITS, ChannelLimits
 
 
 def check_sizes(workflow: Workflow, channels: Iterable[RemoteChannel]) -> None:
-    """Refuse a channel of which no record can ever reach its receivers.
+    """Refuse a channel of which no record can ever reach its receivers, or state cannot follow its AIM.
 
     Raises:
-        StartFailed: the smallest record of the port is longer than they put together.
+        StartFailed: the smallest record of the port, or such state, is longer than they put together.
     """
     for channel in channels:
-        record = workflow.port(PortRef.parse(channel.source), output=True).type.record
-        least_bytes = HEADER.size + min_size(record)
+        least_bytes = HEADER.size
+        if channel.acknowledged is not None:  # the consumer's state travels both ways
+            consumer = channel.source if channel.returns else channel.destinations[0]
+            least_bytes += NUMBERED_BYTES + _state_bytes(workflow, PortRef.parse(consumer))
+        if not channel.returns:
+            record = workflow.port(PortRef.parse(channel.source), output=True).type.record
+            least_bytes = max(least_bytes, HEADER.size + min_size(record))
         if least_bytes > channel.max_message_bytes:
             raise StartFailed(
                 f"{channel.source} -> {', '.join(channel.destinations)}: every message has at least "
@@ -35,6 +41,10 @@ def check_sizes(workflow: Workflow, channels: Iterable[RemoteChannel]) -> None:
                 f"{channel.max_message_bytes:,} B",
                 hint="place both ends on one device (colocate_with), the reader on a gateway, or send less",
             )
+
+
+def _state_bytes(workflow: Workflow, consumer: PortRef) -> int:
+    return max((i.state_bytes for i in workflow.aim(consumer.aim).metadata.implementations), default=0)
 
 
 def check_numbers(channels: Iterable[RemoteChannel], limits: Mapping[str, ChannelLimits]) -> None:

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from aif.errors import PlainModelRefused, StartFailed
 from aif.model.aim import ParameterValue
 from aif.model.aiw import Workflow
+from aif.model.delivery import fan_of
 from aif.model.placement import Placement
 from aif.model.ports import AuthMode, ChannelSpec, LocalPolicy, PortRef
 from aif.protocol import deployment
@@ -26,6 +27,7 @@ from aif.protocol.chunks import SealedRelease
 from aif.protocol.content_keys import KeyUse, check_commitment, wrap_content_key
 from aif.protocol.control import InstalledRelease, ModelKey
 from aif.protocol.deployment import (
+    Acknowledged,
     BoundaryPort,
     DeployedAIM,
     Deployment,
@@ -403,6 +405,7 @@ def local_channels(workflow: Workflow, device_of: Mapping[str, str], device: str
         if not (c.source.at_boundary or c.destination.at_boundary)
         and device_of[c.source.aim] == device_of[c.destination.aim] == device
         and c.local is LocalPolicy.PLAIN
+        and not c.acknowledged
     )
 
 
@@ -418,7 +421,9 @@ def remote_channels(
     for channel in workflow.channels:
         if channel.source.at_boundary or channel.destination.at_boundary:
             continue
-        if device_of[channel.source.aim] != device_of[channel.destination.aim]:
+        if channel.acknowledged:  # one channel each, also within a host: every consumer answers for itself
+            groups[channel.source, str(channel.destination)].append(channel)
+        elif device_of[channel.source.aim] != device_of[channel.destination.aim]:
             fan_out[channel.source].append(channel)
         elif channel.local is LocalPolicy.SEALED:  # one channel each: its frames never leave the host
             groups[channel.source, str(channel.destination)].append(channel)
@@ -427,10 +432,12 @@ def remote_channels(
         split = len(channels) > 1 and (len(settings) > 1 or channels[0].auth is AuthMode.AEAD)
         for channel in channels:
             groups[source, str(channel.destination) if split else ""].append(channel)
-    return [
-        _remote_channel(aiw_id, workflow, device_of, limits, source, consumer, channels)
-        for (source, consumer), channels in groups.items()
-    ]
+    made: list[RemoteChannel] = []
+    for (source, consumer), channels in groups.items():
+        one = _remote_channel(aiw_id, workflow, device_of, limits, source, consumer, channels)
+        held = limits.get(one.source_device, HOST_LIMITS)
+        made += _both_ways(workflow, one, aiw_id, held) if channels[0].acknowledged else [one]
+    return made
 
 
 def _remote_channel(
@@ -458,6 +465,33 @@ def _remote_channel(
         first.qos, first.bundle.max_messages, first.bundle.max_delay_ms, first.bundle.max_bytes,
         first.delay_records,
         min(one.max_frame_bytes for one in held), min(one.max_message_bytes for one in held),
+    )  # fmt: skip
+
+
+def _both_ways(
+    workflow: Workflow, channel: RemoteChannel, aiw_id: str, held: ChannelLimits
+) -> tuple[RemoteChannel, RemoteChannel]:
+    """An acknowledged channel, and the one that its acknowledgements take, the other way.
+
+    ``held``: what the producer's device can hold.
+    """
+    source, destination = PortRef.parse(channel.source), PortRef.parse(channel.destinations[0])
+    topic = str(DataTopic(aiw_id, source.aim, source.port, f"{destination}-ack"))
+    back = channel_id(
+        aiw_id, workflow.metadata.version, str(destination), (str(source),),
+        data_type="acknowledgement", topic=topic,
+    )  # fmt: skip
+    terms = Acknowledged(
+        back,
+        workflow.port(destination, output=False).queue_depth,
+        fan_of(workflow.port(source, output=True)),
+    )
+    return replace(channel, acknowledged=terms), RemoteChannel(
+        back, topic, str(destination), channel.destination_devices[0],
+        (str(source),), (channel.source_device,),
+        channel.auth, channel.qos, 1, 0.0, channel.max_bytes, 0,
+        held.max_frame_bytes, held.max_message_bytes,
+        replace(terms, other=channel.channel_id, returns=True),
     )  # fmt: skip
 
 

@@ -345,7 +345,7 @@ class Host:
             status_due, metrics_due = now >= next_status_ms, now >= next_metrics_ms
             for current in list(self._parts.values()):
                 if current.workflow is not None:
-                    current.workflow.send_ends()
+                    current.workflow.poll()
                 if status_due or self._phase_changed(current):
                     self._send_status(current)
                 if metrics_due and current.workflow is not None and current.phase in _WITH_METRICS:

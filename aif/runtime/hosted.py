@@ -24,7 +24,7 @@ from aif.model.codec import Codec, compile_record
 from aif.model.handover import conforming
 from aif.model.ports import Port, PortRef
 from aif.protocol.control import BoundaryRecord
-from aif.protocol.deployment import DeployedAIM, Deployment, RemoteChannel
+from aif.protocol.deployment import Acknowledged, DeployedAIM, Deployment, RemoteChannel
 from aif.protocol.lifecycle import ALIVE_STATES, State
 from aif.runtime.clock import Clock
 from aif.runtime.hosted_channels import HostedChannels
@@ -110,6 +110,7 @@ class HostedWorkflow:
                 f"{deployed.use} has no implementation {deployed.implementation}", kind="module"
             )
         feeders = self._feeders(deployed.id)
+        state_bytes = implementation.state_bytes if implementation.checkpointable else None
         self.instances[deployed.id] = AIMInstance(
             deployed.id,
             contract,
@@ -124,13 +125,14 @@ class HostedWorkflow:
             on_state=self._on_state,
             on_finished=self._instance_finished,
             blocking=blocks(implementation),
+            work=self._channels.acknowledged.work(deployed.id, self.deployment, state_bytes),
         )
 
     def _feeders(self, aim_id: str) -> defaultdict[str, int]:
         """How many channels end at each input of an AIM."""
         count: defaultdict[str, int] = defaultdict(int)
         ends = [c.destination for c in self.deployment.local_channels]
-        ends += [end for c in self.deployment.remote_channels for end in c.destinations]
+        ends += [end for c in self.deployment.remote_channels for end in c.destinations if not c.returns]
         ends += [b.port for b in self.deployment.boundary if not b.is_output]
         for end in ends:
             ref = PortRef.parse(end)
@@ -174,8 +176,11 @@ class HostedWorkflow:
             self._readers[PortRef.parse(local.source).aim].append((local.source, local.destination))
             if PortRef.parse(local.destination).aim in fresh:
                 _preload(destination, local.delay_records)
-        for channel in self.deployment.remote_channels:
-            self._connect_remotely(channel, fresh)
+        for channel in sorted(self.deployment.remote_channels, key=lambda channel: channel.returns):
+            if channel.acknowledged is None:
+                self._connect_remotely(channel, fresh)
+            else:
+                self._connect_acknowledged(channel, channel.acknowledged)
         self._connect_boundary()
 
     def _connect_remotely(self, channel: RemoteChannel, fresh: set[str]) -> None:
@@ -194,6 +199,17 @@ class HostedWorkflow:
         for end, port in zip(mine, ports, strict=True):
             if PortRef.parse(end).aim in fresh:
                 _preload(port, channel.delay_records)
+
+    def _connect_acknowledged(self, channel: RemoteChannel, terms: Acknowledged) -> None:
+        here, acknowledged = self.deployment.device, self._channels.acknowledged
+        if terms.returns:
+            return acknowledged.open_return(channel, terms, here)
+        if channel.source_device == here:
+            source = self._output(channel.source)
+            source.connect(acknowledged.open_output(channel, terms, source.port))
+        if channel.destination_devices == (here,):
+            acknowledged.open_input(channel, terms, self._input(channel.destinations[0]))
+        return None
 
     def _connect_boundary(self) -> None:
         for boundary in self.deployment.boundary:
@@ -242,17 +258,22 @@ class HostedWorkflow:
         for source, destination in self._readers[instance.id]:
             self._stream_over(source, destination)
         self._channels.finish(instance.id)
+        self._channels.acknowledged.over(instance.id, completed=instance.completed)
         self._judge_finished()
 
     def _judge_finished(self) -> None:
-        if all(i.state in _ENDED for i in self.instances.values()):
+        ended = all(i.state in _ENDED for i in self.instances.values())
+        if ended and not self._channels.acknowledged.kept(self.instances.keys()):
             self.finished.set()
         else:
             self.finished.clear()
 
-    def send_ends(self) -> None:
-        """Say what could not be said before about streams that have ended."""
+    def poll(self) -> None:
+        """Say what could not be said before, or is due again. Call many times a second."""
         self._channels.send_ends()
+        self._channels.acknowledged.poll()
+        if not self.finished.is_set():
+            self._judge_finished()
 
     # --- another mapping ---------------------------------------------------------------------------
 
@@ -288,6 +309,7 @@ class HostedWorkflow:
     async def leave(self, aims: AbstractSet[str]) -> None:
         """Stop AIMs that go on elsewhere, and forget them; their readers hear of no end."""
         await self._stop_quietly(aims)
+        self._channels.acknowledged.forget(aims)
         for aim in aims:
             self.instances.pop(aim, None)
 

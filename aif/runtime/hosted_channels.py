@@ -25,16 +25,16 @@ from aif.errors import (
 from aif.model.codec import BatchCodec, compile_batches
 from aif.model.ports import Port, PortRef
 from aif.protocol import message
-from aif.protocol.bundle import BundlePolicy
 from aif.protocol.deployment import RemoteChannel
 from aif.protocol.events import ChannelEvent, ControlReceived
 from aif.protocol.numbers import ControlCode
+from aif.runtime.acknowledged_channels import AcknowledgedChannels, sealed_channel
 from aif.runtime.books import channel_name, log_channel_event
 from aif.runtime.clock import Clock
 from aif.runtime.logbook import LogBook
 from aif.runtime.metrics import ChannelMetrics
 from aif.runtime.ports import Deliver, InputPort
-from aif.trusted.communication import CommunicationService, SealedChannel, SecureReceiver, SecureSender
+from aif.trusted.communication import CommunicationService, SecureReceiver, SecureSender
 
 CONNECTION_POLL_S = 0.05
 
@@ -82,10 +82,12 @@ class HostedChannels:
         self._sources: dict[bytes, str] = {}
         """The AIM behind each sender."""
         self._unfinished: list[SecureSender] = []
+        self.acknowledged = AcknowledgedChannels(communication, clock=clock, log=log, can_send=self._can_send)
+        """Those among them that are acknowledged; opened and closed like the others."""
 
     @property
     def receivers(self) -> list[SecureReceiver]:
-        return list(self._receivers.values())
+        return [*self._receivers.values(), *self.acknowledged.receivers]
 
     # --- opening and closing -----------------------------------------------------------------------
 
@@ -99,7 +101,7 @@ class HostedChannels:
         """
         sender = self._senders.get(channel.channel_id)
         if sender is None:
-            sender = self._communication.open_sender(_sealed(channel))
+            sender = self._communication.open_sender(sealed_channel(channel))
             self._senders[channel.channel_id] = sender
             self._sources[channel.channel_id] = PortRef.parse(channel.source).aim
             if ended:
@@ -120,7 +122,7 @@ class HostedChannels:
         entry = RemoteInput(channel, codec, ports, ChannelMetrics())
         self.inputs[channel.channel_id] = entry
         self._receivers[channel.channel_id] = self._communication.open_receiver(
-            _sealed(channel),
+            sealed_channel(channel),
             lambda payloads: self._arrived(entry, payloads),
             lambda event: self._noticed(entry, event),
         )
@@ -132,7 +134,7 @@ class HostedChannels:
         self._unfinished = [waiting for waiting in self._unfinished if waiting is not sender]
         self._receivers.pop(channel_id, None)
         self.inputs.pop(channel_id, None)
-        self._communication.close(channel_id)
+        self.acknowledged.close(channel_id)
 
     def keyed(self, channels: Iterable[RemoteChannel]) -> bool:
         return all(self._communication.keyed(channel.channel_id) for channel in channels)
@@ -237,21 +239,22 @@ class HostedChannels:
         """Figures of these channels: plain values with short names."""
         figures = self._communication.statistics
         received = {}
-        for entry in self.inputs.values():
-            seen = figures({entry.channel.channel_id})
-            received[channel_name(entry.channel)] = {
-                "records": entry.metrics.records,
-                "invalid": entry.metrics.invalid,
+        mine = [(entry.channel, entry.metrics) for entry in self.inputs.values()]
+        for channel, arrivals in (*mine, *self.acknowledged.arrivals()):
+            seen = figures({channel.channel_id})
+            received[channel_name(channel)] = {
+                "records": arrivals.records,
+                "invalid": arrivals.invalid,
                 "verified": seen.verified_messages,
                 "lost": seen.lost_messages,
                 "causes": _nonzero(seen.causes),
-                "latency_us": entry.metrics.latency_us.plain(),
-                "age_us": entry.metrics.age_us.plain(),
+                "latency_us": arrivals.latency_us.plain(),
+                "age_us": arrivals.age_us.plain(),
             }
         sent = {
             channel_name(c): figures({c.channel_id}).sealed_messages
             for c in channels
-            if c.source_device == self._device
+            if c.source_device == self._device and not c.returns
         }
         sending = {
             channel_name(c): dict(causes)
@@ -263,15 +266,10 @@ class HostedChannels:
             "sealed": seen.sealed_messages, "frames": seen.sealed_frames, "verified": seen.verified_messages,
             "rejected": seen.rejected_frames, "lost": seen.lost_messages, "causes": _nonzero(seen.causes),
         }  # fmt: skip
-        return {"channels": received, "sent": sent, "sending": sending, "messages": messages}
-
-
-def _sealed(channel: RemoteChannel) -> SealedChannel:
-    return SealedChannel(
-        channel.channel_id, channel.topic, channel.auth, channel.qos,
-        BundlePolicy(channel.max_messages, channel.max_delay_ms, channel.max_bytes),
-        channel.within_host, channel.max_message_bytes,
-    )  # fmt: skip
+        return {
+            "channels": received, "sent": sent, "sending": sending, "messages": messages,
+            "acknowledged": self.acknowledged.metrics(),
+        }  # fmt: skip
 
 
 def _nonzero(causes: Mapping[str, int]) -> dict[str, int]:

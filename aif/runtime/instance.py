@@ -24,6 +24,7 @@ from typing import Any
 from aif.errors import AIFError, AIMFailed, EndOfData, InvalidRecord
 from aif.model.aim import AIMMetadata
 from aif.protocol.lifecycle import ALIVE_STATES, AIMStatus, Event, Signal, State, next_state, status_of
+from aif.runtime.acknowledged import AcknowledgedWork
 from aif.runtime.clock import Clock
 from aif.runtime.joining import Joiner
 from aif.runtime.metrics import AIMMetrics
@@ -54,6 +55,7 @@ class AIMInstance:
         clock: time for periods, deadlines and time stamps.
         on_state: told every change of state, and every restart, with the reason in words.
         on_finished: told once, after the last change of state.
+        work: what it does with acknowledged channels, if it has any.
         blocking: whether plain code waits for other processes, so that it must not run on the event loop.
         stop_patience_s: how long ``stop`` waits for code that does not end.
     """
@@ -69,6 +71,7 @@ class AIMInstance:
         clock: Clock,
         on_state: StateListener,
         on_finished: Callable[[AIMInstance], None],
+        work: AcknowledgedWork | None = None,
         blocking: bool = False,
         stop_patience_s: float = STOP_PATIENCE_S,
     ) -> None:
@@ -77,7 +80,9 @@ class AIMInstance:
         self.inputs, self.outputs = dict(inputs), dict(outputs)
         self.metrics = AIMMetrics()
         self.state = State.IDLE
-        self._make = make
+        self.completed = False
+        """Whether it has come to its end by itself: its data has ended."""
+        self._make, self._work = make, work
         self._clock = clock
         self._on_state, self._on_finished = on_state, on_finished
         self._stop_patience_s = stop_patience_s
@@ -197,7 +202,11 @@ class AIMInstance:
                     raise AIMFailed(f"{self.id} failed: {type(error).__name__}: {error}") from error
                 self.metrics.restarts += 1
                 self._on_state(self, self.state, f"restart {self.metrics.restarts} after: {error}")
+                if self._work is not None:
+                    self._joiner.restart()
+                    self._work.restart()
             else:
+                self.completed = True
                 return
 
     async def _live_once(self) -> None:
@@ -229,10 +238,23 @@ class AIMInstance:
                 await self._clock.sleep(max(0.0, due_ms - now_ms) / 1000.0)
                 await self._running.wait()
             records, t_us = await self._joiner.next()
-            await self._invoke(aim, records, t_us)
+            if self._work is None:
+                await self._invoke(aim, records, t_us)
+            else:
+                await self._take_turn(self._work, aim, records, t_us)
             # a chain of neighbours that always has work must still let the transport and the signals in
             await asyncio.sleep(0)
             self._refuse_cancelled()
+
+    async def _take_turn(
+        self, work: AcknowledgedWork, aim: AIM, records: Mapping[str, Any], t_us: int
+    ) -> None:
+        """An invocation between state that has come from elsewhere and state that may go there."""
+        state = work.begin(self._joiner.turn)
+        if state is not None:
+            await self._call(partial(aim.restore, state))
+        await self._invoke(aim, records, t_us)
+        work.end(await self._call(aim.checkpoint) if work.wants_state else None)
 
     async def _invoke(self, aim: AIM, records: Mapping[str, Any], t_us: int) -> None:
         began_ms = self._clock.monotonic_ms()

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from aif.model.aim import AIMMetadata, Join
-from aif.runtime.ports import EndOfStream, InputPort, Message
+from aif.runtime.ports import EndOfStream, InputPort, Message, NumberedMessage
 
 
 class Joiner:
@@ -44,6 +44,8 @@ class Joiner:
         self._needs = {name: max(1, math.ceil(port.port.consumes)) for name, port in inputs.items()}
         self._held: dict[str, list[Message]] = {name: [] for name in inputs}
         self._last: dict[str, Message] = {}
+        self.turn = 0
+        """Who the last message of the acknowledged input was; 0 without one."""
 
     async def next(self) -> tuple[dict[str, Any], int]:
         """Arguments of the next invocation by input name, and the time stamp of what it will emit (µs).
@@ -62,6 +64,9 @@ class Joiner:
             self._give_up()
             raise
         self._add_the_rest(taken)
+        for messages in taken.values():
+            if isinstance(messages[-1], NumberedMessage):
+                self.turn = messages[-1].identity
         stamps = [m.t_us for messages in taken.values() for m in messages if not m.is_empty_turn]
         values = {name: self._argument(name, taken.get(name)) for name in self._inputs}
         return values, max(stamps, default=self._time_us())
@@ -117,6 +122,13 @@ class Joiner:
         while len(held) < need and port.ready:
             held.append(port.take())
         return len(held) >= need
+
+    def restart(self) -> None:
+        """Forget what waits for company: it is sent again, or lost with what it waited for."""
+        for name, held in self._held.items():
+            if held and not isinstance(held[0], NumberedMessage):
+                self._inputs[name].counters.unmatched += len(held)
+            self._held[name] = []
 
     def _take(self, name: str) -> list[Message]:
         taken, self._held[name] = self._held[name], []

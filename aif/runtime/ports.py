@@ -42,6 +42,13 @@ class Message:
         return self.value is None and self.t_us == 0
 
 
+@dataclass(frozen=True, slots=True)
+class NumberedMessage(Message):
+    """A record of an acknowledged channel, and who it is (``protocol.numbering``)."""
+
+    identity: int
+
+
 @dataclass(slots=True)
 class PortCounters:
     """What went through an input queue.
@@ -138,6 +145,15 @@ class InputPort:
         return len(self._queue)
 
     @property
+    def full(self) -> bool:
+        return len(self._queue) >= self.port.queue_depth
+
+    @property
+    def closed(self) -> bool:
+        """The reader has gone."""
+        return self._closed
+
+    @property
     def finished(self) -> bool:
         """No producer is left and nothing is queued."""
         return self._open_producers <= 0 and not self._queue
@@ -188,6 +204,11 @@ class InputPort:
         self.counters.discarded += count
         self._writable.set()
         return count
+
+    def restart(self) -> None:
+        """All that is pending will be sent again: the queue of an acknowledged channel begins anew."""
+        self._queue.clear()
+        self._open_producers = 1
 
     def close(self) -> None:
         """The reader has gone: what is queued and what still comes is discarded; nobody waits for room."""

@@ -99,6 +99,11 @@ class SecureSender:
     def keyed(self) -> bool:
         return self._epoch is not None
 
+    @property
+    def epoch(self) -> int:
+        """Of the newest grant; -1 before the first."""
+        return self._newest_epoch
+
     def install(self, grant: Grant, frame_sign_seed: bytes) -> None:
         """Start sending under a grant; an earlier one ends with a final watermark.
 

@@ -1,0 +1,78 @@
+"""A workflow of numbered messages: a source counts, an AIM in the middle works, a tally says what came twice.
+
+The tally is an AIM with state: which numbers it has seen. Its output goes to the User Agent at best effort, so
+what counts is the last one: how many numbers were seen, the highest of them, and how many came again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tests.runtime.site import AIMS, BenchSite, RunningWorkflow
+
+TALLY = (
+    """
+    schema: 1
+    aim: {name: Tally, version: "1.0", implementer: tinyaif, description: Notes which numbers it has seen.}
+    inputs: {pair: {type: "{int32 number; int32 twice}", queue_depth: 32}}
+    outputs: {tally: {type: "{int32 number; int32 seen; int32 again}"}}
+    implementations:
+      - {id: any, runtime: python, entry: "module:Tally", ram_bytes: 1000, flash_bytes: 0,
+         instructions: 1000, security: attested, state: checkpointable, state_bytes: 4KiB}
+    """,
+    """
+    from aif.sdk import AIM
+
+
+    class Tally(AIM):
+        def setup(self):
+            self.seen, self.again = 0, 0
+
+        def process(self, pair):
+            bit = 1 << pair.number
+            self.again += bool(self.seen & bit)
+            self.seen |= bit
+            return {"tally": {"number": pair.number, "seen": self.seen.bit_count(), "again": self.again}}
+
+        def checkpoint(self):
+            return self.again.to_bytes(4, "big") + self.seen.to_bytes((self.seen.bit_length() + 7) // 8, "big")
+
+        def restore(self, state):
+            self.again = int.from_bytes(state[:4], "big")
+            self.seen = int.from_bytes(state[4:], "big")
+    """,
+)
+
+NUMBERED_AIMS: Mapping[str, tuple[str, str]] = {**AIMS, "tally": TALLY}
+
+NUMBERED = """
+schema: 1
+aiw: {name: Numbered, version: "1.0", implementer: tinyaif, description: "Counts, doubles and notes."}
+aims:
+  - {id: count, use: Ticker@1.0, parameters: {last: LAST}, placement: {device: left}}
+  - {id: double, use: Doubler@1.0, inputs: {number: count.number}, placement: DOUBLE}
+  - {id: note, use: Tally@1.0, inputs: {pair: double.pair}, placement: NOTE}
+outputs: {tally: note.tally}
+channels:
+  - {output: count.number, input: double.number, delivery: acknowledged}
+  - {output: double.pair, input: note.pair, delivery: acknowledged}
+availability: {on_degraded: continue}
+"""
+
+
+def numbered(*, last: int, double: str, note: str) -> str:
+    """The workflow with its source counting to ``last``, and where the others may run."""
+    return NUMBERED.replace("LAST", str(last)).replace("DOUBLE", double).replace("NOTE", note)
+
+
+def figures(site: BenchSite, running: RunningWorkflow) -> dict[str, dict[str, int]]:
+    """Of the acknowledged channels by name, from the hosts that run now."""
+    found: dict[str, dict[str, int]] = {}
+    for name in site.tasks:
+        part = site.hosts[name]._parts.get(running.aiw_id) if name in site.hosts else None
+        if part is not None and part.workflow is not None:
+            seen: Mapping[str, Any] = part.workflow.metrics()["acknowledged"]
+            for channel, values in seen.items():
+                found.setdefault(channel, {}).update(values)
+    return found
