@@ -85,6 +85,8 @@ class Outbox:
         self._state: tuple[int, bytes] | None = None
         self._state_due = self._probe_due = self._gone = False
         self._left = _Left.NEXT
+        self._before = (0, 0)
+        """What was reached and resent before that."""
         self._since_ms = 0.0
         self._patience_ms = float(RESEND_MS)
 
@@ -135,6 +137,7 @@ class Outbox:
 
     def leaves(self, now_ms: float) -> None:
         """What ``due`` gave is sent now."""
+        self._before = self._reached, self.figures.resent
         if self._state_due:
             self._state_due, self._left = False, _Left.STATE
             return
@@ -152,6 +155,7 @@ class Outbox:
 
     def comes_back(self) -> None:
         """What left last could not be sent, and is due again; nothing else has happened since."""
+        self._reached, self.figures.resent = self._before
         if self._left is _Left.STATE:
             self._state_due = True
         elif self._left is _Left.PROBE:

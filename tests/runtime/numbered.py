@@ -1,7 +1,7 @@
 """A workflow of numbered messages: a source counts, an AIM in the middle works, a tally says what came twice.
 
-The tally is an AIM with state: which numbers it has seen. Its output goes to the User Agent at best effort, so
-what counts is the last one: how many numbers were seen, the highest of them, and how many came again.
+The tally is an AIM with state: which numbers it has seen. Its output goes to the User Agent at best effort,
+so what counts is the last one: how many numbers were seen, the highest of them, and how many came again.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tests.runtime.site import AIMS, BenchSite, RunningWorkflow
+from aif.runtime.workflows import RunningWorkflow
+from tests.runtime.site import AIMS, BenchSite
 
 TALLY = (
     """
@@ -36,7 +37,8 @@ TALLY = (
             return {"tally": {"number": pair.number, "seen": self.seen.bit_count(), "again": self.again}}
 
         def checkpoint(self):
-            return self.again.to_bytes(4, "big") + self.seen.to_bytes((self.seen.bit_length() + 7) // 8, "big")
+            length = (self.seen.bit_length() + 7) // 8
+            return self.again.to_bytes(4, "big") + self.seen.to_bytes(length, "big")
 
         def restore(self, state):
             self.again = int.from_bytes(state[:4], "big")

@@ -6,8 +6,9 @@ import asyncio
 from pathlib import Path
 
 from aif.protocol.lifecycle import WorkflowState
+from aif.runtime.workflows import RunningWorkflow
 from tests.runtime.numbered import NUMBERED_AIMS, figures, numbered
-from tests.runtime.site import BenchSite, RunningWorkflow
+from tests.runtime.site import BenchSite
 from tests.runtime.test_remapping import all_up, other, place_of, three
 
 
