@@ -116,10 +116,6 @@ class Turns:
         self.finished = 0
         return 0
 
-    def resume(self, turn: int) -> None:
-        """The AIM has the state that it had after ``turn``."""
-        self.finished = max(self.finished, turn)
-
     def done(self) -> Checkpoint:
         """How far everything is done with, and the state that stands for it where the AIM has any."""
         held = [turn for outbox in self._outboxes if (turn := outbox.first_turn) is not None]

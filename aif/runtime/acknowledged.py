@@ -91,10 +91,9 @@ class AcknowledgedWork:
         if self.input is not None:
             self.input.turn_ended()
 
-    def restore(self, turn: int, state: bytes) -> None:
-        """State has come that stands for everything up to a turn."""
+    def restore(self, state: bytes) -> None:
+        """State has come: the AIM is to take it up before its next turn."""
         self._restore = state
-        self.turns.resume(turn)
 
     def restart(self) -> None:
         """The AIM begins anew after a failure: what it had not finished is asked for again."""
@@ -302,7 +301,7 @@ class AcknowledgedInput:
             if self.work.turns.stateful:
                 self.intake.take(numbered)
                 self._port.restart()
-                self.work.restore(numbered.identity, bytes(numbered.record))
+                self.work.restore(bytes(numbered.record))
         elif not self._port.full:  # otherwise it comes again, when there is room
             self.intake.take(numbered)
             self._deliver(numbered, origin_us, sent_us)

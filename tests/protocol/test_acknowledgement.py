@@ -213,7 +213,6 @@ class Link:
             self.intake.take(message)
             self.queue.clear()
             self.state = bytes(message.record)
-            turns.resume(message.identity)
         elif len(self.queue) < self.window:
             self.intake.take(message)
             self.queue.append((message.identity, bytes(message.record)))
@@ -366,7 +365,7 @@ class Trouble(RuleBasedStateMachine):
 
     @rule(straggler=st.booleans(), said=st.booleans())
     def work_moves(self, straggler: bool, said: bool) -> None:
-        """What the old work had sent still arrives with ``straggler``, its last acknowledgements if ``said``."""
+        """What the old work had sent still arrives with ``straggler``, its last words if ``said``."""
         while straggler and self.second.messages:
             self.second.arrive(self.turns)
         if said:
