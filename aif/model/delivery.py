@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from aif.model.aim import AIMMetadata
 from aif.model.aiw import Workflow
@@ -21,9 +21,33 @@ MAX_FAN = 1 << 16
 """Largest product of ``fan_of`` all acknowledged outputs on a way, so that 2**48 messages have a number."""
 
 
+MAX_CARRIED_BYTES = 1024 * 1024
+"""State that travels with one acknowledgement: of its AIM and of all behind it."""
+
+_ENTRY_BYTES = 64
+"""At least what one state takes beside its bytes."""
+
+
 def fan_of(output: Port) -> int:
     """Records that a turn may give at an output that is acknowledged: ``emits``, rounded up."""
     return max(1, math.ceil(output.emits))
+
+
+def carried_bytes(workflow: Workflow) -> Mapping[ChannelSpec, int]:
+    """State that an acknowledgement of each channel carries at most: of its consumer and of all behind that.
+
+    0 where none of them has any.
+    """
+    into = {channel.destination.aim: channel for channel in workflow.channels if channel.acknowledged}
+    carried = dict.fromkeys(into.values(), 0)
+    for leaf in workflow.aims:
+        kept = [i.state_bytes for i in leaf.metadata.implementations if i.checkpointable]
+        at, state = into.get(leaf.id), max(kept, default=0)
+        while kept and at is not None and state <= MAX_CARRIED_BYTES:  # of which a cycle is no way out
+            state += _ENTRY_BYTES
+            carried[at] += state
+            at = into.get(at.source.aim)
+    return carried
 
 
 def delivery_problems(workflow: Workflow) -> Iterator[tuple[ChannelSpec, str, str]]:
@@ -42,6 +66,13 @@ def delivery_problems(workflow: Workflow) -> Iterator[tuple[ChannelSpec, str, st
                 yield (channel, *problem)
     if sound:
         yield from _too_wide(workflow, of_aim)
+        for channel, carried in carried_bytes(workflow).items():
+            if carried > MAX_CARRIED_BYTES:
+                yield (
+                    channel,
+                    f"the AIMs behind it have more than {MAX_CARRIED_BYTES:,} B of state",
+                    "let them declare less, or end the acknowledged way before",
+                )
 
 
 def _problems(

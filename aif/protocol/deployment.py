@@ -13,10 +13,10 @@ Invariant: who holds a Deployment from ``verify`` need not check lengths, counts
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aif.errors import RemoteProtocolError, RollbackDetected, TrustError
-from aif.model.delivery import MAX_FAN
+from aif.model.delivery import MAX_CARRIED_BYTES, MAX_FAN
 from aif.model.ports import MAX_QUEUE_DEPTH, AuthMode
 from aif.protocol import cose, documents
 from aif.protocol.limits import HASH_BYTES, MAX_MODEL_BYTES
@@ -82,12 +82,14 @@ class Acknowledged:
         window: messages that may be unacknowledged.
         fan: records that one turn of the producer gives at most.
         returns: whether this channel is the one for acknowledgements.
+        state_bytes: most that an acknowledgement carries of state; 0 for a consumer that keeps none.
     """
 
     other: bytes
     window: int
     fan: int
     returns: bool = False
+    state_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,11 +233,12 @@ def _check_acknowledged(channel: RemoteChannel, terms: Acknowledged, other: Remo
     if (
         other is None
         or back is None
-        or back.other != channel.channel_id
-        or (back.window, back.fan, back.returns) != (terms.window, terms.fan, not terms.returns)
+        or back != replace(terms, other=channel.channel_id, returns=not terms.returns)
         or channel.destinations != (other.source,)
         or channel.destination_devices != (other.source_device,)
     ):
         raise RemoteProtocolError(f"channel {channel.topic}: its acknowledgements have no way back")
-    if not (0 < terms.window <= MAX_QUEUE_DEPTH and 0 < terms.fan <= MAX_FAN) or channel.delay_records:
+    if not (0 < terms.window <= MAX_QUEUE_DEPTH and 0 < terms.fan <= MAX_FAN) or (
+        channel.delay_records or not 0 <= terms.state_bytes <= MAX_CARRIED_BYTES
+    ):
         raise RemoteProtocolError(f"channel {channel.topic}: its terms cannot be acknowledged")

@@ -14,7 +14,6 @@ still unacknowledged; of the checkpoints of an instance at most two wait.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -69,19 +68,19 @@ class Turns:
     """What one AIM has done with the messages of its acknowledged input.
 
     Args:
-        outboxes: of its acknowledged outputs.
         stateful: whether nothing is done with before a checkpoint stands for it.
     """
 
-    def __init__(self, outboxes: Sequence[Outbox], *, stateful: bool) -> None:
+    def __init__(self, *, stateful: bool) -> None:
         self.stateful = stateful
+        self.outboxes: list[Outbox] = []
+        """Of its acknowledged outputs."""
         self.current = 0
         """Of the turn that runs; 0 between turns."""
         self.begun = 0
         """Turns since the beginning, those that were run again among them."""
         self.finished = 0
         """The newest turn that has come to its end."""
-        self._outboxes = outboxes
         self._unsettled: deque[int] = deque()
         self._settled = 0
         self._waiting: list[Checkpoint] = []
@@ -118,7 +117,7 @@ class Turns:
 
     def done(self) -> Checkpoint:
         """How far everything is done with, and the state that stands for it where the AIM has any."""
-        held = [turn for outbox in self._outboxes if (turn := outbox.first_turn) is not None]
+        held = [turn for outbox in self.outboxes if (turn := outbox.first_turn) is not None]
         least = min(held, default=None)
         while self._unsettled and (least is None or self._unsettled[0] < least):
             self._settled = max(self._settled, self._unsettled.popleft())

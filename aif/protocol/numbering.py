@@ -24,7 +24,7 @@ and an acknowledgement is::
     0        flags           AGAIN 1, GONE 2, STATE 4
     1..12    done            everything up to here is done with
     13..24   taken           everything up to here has arrived
-    25..     state           of the consumer after ``done``; only with STATE
+    25..     state           of the consumer after ``done``, and of all behind it; only with STATE
 
 Decides forms and arithmetic; what they mean to either side is said by ``outbox`` and ``intake``.
 """
@@ -36,8 +36,7 @@ from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 
 from aif.errors import LocalProtocolError, RemoteProtocolError
-from aif.model.aim import MAX_STATE_BYTES
-from aif.model.delivery import MAX_FAN
+from aif.model.delivery import MAX_CARRIED_BYTES, MAX_FAN
 
 _FORM = struct.Struct(">BIQIQ")
 NUMBERED_BYTES = _FORM.size
@@ -140,7 +139,7 @@ def unpack_acknowledgement(data: bytes) -> Acknowledgement:
     """
     flags, done, taken = _read(memoryview(data))
     state = bytes(data[NUMBERED_BYTES:])
-    if flags > sum(Flag) or len(state) > (MAX_STATE_BYTES if flags & Flag.STATE else 0):
+    if flags > sum(Flag) or len(state) > (MAX_CARRIED_BYTES if flags & Flag.STATE else 0):
         raise RemoteProtocolError("an acknowledgement is malformed")
     return Acknowledgement(
         done, taken, bool(flags & Flag.AGAIN), bool(flags & Flag.GONE), state if flags & Flag.STATE else None

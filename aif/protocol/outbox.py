@@ -196,6 +196,17 @@ class Outbox:
         if said.again:
             self._send_after(said.taken)
 
+    @property
+    def state(self) -> tuple[int, bytes] | None:
+        """The consumer's newest state, and the identity that it stands for."""
+        return self._state
+
+    def take_over(self, identity: int, state: bytes) -> None:
+        """The consumer's state, as an earlier outbox of this channel had it; it is given on."""
+        if self._state is None or identity > self._state[0]:
+            self._state, self._state_due = (identity, state), True
+            self._done = max(self._done, identity)
+
     def _drop(self) -> Kind:
         message = self._kept.popleft()
         self._bytes -= len(message.record)

@@ -17,6 +17,7 @@ from aif.errors import AIFError, AIMFailed, GrantExhausted, InvalidRecord, Messa
 from aif.model.codec import compile_record
 from aif.model.ports import Port
 from aif.protocol import message
+from aif.protocol.carried_state import CarriedState, pack_state, unpack_state
 from aif.protocol.deployment import Acknowledged, RemoteChannel
 from aif.protocol.intake import Intake, Turns, Verdict
 from aif.protocol.numbering import (
@@ -59,10 +60,11 @@ class AcknowledgedWork:
 
     def __init__(self, aim_id: str, run: int, *, consumes: bool, state_bytes: int | None) -> None:
         self.aim_id, self.run, self.consumes = aim_id, run, consumes
-        self.outboxes: list[Outbox] = []
-        self.turns = Turns(self.outboxes, stateful=consumes and state_bytes is not None)
+        self.turns = Turns(stateful=consumes and state_bytes is not None)
         self.input: AcknowledgedInput | None = None
         self._state_bytes = state_bytes or 0
+        self._behind: dict[bytes, Outbox] = {}
+        """Outboxes by channel."""
         self._restore: bytes | None = None
 
     def begin(self, turn: int) -> bytes | None:
@@ -91,9 +93,29 @@ class AcknowledgedWork:
         if self.input is not None:
             self.input.turn_ended()
 
-    def restore(self, state: bytes) -> None:
-        """State has come: the AIM is to take it up before its next turn."""
-        self._restore = state
+    def add(self, channel_id: bytes, outbox: Outbox) -> None:
+        """An output of the AIM is acknowledged."""
+        self.turns.outboxes.append(outbox)
+        self._behind[channel_id] = outbox
+
+    def carried(self, own: bytes | None) -> bytes:
+        """The AIM's own state with that of all behind it, as it goes to the producer."""
+        known = {channel: outbox.state for channel, outbox in self._behind.items()}
+        behind = {channel: state for channel, state in known.items() if state is not None}
+        return pack_state(CarriedState(own, behind))
+
+    def restore(self, carried: bytes) -> None:
+        """State has come: the AIM is to take its own up before its next turn.
+
+        Raises:
+            RemoteProtocolError: it is malformed.
+        """
+        state = unpack_state(carried)
+        if self.turns.stateful:
+            self._restore = state.own
+        for channel_id, (identity, data) in state.behind.items():
+            if channel_id in self._behind:
+                self._behind[channel_id].take_over(identity, data)
 
     def restart(self) -> None:
         """The AIM begins anew after a failure: what it had not finished is asked for again."""
@@ -125,7 +147,7 @@ class AcknowledgedOutput:
         self._epoch = self._held_epoch = -1
         self._room = asyncio.Event()
         self._count = self._turn = self._index = 0
-        work.outboxes.append(self.outbox)
+        work.add(channel.channel_id, self.outbox)
 
     def attach(self, channel: RemoteChannel, sender: SecureSender) -> None:
         """Send over this sealed channel; where the consumer is another one, not before it has new keys."""
@@ -252,6 +274,7 @@ class AcknowledgedInput:
             kind.type.record, payload_bytes=kind.payload_bytes, label=channel.destinations[0]
         )
         self._clock, self._log, self._can_send = clock, log, can_send
+        self._keeps = terms.state_bytes > 0
         self._batch = min(BATCH_MESSAGES, max(1, terms.window // 2))
         self._sender: SecureSender | None = None
         self._epoch = -1
@@ -298,10 +321,10 @@ class AcknowledgedInput:
             self.ended = True
             self._port.finish()
         elif numbered.kind is Kind.STATE:
-            if self.work.turns.stateful:
+            if self._keeps:
+                self.work.restore(bytes(numbered.record))
                 self.intake.take(numbered)
                 self._port.restart()
-                self.work.restore(bytes(numbered.record))
         elif not self._port.full:  # otherwise it comes again, when there is room
             self.intake.take(numbered)
             self._deliver(numbered, origin_us, sent_us)
@@ -374,11 +397,12 @@ class AcknowledgedInput:
     def _news(self) -> Acknowledgement | None:
         """What there is to say; None when nothing is."""
         mark, taken = self.work.turns.done(), self.intake.last
-        done, state = mark.turn, mark.state
-        if state is not None and not self._repeat:
+        done, keeps = mark.turn, self._keeps and mark.turn > 0
+        if keeps and not self._repeat:
             rare = self._clock.monotonic_ms() - self._state_said_ms >= STATE_MS
             if done == self._said_done or not (rare or self._turns_unsaid >= self._batch):
-                done, state = 0, None
+                done, keeps = 0, False
         if done <= self._said_done and taken == self._said_taken and not (self._again or self._repeat):
             return None
+        state = self.work.carried(mark.state) if keeps else None
         return Acknowledgement(done, taken, self._again, self._gone, state)

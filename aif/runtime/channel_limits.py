@@ -28,9 +28,8 @@ def check_sizes(workflow: Workflow, channels: Iterable[RemoteChannel]) -> None:
     """
     for channel in channels:
         least_bytes = HEADER.size
-        if channel.acknowledged is not None:  # the consumer's state travels both ways
-            consumer = channel.source if channel.returns else channel.destinations[0]
-            least_bytes += NUMBERED_BYTES + _state_bytes(workflow, PortRef.parse(consumer))
+        if channel.acknowledged is not None:  # state travels both ways
+            least_bytes += NUMBERED_BYTES + channel.acknowledged.state_bytes
         if not channel.returns:
             record = workflow.port(PortRef.parse(channel.source), output=True).type.record
             least_bytes = max(least_bytes, HEADER.size + min_size(record))
@@ -41,10 +40,6 @@ def check_sizes(workflow: Workflow, channels: Iterable[RemoteChannel]) -> None:
                 f"{channel.max_message_bytes:,} B",
                 hint="place both ends on one device (colocate_with), the reader on a gateway, or send less",
             )
-
-
-def _state_bytes(workflow: Workflow, consumer: PortRef) -> int:
-    return max((i.state_bytes for i in workflow.aim(consumer.aim).metadata.implementations), default=0)
 
 
 def check_numbers(channels: Iterable[RemoteChannel], limits: Mapping[str, ChannelLimits]) -> None:

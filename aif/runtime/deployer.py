@@ -19,7 +19,7 @@ from types import MappingProxyType
 from aif.errors import PlainModelRefused, StartFailed
 from aif.model.aim import ParameterValue
 from aif.model.aiw import Workflow
-from aif.model.delivery import fan_of
+from aif.model.delivery import carried_bytes, fan_of
 from aif.model.placement import Placement
 from aif.model.ports import AuthMode, ChannelSpec, LocalPolicy, PortRef
 from aif.protocol import deployment
@@ -433,10 +433,12 @@ def remote_channels(
         for channel in channels:
             groups[source, str(channel.destination) if split else ""].append(channel)
     made: list[RemoteChannel] = []
+    carried = carried_bytes(workflow)
     for (source, consumer), channels in groups.items():
         one = _remote_channel(aiw_id, workflow, device_of, limits, source, consumer, channels)
         held = limits.get(one.source_device, HOST_LIMITS)
-        made += _both_ways(workflow, one, aiw_id, held) if channels[0].acknowledged else [one]
+        spec = channels[0]
+        made += _both_ways(workflow, spec, one, aiw_id, held, carried[spec]) if spec.acknowledged else [one]
     return made
 
 
@@ -469,13 +471,18 @@ def _remote_channel(
 
 
 def _both_ways(
-    workflow: Workflow, channel: RemoteChannel, aiw_id: str, held: ChannelLimits
+    workflow: Workflow,
+    spec: ChannelSpec,
+    channel: RemoteChannel,
+    aiw_id: str,
+    held: ChannelLimits,
+    state_bytes: int,
 ) -> tuple[RemoteChannel, RemoteChannel]:
     """An acknowledged channel, and the one that its acknowledgements take, the other way.
 
-    ``held``: what the producer's device can hold.
+    ``held``: what the producer's device can hold; ``state_bytes``: what an acknowledgement carries at most.
     """
-    source, destination = PortRef.parse(channel.source), PortRef.parse(channel.destinations[0])
+    source, destination = spec.source, spec.destination
     topic = str(DataTopic(aiw_id, source.aim, source.port, f"{destination}-ack"))
     back = channel_id(
         aiw_id, workflow.metadata.version, str(destination), (str(source),),
@@ -485,6 +492,7 @@ def _both_ways(
         back,
         workflow.port(destination, output=False).queue_depth,
         fan_of(workflow.port(source, output=True)),
+        state_bytes=state_bytes,
     )
     return replace(channel, acknowledged=terms), RemoteChannel(
         back, topic, str(destination), channel.destination_devices[0],

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from aif.errors import LocalProtocolError, RemoteProtocolError
-from aif.model.aim import MAX_STATE_BYTES
-from aif.model.delivery import MAX_FAN
+from aif.model.delivery import MAX_CARRIED_BYTES, MAX_FAN
+from aif.protocol import cbor
+from aif.protocol.carried_state import CarriedState, pack_state, unpack_state
 from aif.protocol.intake import Intake, Turns, Verdict
 from aif.protocol.numbering import (
     NUMBERED_BYTES,
@@ -54,9 +55,33 @@ def test_an_acknowledgement_comes_back_as_it_was(
     assert unpack_acknowledgement(pack_acknowledgement(said)) == said
 
 
+@given(
+    st.none() | st.binary(max_size=20),
+    st.dictionaries(
+        st.binary(min_size=16, max_size=16), st.tuples(IDENTITIES, st.binary(max_size=20)), max_size=3
+    ),
+)
+def test_carried_state_comes_back_as_it_was(
+    own: bytes | None, behind: dict[bytes, tuple[int, bytes]]
+) -> None:
+    assert unpack_state(pack_state(CarriedState(own, behind))) == CarriedState(own, behind)
+
+
+@pytest.mark.parametrize(
+    "plain", [None, [], [1, []], [None, [[b"short", 1, 1, b""]]], [None, [[bytes(16), 1 << 32, 1, b""]]]]
+)
+def test_carried_state_that_is_none_is_refused(plain: object) -> None:
+    with pytest.raises(RemoteProtocolError):
+        unpack_state(cbor.encode(plain))
+
+
 @given(st.binary(max_size=NUMBERED_BYTES + 20))
 def test_any_bytes_are_a_message_or_refused(data: bytes) -> None:
-    for read in (lambda: unpack_numbered(memoryview(data)), lambda: unpack_acknowledgement(data)):
+    for read in (
+        lambda: unpack_numbered(memoryview(data)),
+        lambda: unpack_acknowledgement(data),
+        lambda: unpack_state(data),
+    ):
         with suppress(RemoteProtocolError):
             read()
 
@@ -67,7 +92,7 @@ def test_any_bytes_are_a_message_or_refused(data: bytes) -> None:
         pytest.param(bytes(NUMBERED_BYTES - 1), id="short"),
         pytest.param(b"\x08" + bytes(NUMBERED_BYTES - 1), id="flag that does not exist"),
         pytest.param(bytes(NUMBERED_BYTES) + b"x", id="state without its flag"),
-        pytest.param(b"\x04" + bytes(NUMBERED_BYTES + MAX_STATE_BYTES), id="too much state"),
+        pytest.param(b"\x04" + bytes(NUMBERED_BYTES + MAX_CARRIED_BYTES), id="too much state"),
     ],
 )
 def test_an_acknowledgement_that_is_none_is_refused(data: bytes) -> None:
@@ -202,6 +227,7 @@ class Link:
             self.outbox.leaves(now_ms)
 
     def arrive(self, turns: Turns) -> None:
+        """Let the consumer with these turns have the next message."""
         message = self.messages.popleft()
         verdict = self.intake.judge(message)
         if verdict is Verdict.MISSING:
@@ -209,17 +235,22 @@ class Link:
         if verdict is not Verdict.TAKE:
             return
         if message.kind is Kind.STATE:
-            assert turns.stateful
+            carried = unpack_state(bytes(message.record))
             self.intake.take(message)
             self.queue.clear()
-            self.state = bytes(message.record)
+            if turns.stateful:
+                self.state = carried.own
+            for channel, (identity, state) in carried.behind.items():
+                turns.outboxes[channel[0]].take_over(identity, state)
         elif len(self.queue) < self.window:
             self.intake.take(message)
             self.queue.append((message.identity, bytes(message.record)))
 
     def answer(self, turns: Turns) -> None:
         done = turns.done()
-        self.answers.append(Acknowledgement(done.turn, self.intake.last, state=done.state))
+        behind = {bytes([n]) * 16: box.state for n, box in enumerate(turns.outboxes) if box.state is not None}
+        state = pack_state(CarriedState(done.state, behind)) if done.turn else None
+        self.answers.append(Acknowledgement(done.turn, self.intake.last, state=state))
 
     def hear(self, now_ms: float) -> None:
         while self.answers:
@@ -265,11 +296,12 @@ class Trouble(RuleBasedStateMachine):
         self.worked = 0
         self.tally: Counter[int] = Counter()
         self.new_work()
-        self.turns = Turns([], stateful=True)
+        self.turns = Turns(stateful=True)
 
     def new_work(self) -> None:
         self.second.outbox = Outbox(self.second.window)
-        self.work = Turns([self.second.outbox], stateful=self.stateful_work)
+        self.work = Turns(stateful=self.stateful_work)
+        self.work.outboxes.append(self.second.outbox)
         self.worked = 0
 
     def pump(self) -> None:
@@ -381,7 +413,21 @@ class Trouble(RuleBasedStateMachine):
         if said:
             self.second.hear(self.now_ms)
         self.second.move()
-        self.tally, self.turns = Counter(), Turns([], stateful=True)
+        self.new_tally()
+        self.pump()
+
+    def new_tally(self) -> None:
+        self.tally, self.turns = Counter(), Turns(stateful=True)
+
+    @rule(said=st.booleans())
+    def both_move(self, said: bool) -> None:
+        """A device with both of them is lost."""
+        if said:
+            self.first.hear(self.now_ms)
+        self.first.move()
+        self.second.move()
+        self.new_work()
+        self.new_tally()
         self.pump()
 
     # --- what holds --------------------------------------------------------------------------------

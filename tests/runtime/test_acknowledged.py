@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from aif.protocol.lifecycle import WorkflowState
 from aif.runtime.workflows import RunningWorkflow
 from tests.runtime.numbered import NUMBERED_AIMS, figures, numbered
@@ -20,11 +22,20 @@ async def run_to_end(site: BenchSite, running: RunningWorkflow, last: int) -> No
     assert (tally["number"], tally["seen"], tally["again"]) == (last, last, 0)
 
 
+def acknowledged(site: BenchSite, running: RunningWorkflow) -> int:
+    """Messages that the source was told are done with."""
+    return figures(site, running)["count.number -> double.number"]["acknowledged"]
+
+
+AWAY = "{separate_from: [count], strength: hard}"
+LEFT = "{device: left}"
+
+
 def test_messages_are_acknowledged_when_nothing_happens(tmp_path: Path) -> None:
     async def journey() -> None:
         async with three(tmp_path, speed=3.0, aims=NUMBERED_AIMS) as site:
             await all_up(site)
-            running = await site.deploy(numbered(last=300, double="{device: right}", note="{device: left}"))
+            running = await site.deploy(numbered(last=300, double="{device: right}", note=LEFT))
             await run_to_end(site, running, 300)
             await site.controller.stop(running.aiw_id)
             site.check_nothing_is_left()
@@ -32,20 +43,75 @@ def test_messages_are_acknowledged_when_nothing_happens(tmp_path: Path) -> None:
     asyncio.run(journey())
 
 
-def test_messages_to_an_aim_of_a_lost_device_are_sent_to_the_next_one(tmp_path: Path) -> None:
+def test_within_one_host_messages_are_acknowledged_too(tmp_path: Path) -> None:
     async def journey() -> None:
         async with three(tmp_path, speed=3.0, aims=NUMBERED_AIMS) as site:
             await all_up(site)
-            running = await site.deploy(
-                numbered(last=900, double="{separate_from: [count], strength: hard}", note="{device: left}")
-            )
-            await site.outputs(running, 20)
-            victim = place_of(running, "double")
+            running = await site.deploy(numbered(last=200, double=LEFT, note=LEFT))
+            await run_to_end(site, running, 200)
+
+    asyncio.run(journey())
+
+
+@pytest.mark.parametrize(
+    ("double", "note", "lost"),
+    [
+        pytest.param(AWAY, LEFT, ["double"], id="work"),
+        pytest.param(LEFT, AWAY, ["note"], id="tally with state"),
+        pytest.param(
+            AWAY, "{colocate_with: [double], strength: hard}", ["double", "note"], id="both at once"
+        ),
+    ],
+)
+def test_messages_to_aims_of_a_lost_device_are_sent_to_the_next_one(
+    tmp_path: Path, double: str, note: str, lost: list[str]
+) -> None:
+    async def journey() -> None:
+        async with three(tmp_path, speed=3.0, aims=NUMBERED_AIMS) as site:
+            await all_up(site)
+            running = await site.deploy(numbered(last=900, double=double, note=note))
+            await site.outputs(running, 60)
+            victim = place_of(running, lost[0])
             await site.kill(victim)
             await site.until_logged("workflow re-mapped")
-            assert place_of(running, "double") == other(victim)
-            before = figures(site, running)
-            assert before["count.number -> double.number"]["moved"] > 0
+            assert {place_of(running, aim) for aim in lost} == {other(victim)}
+            assert sum(seen.get("moved", 0) for seen in figures(site, running).values()) > 0
             await run_to_end(site, running, 900)
+
+    asyncio.run(journey())
+
+
+def test_a_drained_tally_goes_on_with_its_state(tmp_path: Path) -> None:
+    async def journey() -> None:
+        async with three(tmp_path, speed=3.0, aims=NUMBERED_AIMS) as site:
+            await all_up(site)
+            running = await site.deploy(numbered(last=900, double=LEFT, note=AWAY))
+            await site.outputs(running, 60)
+            await site.controller.draining.drain(place_of(running, "note"))
+            await site.until_logged("workflow re-mapped")
+            await run_to_end(site, running, 900)
+
+    asyncio.run(journey())
+
+
+def test_nothing_of_it_needs_the_controller(tmp_path: Path) -> None:
+    """It is killed, a connection breaks meanwhile, and the next one moves what is left to be done."""
+
+    async def journey() -> None:
+        async with three(tmp_path, speed=3.0, aims=NUMBERED_AIMS) as site:
+            await all_up(site)
+            running = await site.deploy(numbered(last=3000, double=AWAY, note=LEFT))
+            await site.outputs(running, 20)
+            await site.kill_controller()
+            before = acknowledged(site, running)
+            site.broker.sever(place_of(running, "double"))
+            site.broker.heal(place_of(running, "double"))
+            await site.until_true(lambda: acknowledged(site, running) > before + 200)
+            await site.start_controller()
+            again = site.controller.workflow(running.aiw_id)
+            await site.until(again, WorkflowState.RUNNING)
+            await site.kill(place_of(again, "double"))
+            await site.until_logged("workflow re-mapped")
+            await run_to_end(site, again, 3000)
 
     asyncio.run(journey())
