@@ -45,6 +45,8 @@ def status(
         for device, part in workflow["devices"].items():
             aims = ", ".join(f"{aim} {state}" for aim, state in part["aims"].items())
             print(f"    {device:<12} {part['phase']:<10} {aims}")
+        for line in acknowledged(workflow):
+            print(f"    {line}")
         for trouble in troubles(workflow):
             print(f"    {trouble}")
 
@@ -52,6 +54,14 @@ def status(
 def in_words(counts: Mapping[str, int]) -> str:
     """Counters above 0, by name."""
     return ", ".join(f"{cause} {count:,}" for cause, count in counts.items() if count)
+
+
+def acknowledged(workflow: Mapping[str, Any]) -> Iterator[str]:
+    """What becomes of the messages of acknowledged channels, one line per end and channel."""
+    for device, figures in workflow["metrics"].items():
+        for name, seen in figures.get("acknowledged", {}).items():
+            words = ", ".join(f"{count:,} {what}" for what, count in seen.items() if count)
+            yield f"{name} at {device}: {words or 'no message yet'}"
 
 
 def troubles(workflow: Mapping[str, Any]) -> Iterator[str]:

@@ -63,6 +63,8 @@ class DeviceMetrics:
     control: Mapping[str, int] = field(default_factory=dict)
     """What went wrong with grants and control messages there, by cause."""
     sent: Mapping[str, int] = field(default_factory=dict)
+    acknowledged: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Figures of acknowledged channels, of whichever end is there."""
 
 
 def merged(histograms: Iterable[Histogram]) -> Histogram:
@@ -101,6 +103,7 @@ def read_metrics(values: Mapping[str, Any]) -> DeviceMetrics:
         else None,
         _counts(values.get("control")),
         {name: count(sealed) for name, sealed in entries(values.get("sent"))},
+        {name: _counts(seen) for name, seen in entries(values.get("acknowledged"))},
     )
 
 

@@ -189,6 +189,14 @@ class RunRecord:
                 whole[name] = ChannelFigures(max(before.records, seen.records), latency, troubles)
         return dict(sorted(whole.items()))
 
+    def acknowledged(self) -> dict[str, Counter[str]]:
+        """Figures of acknowledged channels by name, of both ends and of every device that had one."""
+        whole: dict[str, Counter[str]] = {}
+        for metrics in self.metrics.values():
+            for name, seen in metrics.acknowledged.items():
+                whole.setdefault(name, Counter()).update(seen)
+        return dict(sorted(whole.items()))
+
     def aims(self) -> dict[str, AIMFigures]:
         """By instance id; an AIM that ran on several devices in turn counts as one."""
         whole: dict[str, AIMFigures] = {}

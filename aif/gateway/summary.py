@@ -20,6 +20,9 @@ from aif.gateway.run_record import RunRecord
 from aif.gateway.wire_tap import WireReport
 from aif.runtime.metrics import Histogram
 
+ACKNOWLEDGED = ("acknowledged", "held", "moved", "resent", "repeated", "abandoned")
+"""Figures of acknowledged channels that are told: what became of their messages."""
+
 
 def summary(record: RunRecord, *, wire: WireReport | None = None) -> dict[str, Any]:
     """Everything that is known of a run, as plain JSON values.
@@ -31,9 +34,9 @@ def summary(record: RunRecord, *, wire: WireReport | None = None) -> dict[str, A
     Returns:
         ``workflow``, ``state``, ``seconds``, ``devices``, ``windows``, ``accuracy`` and the rates in
         ``anomaly`` (shares 0..1, null for a workflow whose outputs are not scored), ``messages``,
-        ``channels`` and ``end_to_end`` (latency in ms), ``models``, ``attestation``, ``placement``,
-        ``aims``, ``memory`` per device. A channel's ``troubles`` are messages lost and frames refused, by
-        cause.
+        ``channels`` and ``end_to_end`` (latency in ms), ``acknowledged``, ``models``, ``attestation``,
+        ``placement``, ``aims``, ``memory`` per device. A channel's ``troubles`` are messages lost and frames refused, by
+        cause. An acknowledged channel's figures are messages.
     """
     score, messages = record.score, record.messages()
     return {
@@ -67,6 +70,10 @@ def summary(record: RunRecord, *, wire: WireReport | None = None) -> dict[str, A
                 "troubles": dict(seen.troubles),
             }
             for name, seen in record.channels().items()
+        },
+        "acknowledged": {
+            name: {figure: seen[figure] for figure in ACKNOWLEDGED}
+            for name, seen in record.acknowledged().items()
         },
         "end_to_end": _latency_ms(record.end_to_end_us),
         "models": [

@@ -63,6 +63,10 @@ def _headlines(content: Mapping[str, Any], signs: Glyphs) -> Iterable[Text]:
         if seen["troubles"]:
             causes = ", ".join(f"{cause} {n:,}" for cause, n in sorted(seen["troubles"].items()))
             yield Text(f"  {name.replace('->', signs.arrow)}: {causes}", style="yellow")
+    for name, seen in content["acknowledged"].items():
+        words = ", ".join(f"{n:,} {what}" for what, n in seen.items() if n or what == "acknowledged")
+        style = "yellow" if seen["abandoned"] or seen["held"] else ""
+        yield Text(f"  {name.replace('->', signs.arrow)}: {words}", style=style)
     for device, causes in content["control"].items():
         words = ", ".join(f"{cause} {n:,}" for cause, n in sorted(causes.items()))
         yield Text(f"  control messages and grants at {device}: {words}", style="yellow")

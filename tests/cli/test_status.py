@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aif.cli.status import troubles
+from aif.cli.status import acknowledged, troubles
 
 NAME = "a.out -> b.in"
 
@@ -18,6 +18,15 @@ def test_each_channel_says_how_much_was_lost_or_refused_and_why() -> None:
     assert list(troubles(workflow)) == [
         f"{NAME} at left: lost 1,200, frame.tag 3, loss.gap 1",
         "output total at controller: 4 lost without a word",
+    ]
+
+
+def test_acknowledged_channels_say_what_becomes_of_their_messages() -> None:
+    figures = {"acknowledged": {NAME: {"written": 1_200, "acknowledged": 1_190, "held": 10, "resent": 0}}}
+    workflow = {"metrics": {"left": figures, "right": {"acknowledged": {NAME: {"taken": 0}}}}}
+    assert list(acknowledged(workflow)) == [
+        f"{NAME} at left: 1,200 written, 1,190 acknowledged, 10 held",
+        f"{NAME} at right: no message yet",
     ]
 
 

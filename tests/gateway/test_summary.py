@@ -32,6 +32,7 @@ FORM: dict[str, Any] = {
     },
     "control": {},
     "channels": {CHANNEL: {"p50_ms": float, "p99_ms": float, "records": int, "troubles": {}}},
+    "acknowledged": {},
     "end_to_end": {"p50_ms": float, "p99_ms": float},
     "models": [
         {"name": str, "version": str, "sha256": str, "device": str, "bytes": int, "arena_bytes": int}
@@ -117,6 +118,21 @@ def test_losses_and_refusals_are_told_by_channel_and_cause(story: Any) -> None:
     print_summary(Console(file=screen, width=120), content)
     (line,) = [line for line in screen.getvalue().splitlines() if "frame.tag" in line]
     assert line.endswith(": frame.tag 6, loss.gap 2, lost 4")
+
+
+def test_what_became_of_acknowledged_messages_is_told_once_for_both_ends(story: Any) -> None:
+    record = story.told()
+    ends = {"gw-1": {"acknowledged": 40, "held": 2, "moved": 8, "resent": 9}, "mcu-1": {"repeated": 1}}
+    for device, figures in ends.items():
+        record.take(story.event("metrics", device=device, values={"acknowledged": {CHANNEL: figures}}))
+    content = summary(record)
+    assert content["acknowledged"] == {
+        CHANNEL: {"acknowledged": 40, "held": 2, "moved": 8, "resent": 9, "repeated": 1, "abandoned": 0}
+    }
+    screen = io.StringIO()
+    print_summary(Console(file=screen, width=120), content)
+    (line,) = [line for line in screen.getvalue().splitlines() if "moved" in line]
+    assert line.endswith(": 40 acknowledged, 2 held, 8 moved, 9 resent, 1 repeated")
 
 
 def test_what_was_not_measured_is_null_and_not_zero(story: Any) -> None:
