@@ -35,8 +35,8 @@ def summary(record: RunRecord, *, wire: WireReport | None = None) -> dict[str, A
         ``workflow``, ``state``, ``seconds``, ``devices``, ``windows``, ``accuracy`` and the rates in
         ``anomaly`` (shares 0..1, null for a workflow whose outputs are not scored), ``messages``,
         ``channels`` and ``end_to_end`` (latency in ms), ``acknowledged``, ``models``, ``attestation``,
-        ``placement``, ``aims``, ``memory`` per device. A channel's ``troubles`` are messages lost and frames refused, by
-        cause. An acknowledged channel's figures are messages.
+        ``placement``, ``aims``, ``memory`` per device. A channel's ``troubles`` are messages lost and frames
+        refused, by cause. An acknowledged channel's figures are messages.
     """
     score, messages = record.score, record.messages()
     return {

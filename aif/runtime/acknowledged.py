@@ -63,8 +63,8 @@ class AcknowledgedWork:
         self.turns = Turns(stateful=consumes and state_bytes is not None)
         self.input: AcknowledgedInput | None = None
         self._state_bytes = state_bytes or 0
-        self._behind: dict[bytes, Outbox] = {}
-        """Outboxes by channel."""
+        self._outputs: list[AcknowledgedOutput] = []
+        self._all_done = asyncio.Event()
         self._restore: bytes | None = None
 
     def begin(self, turn: int) -> bytes | None:
@@ -93,14 +93,14 @@ class AcknowledgedWork:
         if self.input is not None:
             self.input.turn_ended()
 
-    def add(self, channel_id: bytes, outbox: Outbox) -> None:
+    def add(self, output: AcknowledgedOutput) -> None:
         """An output of the AIM is acknowledged."""
-        self.turns.outboxes.append(outbox)
-        self._behind[channel_id] = outbox
+        self.turns.outboxes.append(output.outbox)
+        self._outputs.append(output)
 
     def carried(self, own: bytes | None) -> bytes:
         """The AIM's own state with that of all behind it, as it goes to the producer."""
-        known = {channel: outbox.state for channel, outbox in self._behind.items()}
+        known = {output.channel.channel_id: output.outbox.state for output in self._outputs}
         behind = {channel: state for channel, state in known.items() if state is not None}
         return pack_state(CarriedState(own, behind))
 
@@ -113,9 +113,9 @@ class AcknowledgedWork:
         state = unpack_state(carried)
         if self.turns.stateful:
             self._restore = state.own
-        for channel_id, (identity, data) in state.behind.items():
-            if channel_id in self._behind:
-                self._behind[channel_id].take_over(identity, data)
+        for output in self._outputs:
+            if (known := state.behind.get(output.channel.channel_id)) is not None:
+                output.outbox.take_over(*known)
 
     def restart(self) -> None:
         """The AIM begins anew after a failure: what it had not finished is asked for again."""
@@ -127,6 +127,30 @@ class AcknowledgedWork:
         """Something that the AIM gave was acknowledged."""
         if self.input is not None:
             self.input.consider()
+        if not self.kept:
+            self._all_done.set()
+
+    @property
+    def kept(self) -> int:
+        """Messages that are not acknowledged."""
+        return sum(map(len, self.turns.outboxes))
+
+    async def finish(self) -> None:
+        """The AIM has nothing more to give: wait until everything that it gave is done with."""
+        for output in self._outputs:
+            output.end()
+        if self.input is not None:
+            self.input.complete()
+        while self.kept:
+            self._all_done.clear()
+            await self._all_done.wait()
+
+    def over(self) -> None:
+        """The AIM is no more, and goes on nowhere: what it has not done by now never will be."""
+        for output in self._outputs:
+            output.end()
+        if self.input is not None:
+            self.input.over()
 
 
 class AcknowledgedOutput:
@@ -147,7 +171,8 @@ class AcknowledgedOutput:
         self._epoch = self._held_epoch = -1
         self._room = asyncio.Event()
         self._count = self._turn = self._index = 0
-        work.add(channel.channel_id, self.outbox)
+        self._ended = False
+        work.add(self)
 
     def attach(self, channel: RemoteChannel, sender: SecureSender) -> None:
         """Send over this sealed channel; where the consumer is another one, not before it has new keys."""
@@ -206,7 +231,10 @@ class AcknowledgedOutput:
         return identity, turns.current
 
     def end(self) -> None:
-        """The AIM will give nothing more; its consumer hears of it in its turn."""
+        """The AIM will give nothing more; its consumer hears of it in its turn, and once."""
+        if self._ended:
+            return
+        self._ended = True
         if not self.work.consumes:
             self._count += 1
             turn = identity = origin_identity(self.work.run, self._count)
@@ -359,10 +387,13 @@ class AcknowledgedInput:
         self._turns_unsaid += 1
         self.consider()
 
-    def over(self, *, completed: bool) -> None:
-        """The AIM has ended; unless it has ``completed`` its work, what it had not done never will be."""
-        if completed:
-            self.work.turns.over(self.intake.last)
+    def complete(self) -> None:
+        """Nothing more will come of what was taken."""
+        self.work.turns.over(self.intake.last)
+        self.poll()
+
+    def over(self) -> None:
+        """The AIM is no more: what is not done with never will be."""
         self._gone = self._repeat = True
         self.poll()
 

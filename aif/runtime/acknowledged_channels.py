@@ -23,6 +23,11 @@ from aif.runtime.metrics import ChannelMetrics
 from aif.runtime.ports import Deliver, InputPort
 from aif.trusted.communication import CommunicationService, SealedChannel, SecureReceiver, SecureSender
 
+SETTLE_MS = 1_000.0
+"""Time that an origin which leaves has to hear that its messages are done with."""
+
+SETTLE_POLL_S = 0.02
+
 
 class AcknowledgedChannels:
     """Acknowledged channels with an end here.
@@ -131,15 +136,11 @@ class AcknowledgedChannels:
 
     # --- life --------------------------------------------------------------------------------------
 
-    def over(self, aim_id: str, *, completed: bool) -> None:
-        """An AIM has come to its end here; its consumers hear of it when they have all that it gave."""
+    def over(self, aim_id: str) -> None:
+        """An AIM has come to its end here, and goes on nowhere."""
         work = self._works.get(aim_id)
-        if work is None:
-            return
-        for output in self._of(aim_id):
-            output.end()
-        if work.input is not None:
-            work.input.over(completed=completed)
+        if work is not None:
+            work.over()
 
     def poll(self) -> None:
         """Send and acknowledge what is due. Call many times a second."""
@@ -148,12 +149,16 @@ class AcknowledgedChannels:
         for entry in list(self._inputs.values()):
             entry.poll()
 
-    def kept(self, aims: Collection[str]) -> int:
-        """Messages of these AIMs that are not acknowledged."""
-        return sum(len(output.outbox) for aim in aims for output in self._of(aim))
+    async def settle(self, aims: Collection[str]) -> None:
+        """Give what these AIMs have sent by themselves, as origins, a moment to be done with.
 
-    def _of(self, aim_id: str) -> Iterable[AcknowledgedOutput]:
-        return [output for output in self._outputs.values() if output.work.aim_id == aim_id]
+        What others have sent is made again by whoever goes on in their place.
+        """
+        works = [work for aim in aims if (work := self._works.get(aim)) is not None and not work.consumes]
+        until_ms = self._clock.monotonic_ms() + SETTLE_MS
+        while any(work.kept for work in works) and self._clock.monotonic_ms() < until_ms:
+            self.poll()
+            await self._clock.sleep(SETTLE_POLL_S)
 
     # --- figures -----------------------------------------------------------------------------------
 

@@ -258,12 +258,11 @@ class HostedWorkflow:
         for source, destination in self._readers[instance.id]:
             self._stream_over(source, destination)
         self._channels.finish(instance.id)
-        self._channels.acknowledged.over(instance.id, completed=instance.completed)
+        self._channels.acknowledged.over(instance.id)
         self._judge_finished()
 
     def _judge_finished(self) -> None:
-        ended = all(i.state in _ENDED for i in self.instances.values())
-        if ended and not self._channels.acknowledged.kept(self.instances.keys()):
+        if all(i.state in _ENDED for i in self.instances.values()):
             self.finished.set()
         else:
             self.finished.clear()
@@ -272,8 +271,6 @@ class HostedWorkflow:
         """Say what could not be said before, or is due again. Call many times a second."""
         self._channels.send_ends()
         self._channels.acknowledged.poll()
-        if not self.finished.is_set():
-            self._judge_finished()
 
     # --- another mapping ---------------------------------------------------------------------------
 
@@ -320,6 +317,7 @@ class HostedWorkflow:
     async def _stop_quietly(self, aims: AbstractSet[str]) -> None:
         self._leaving |= {self.instances[aim] for aim in aims}
         await asyncio.gather(*(self.stop(aim) for aim in aims))
+        await self._channels.acknowledged.settle(aims)
 
     def _changed_channels(self, before: Deployment, after: Deployment) -> set[bytes]:
         """Channels whose end here is not what it was, or that a new reader must hear the end of."""

@@ -80,8 +80,6 @@ class AIMInstance:
         self.inputs, self.outputs = dict(inputs), dict(outputs)
         self.metrics = AIMMetrics()
         self.state = State.IDLE
-        self.completed = False
-        """Whether it has come to its end by itself: its data has ended."""
         self._make, self._work = make, work
         self._clock = clock
         self._on_state, self._on_finished = on_state, on_finished
@@ -172,6 +170,8 @@ class AIMInstance:
     async def _main(self) -> None:
         try:
             await self._live()
+            if self._work is not None:
+                await self._work.finish()
         except asyncio.CancelledError:
             if self.state is State.STOPPING:  # stop() did it, and waits
                 self._conclude(Event.ENDED)
@@ -206,7 +206,6 @@ class AIMInstance:
                     self._joiner.restart()
                     self._work.restart()
             else:
-                self.completed = True
                 return
 
     async def _live_once(self) -> None:
