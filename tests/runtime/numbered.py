@@ -7,6 +7,7 @@ so what counts is the last one: how many numbers were seen, the highest of them,
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from aif.runtime.workflows import RunningWorkflow
@@ -20,7 +21,7 @@ TALLY = (
     outputs: {tally: {type: "{int32 number; int32 seen; int32 again}"}}
     implementations:
       - {id: any, runtime: python, entry: "module:Tally", ram_bytes: 1000, flash_bytes: 0,
-         instructions: 1000, security: attested, state: checkpointable, state_bytes: 4KiB}
+         instructions: 1000, security: attested, state: checkpointable, state_bytes: 16KiB}
     """,
     """
     from aif.sdk import AIM
@@ -46,7 +47,36 @@ TALLY = (
     """,
 )
 
-NUMBERED_AIMS: Mapping[str, tuple[str, str]] = {**AIMS, "tally": TALLY}
+NUMBERS = (
+    """
+    schema: 1
+    aim: {name: Numbers, version: "1.0", implementer: tinyaif, description: Counts until it is told to stop.}
+    parameters: {until: {type: string, description: a file whose appearance ends it}}
+    outputs: {number: {type: int32, rate_hz: 200}}
+    period_ms: 5
+    implementations:
+      - {id: any, runtime: python, entry: "module:Numbers", ram_bytes: 1000, flash_bytes: 0,
+         instructions: 1000, security: attested}
+    """,
+    """
+    from pathlib import Path
+
+    from aif.sdk import AIM, EndOfData
+
+
+    class Numbers(AIM):
+        def setup(self):
+            self.count, self.until = 0, Path(self.context.parameters["until"])
+
+        def process(self):
+            if self.until.exists():
+                raise EndOfData("told to stop")
+            self.count += 1
+            return {"number": self.count}
+    """,
+)
+
+NUMBERED_AIMS: Mapping[str, tuple[str, str]] = {**AIMS, "tally": TALLY, "numbers": NUMBERS}
 
 NUMBERED = """
 schema: 1
@@ -66,6 +96,13 @@ availability: {on_degraded: continue}
 def numbered(*, last: int, double: str, note: str) -> str:
     """The workflow with its source counting to ``last``, and where the others may run."""
     return NUMBERED.replace("LAST", str(last)).replace("DOUBLE", double).replace("NOTE", note)
+
+
+def numbered_until(file: Path, *, double: str, note: str) -> str:
+    """The workflow with a source that counts until a file appears."""
+    counting = f"use: Numbers@1.0, parameters: {{until: {file}}}"
+    workflow = numbered(last=0, double=double, note=note)
+    return workflow.replace("use: Ticker@1.0, parameters: {last: 0}", counting)
 
 
 def figures(site: BenchSite, running: RunningWorkflow) -> dict[str, dict[str, int]]:

@@ -9,8 +9,9 @@ import pytest
 
 from aif.protocol.lifecycle import WorkflowState
 from aif.runtime.workflows import RunningWorkflow
-from tests.runtime.numbered import NUMBERED_AIMS, figures, numbered
+from tests.runtime.numbered import NUMBERED_AIMS, figures, numbered, numbered_until
 from tests.runtime.site import BenchSite
+from tests.runtime.storm import Storm, acknowledged
 from tests.runtime.test_remapping import all_up, other, place_of, three
 
 
@@ -20,11 +21,6 @@ async def run_to_end(site: BenchSite, running: RunningWorkflow, last: int) -> No
     assert running.state is WorkflowState.COMPLETED, running.note
     tally = [event["value"] for event in events if event["port"] == "tally"][-1]
     assert (tally["number"], tally["seen"], tally["again"]) == (last, last, 0)
-
-
-def acknowledged(site: BenchSite, running: RunningWorkflow) -> int:
-    """Messages that the source was told are done with."""
-    return figures(site, running)["count.number -> double.number"]["acknowledged"]
 
 
 AWAY = "{separate_from: [count], strength: hard}"
@@ -113,5 +109,25 @@ def test_nothing_of_it_needs_the_controller(tmp_path: Path) -> None:
             await site.kill(place_of(again, "double"))
             await site.until_logged("workflow re-mapped")
             await run_to_end(site, again, 3000)
+
+    asyncio.run(journey())
+
+
+def test_every_number_is_there_once_after_a_short_storm(tmp_path: Path) -> None:
+    """Longer ones are in the adversary tests."""
+
+    async def journey() -> None:
+        async with three(tmp_path, speed=3.0, aims=NUMBERED_AIMS) as site:
+            await all_up(site)
+            end = tmp_path / "end"
+            running = await site.deploy(numbered_until(end, double=AWAY, note=AWAY))
+
+            def cut(device: str) -> None:
+                site.broker.sever(device)
+                site.broker.heal(device)
+
+            storm = Storm(site, running, 7, faults=site.broker.faults, cut=cut)
+            await storm.rage(["loss", "cut", "kill"])
+            await storm.end(end)
 
     asyncio.run(journey())
