@@ -154,6 +154,13 @@ def check_class(cls: object, contract: AIMMetadata) -> None:
         raise CreationFailed(f"{cls!r} is not a subclass of aif.sdk.AIM", kind="module")
     if cls.process is AIM.process:
         raise CreationFailed(f"{cls.__name__} defines no process()", kind="module")
+    moves = any(i.checkpointable for i in contract.implementations)
+    if moves and (cls.checkpoint is AIM.checkpoint or cls.restore is AIM.restore):
+        raise CreationFailed(
+            f"{cls.__name__} lacks checkpoint() or restore(), and {contract.reference} is checkpointable",
+            kind="module",
+            hint="define both, or leave out state: checkpointable",
+        )
     parameters = list(inspect.signature(cls.process).parameters.values())[1:]
     any_name = any(p.kind is p.VAR_KEYWORD for p in parameters)
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]

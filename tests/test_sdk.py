@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from aif.errors import CreationFailed
-from aif.model.aim import AIMMetadata
+from aif.model.aim import AIMMetadata, Implementation, Runtime, StateKind
 from aif.model.ports import Direction, Port
 from aif.model.records import PortType, RecordType
 from aif.sdk import AIM, check_class
@@ -99,6 +100,21 @@ class NoProcess(AIM):
 def test_what_differs_is_said(cls: Any, reason: str) -> None:
     with pytest.raises(CreationFailed, match=f"^{reason}$"):
         check_class(cls, CONTRACT)
+
+
+class Moving(Exact):
+    def checkpoint(self) -> bytes:
+        return b"state"
+
+    def restore(self, state: bytes) -> None: ...
+
+
+def test_an_aim_that_moves_with_its_state_must_have_it() -> None:
+    moves = Implementation("any", Runtime.PYTHON, 1000, state=StateKind.CHECKPOINTABLE, state_bytes=5)
+    contract = replace(CONTRACT, implementations=(moves,))
+    check_class(Moving, contract)
+    with pytest.raises(CreationFailed, match=r"Exact lacks checkpoint\(\) or restore\(\)"):
+        check_class(Exact, contract)
 
 
 def test_an_aim_without_process_says_so_when_it_is_called() -> None:

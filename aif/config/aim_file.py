@@ -35,7 +35,7 @@ from aif.config.fields import (
     problem,
     under,
 )
-from aif.model.aim import Join, Profile, Runtime, SecurityNeed, StateKind
+from aif.model.aim import MAX_STATE_BYTES, Join, Profile, Runtime, SecurityNeed, StateKind
 from aif.model.ports import (
     DEFAULT_QUEUE_DEPTH,
     MAX_PAYLOAD_BYTES,
@@ -240,7 +240,9 @@ class ImplementationEntry(Table):
     requires: RequiresEntry = RequiresEntry()
     security: Literal["none", "attested", "secure"] = SecurityNeed.NONE.value
     state: Literal["stateless", "checkpointable"] = StateKind.STATELESS.value
-    state_bytes: Annotated[Bytes, Field(description="moved at most when the AIM moves (bytes)")] = 0
+    state_bytes: Annotated[
+        Bytes, Field(le=MAX_STATE_BYTES, description="moved at most when the AIM moves (bytes)")
+    ] = 0
 
     @model_validator(mode="after")
     def _runnable(self) -> Self:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from nacl.signing import SigningKey
@@ -8,6 +9,7 @@ from nacl.signing import SigningKey
 from aif.errors import AIFError, RemoteProtocolError, RollbackDetected, SignatureInvalid, TrustError
 from aif.protocol import cbor, deployment, documents
 from aif.protocol.deployment import (
+    Acknowledged,
     BoundaryPort,
     DeployedAIM,
     Deployment,
@@ -31,6 +33,15 @@ DOCUMENT = Deployment(
 )  # fmt: skip
 
 
+TERMS = Acknowledged(b"d" * 16, 8, 2)
+FORTH = replace(REMOTE, acknowledged=TERMS)
+BACK = replace(
+    REMOTE, channel_id=TERMS.other, topic="aif/ch/w/a/out/b.in-ack", source="b.in", source_device="right",
+    destinations=("a.out",), destination_devices=("left",),
+    acknowledged=replace(TERMS, other=REMOTE.channel_id, returns=True),
+)  # fmt: skip
+
+
 def sign(document: Deployment, key: SigningKey = KEY) -> bytes:
     return deployment.sign(document, lambda message: key.sign(message).signature)
 
@@ -42,6 +53,8 @@ def verify(data: bytes, *, device: str = "left", floor: int = 0) -> Deployment:
 def test_a_deployment_comes_back_as_it_was() -> None:
     assert verify(sign(DOCUMENT)) == DOCUMENT
     assert verify(sign(DOCUMENT), floor=7) == DOCUMENT
+    both_ways = replace(DOCUMENT, remote_channels=(FORTH, BACK))
+    assert verify(sign(both_ways)) == both_ways
 
 
 def test_another_signer_is_refused() -> None:
@@ -99,6 +112,40 @@ def test_an_unknown_version_is_refused() -> None:
 def test_a_signed_document_is_checked_all_the_same(document: Deployment, reason: str) -> None:
     with pytest.raises(RemoteProtocolError, match=reason):
         verify(sign(document))
+
+
+@pytest.mark.parametrize(
+    ("forth", "back"),
+    [
+        (FORTH, None),
+        (None, BACK),
+        (FORTH, replace(BACK, acknowledged=None)),
+        (FORTH, replace(BACK, acknowledged=TERMS)),
+        (FORTH, replace(BACK, acknowledged=replace(TERMS, other=b"x" * 16, returns=True))),
+        (FORTH, replace(BACK, source="b.other")),
+        (FORTH, replace(BACK, source_device="elsewhere")),
+        (FORTH, replace(BACK, destination_devices=("elsewhere",))),
+        (replace(FORTH, destinations=("b.in", "c.in"), destination_devices=("right", "right")), BACK),
+    ],
+)
+def test_acknowledgements_go_back_between_the_same_two_ports(
+    forth: RemoteChannel | None, back: RemoteChannel | None
+) -> None:
+    channels = tuple(channel for channel in (forth, back) if channel is not None)
+    with pytest.raises(RemoteProtocolError, match="its acknowledgements have no way back"):
+        verify(sign(replace(DOCUMENT, remote_channels=channels)))
+
+
+@pytest.mark.parametrize(
+    "terms", [{"window": 0}, {"window": 1 << 16}, {"fan": 0}, {"fan": 1 << 17}, {"state_bytes": -1}]
+)
+def test_terms_of_acknowledgement_have_limits(terms: dict[str, Any]) -> None:
+    channels = (
+        replace(FORTH, acknowledged=replace(TERMS, **terms)),
+        replace(BACK, acknowledged=replace(TERMS, other=REMOTE.channel_id, returns=True, **terms)),
+    )
+    with pytest.raises(RemoteProtocolError, match="its terms cannot be acknowledged"):
+        verify(sign(replace(DOCUMENT, remote_channels=channels)))
 
 
 def test_a_document_has_a_size() -> None:
