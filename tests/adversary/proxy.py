@@ -67,6 +67,8 @@ class Proxy:
         """(client id, message) of every PUBLISH that clients sent."""
         self.to_clients: list[tuple[str, Received]] = []
         """(client id, message) of every PUBLISH that the broker sent, before any rule."""
+        self.banned: set[str] = set()
+        """Clients that get no connection."""
         self._connections: set[_Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
@@ -96,6 +98,11 @@ class Proxy:
         for connection in found:
             connection.close()
         return len(found)
+
+    def ban(self, client_id: str) -> None:
+        """Break a client's connections, and let it have no other."""
+        self.banned.add(client_id)
+        self.cut(client_id)
 
     def freeze(self, client_id: str) -> int:
         """Let a client's connections stand still: open at both ends, but nothing passes any more."""
@@ -155,6 +162,9 @@ class Proxy:
             connection.sent += packet
         if what == CONNECT:
             connection.client_id = client_id_of(packet)
+            if connection.client_id in self.banned:
+                connection.close()
+                return
         elif what == PUBACK:
             return  # the broker has had its confirmation
         elif what == PUBLISH:

@@ -8,14 +8,18 @@ with, and none of them twice.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from random import Random
 
 import pytest
 
+from aif.transport.base import LastWill
 from aif.transport.embedded_broker import EmbeddedBroker
-from tests.adversary.arena import WIRES, _over
+from aif.transport.memory import MemoryBroker
+from aif.transport.mqtt import MQTTTransport
+from tests.adversary import arena
 from tests.adversary.conftest import Report
 from tests.adversary.proxy import Proxy
 from tests.runtime import site as site_module
@@ -32,7 +36,28 @@ FOUR = THREE.replace("links:", DEVICE.strip("\n").replace("NAME", "more") + "\nl
 TROUBLES = ("kill", "kill", "drain", "cut", "cut", "loss", "controller")
 
 
-@pytest.mark.parametrize("wire", WIRES)
+class Killable(MQTTTransport):
+    """A client over a real broker whose process can die: no goodbye, and no connection afterwards."""
+
+    def __init__(self, proxy: Proxy, client_id: str, will: LastWill | None) -> None:
+        proxy.banned.discard(client_id)
+        super().__init__(proxy.address, client_id=client_id, will=will, backoff=arena.QUICK)
+        self._proxy, self._client = proxy, client_id
+
+    def crash(self) -> None:
+        self._proxy.ban(self._client)
+
+
+def _killable(proxy: Proxy) -> Callable[..., Killable]:
+    """Stands where the site makes its memory transports."""
+
+    def connect(_: MemoryBroker, *, client_id: str = "", will: LastWill | None = None) -> Killable:
+        return Killable(proxy, client_id, will)
+
+    return connect
+
+
+@pytest.mark.parametrize("wire", arena.WIRES)
 @pytest.mark.parametrize("seed", range(6))
 def test_every_number_is_there_once_after_a_storm(
     seed: int, wire: str, tmp_path: Path, attacks: Report
@@ -47,7 +72,7 @@ def test_every_number_is_there_once_after_a_storm(
                 broker = await stack.enter_async_context(EmbeddedBroker(tmp_path / "broker.log"))
                 proxy = await stack.enter_async_context(Proxy(broker.address))
                 patch = stack.enter_context(pytest.MonkeyPatch.context())
-                patch.setattr(site_module, "MemoryTransport", _over(proxy))
+                patch.setattr(site_module, "MemoryTransport", _killable(proxy))
             devices = ("left", "right", "spare", "more")
             site = await stack.enter_async_context(
                 bench_site(
