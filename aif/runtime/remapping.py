@@ -2,7 +2,8 @@
 
 Send documents to the devices whose part changes, attest those, give new keys to the channels whose ends have
 changed, start what has moved. Everything else goes on meanwhile. A source that has moved starts afresh; what
-was on its way to an AIM of a lost device is lost, and counted by nobody but its sender.
+was on its way to an AIM of a lost device is lost, and counted by nobody but its sender, unless its channel is
+acknowledged: then the devices of its producers see to it, and no step here is for them.
 
 Decides the order; when there is a reason to move is decided by ``healing``, where to by the planner.
 
