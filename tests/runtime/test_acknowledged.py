@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -109,6 +111,80 @@ def test_nothing_of_it_needs_the_controller(tmp_path: Path) -> None:
             await site.kill(place_of(again, "double"))
             await site.until_logged("workflow re-mapped")
             await run_to_end(site, again, 3000)
+
+    asyncio.run(journey())
+
+
+def stumbling(name: str, at: Sequence[int], *, restart_limit: int) -> Mapping[str, tuple[str, str]]:
+    """The AIMs, of which one fails before it has done with some numbers, each the first time."""
+    contract, module = NUMBERED_AIMS[name]
+    number = "number if isinstance(number, int) else number.number"
+    argument = "number" if name == "doubler" else "pair"
+    module = textwrap.dedent(module).replace("def process", "def work") + textwrap.indent(
+        textwrap.dedent(f"""
+        def process(self, {argument}):
+            number = {argument}
+            made = self.work({argument})
+            if ({number}) in STUMBLES:
+                STUMBLES.remove({number})
+                raise ValueError("stumbled")
+            return made
+        """),
+        "    ",
+    )
+    limited = textwrap.dedent(contract).replace(
+        "implementations:", f"restart_limit: {restart_limit}\nimplementations:"
+    )
+    return {**NUMBERED_AIMS, name: (limited, f"STUMBLES = {list(at)}\n" + module)}
+
+
+@pytest.mark.parametrize("name", ["doubler", "tally"])
+def test_an_aim_that_fails_in_a_turn_and_begins_anew_takes_it_again(tmp_path: Path, name: str) -> None:
+    async def journey() -> None:
+        aims = stumbling(name, [1, 40, 41, 150], restart_limit=4)
+        async with three(tmp_path, speed=3.0, aims=aims) as site:
+            await all_up(site)
+            running = await site.deploy(numbered(last=300, double="{device: right}", note=LEFT))
+            await run_to_end(site, running, 300)
+            part = "right" if name == "doubler" else "left"
+            aim = "double" if name == "doubler" else "note"
+            assert running.metrics[part]["aims"][aim]["restarts"] == 4
+
+    asyncio.run(journey())
+
+
+def test_messages_to_an_aim_that_failed_for_good_are_abandoned_and_nobody_waits(tmp_path: Path) -> None:
+    async def journey() -> None:
+        aims = stumbling("tally", [100], restart_limit=0)
+        async with three(tmp_path, speed=3.0, aims=aims) as site:
+            await all_up(site)
+            running = await site.deploy(numbered(last=300, double="{device: right}", note=LEFT))
+            await site.run_to_end(running)
+            seen = running.metrics["right"]["acknowledged"]["double.pair -> note.pair"]
+            assert seen["acknowledged"] < 100
+            assert seen["acknowledged"] + seen["abandoned"] == seen["written"]
+
+    asyncio.run(journey())
+
+
+def test_a_source_that_is_drained_hears_of_what_it_has_sent(tmp_path: Path) -> None:
+    """The next one begins anew, with numbers that nobody takes for old ones."""
+
+    async def journey() -> None:
+        async with three(tmp_path, speed=3.0, aims=NUMBERED_AIMS) as site:
+            await all_up(site)
+            free = numbered(last=400, double=LEFT, note=LEFT).replace(
+                "placement: {device: left}", "placement: {separate_from: [note], strength: hard}", 1
+            )
+            running = await site.deploy(free)
+            await site.outputs(running, 30)
+            await site.controller.draining.drain(place_of(running, "count"))
+            await site.until_logged("workflow re-mapped")
+            events = await site.run_to_end(running)
+            assert running.state is WorkflowState.COMPLETED, running.note
+            tally = [event["value"] for event in events if event["port"] == "tally"][-1]
+            assert tally["seen"] == 400
+            assert tally["again"] >= 30  # by their numbers; as messages they are new
 
     asyncio.run(journey())
 
