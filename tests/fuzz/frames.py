@@ -16,11 +16,20 @@ from nacl.signing import SigningKey
 from aif.errors import InvalidRecord, RemoteProtocolError, TypeSyntaxError
 from aif.model.codec import Codec, compile_record
 from aif.model.records import RecordType
-from aif.protocol import message
+from aif.protocol import cbor, message
 from aif.protocol.aif1 import HOST_LIMITS, AuthMode, ChannelReceiver, ChannelSender, ControlCode, RosterSender
 from aif.protocol.bundle import decode_bundle, encode_bundle
+from aif.protocol.carried_state import CarriedState, pack_state, unpack_state
 from aif.protocol.fragment import Reassembler, decode_fragment, encode_fragments
 from aif.protocol.frame import ALLOWED_TYPES, FrameSealer
+from aif.protocol.numbering import (
+    Acknowledgement,
+    Kind,
+    pack_acknowledgement,
+    pack_numbered,
+    unpack_acknowledgement,
+    unpack_numbered,
+)
 from aif.protocol.numbers import FrameType
 from aif.protocol.watermark import Watermark, decode_watermark
 from tests.fuzz.campaign import Decoder, without_folder
@@ -30,6 +39,7 @@ CHANNEL, KEY, SEED = b"channel-id-of-16", bytes([7]) * 32, bytes([5]) * 32
 VERIFY_KEY = bytes(SigningKey(SEED).verify_key)
 EPOCH, SENDER = 0x1_02, 7
 POLL_EVERY = 50
+NUMBERS = (0, 1, (1 << 32) - 1, 1 << 32, (1 << 64) - 1, -1)
 
 RECORD_TYPES = (
     "uint8", "float64", "string", "{int32 number; int32 twice}", "{uint64 t_us; int16[6] sample}",
@@ -230,11 +240,60 @@ def record_type() -> Decoder:
     return Decoder("record type", seeds, lambda: feed, (TypeSyntaxError, UnicodeDecodeError), craft)
 
 
+def numbered_message() -> Decoder:
+    def feed(data: bytes) -> object:
+        numbered = unpack_numbered(memoryview(data))
+        packed = pack_numbered(numbered.kind, numbered.identity, numbered.previous, bytes(numbered.record))
+        assert packed == data
+        return numbered
+
+    seeds = (pack_numbered(Kind.RECORD, 9 << 64 | 7, 9 << 64 | 6, b"abc"), pack_numbered(Kind.END, 5, 0, b""))
+    return Decoder("numbered message", seeds, lambda: feed, (RemoteProtocolError,))
+
+
+def acknowledgement() -> Decoder:
+    def feed(data: bytes) -> object:
+        said = unpack_acknowledgement(data)
+        assert pack_acknowledgement(said) == data
+        return said
+
+    said = (
+        Acknowledgement(7 << 64 | 1, 7 << 64 | 2, state=b"state"),
+        Acknowledgement(0, 5, again=True, gone=True),
+    )
+    return Decoder(
+        "acknowledgement", tuple(map(pack_acknowledgement, said)), lambda: feed, (RemoteProtocolError,)
+    )
+
+
+def carried_state() -> Decoder:
+    def feed(data: bytes) -> object:
+        state = unpack_state(data)
+        assert unpack_state(pack_state(state)) == state
+        return state
+
+    def craft(rng: Random) -> bytes:
+        entries = [
+            [noise(rng, 16).ljust(16, b"\0"), rng.choice(NUMBERS), rng.choice(NUMBERS), noise(rng, 20)]
+            for _ in range(rng.randrange(3))
+        ]
+        return cbor.encode([rng.choice((None, b"", b"own")), entries])
+
+    seeds = (
+        pack_state(CarriedState(b"own", {CHANNEL: (3 << 64 | 5, b"behind")})),
+        pack_state(CarriedState(None, {})),
+    )
+    return Decoder("carried state", seeds, lambda: feed, (RemoteProtocolError,), craft)
+
+
 FACTORIES: Mapping[str, Callable[[Path], Decoder]] = {
     **{f"aif1:{mode}": without_folder(partial(receiver, mode)) for mode in AuthMode},
     "bundle": without_folder(bundle),
     "watermark": without_folder(watermark),
     "fragment": without_folder(fragment),
+    "numbered message": without_folder(numbered_message),
+    "acknowledgement": without_folder(acknowledgement),
+    "carried state": without_folder(carried_state),
     "message": without_folder(inter_module_message),
     "record": without_folder(record),
     "record type": without_folder(record_type),
