@@ -14,8 +14,10 @@ from random import Random
 from nacl.signing import SigningKey
 
 from aif.errors import InvalidRecord, RemoteProtocolError, TypeSyntaxError
-from aif.model.codec import Codec, compile_record
+from aif.model.codec import Codec, compile_batches, compile_record
+from aif.model.packed import Packed
 from aif.model.records import RecordType
+from aif.model.type_tree import size_range
 from aif.protocol import cbor, message
 from aif.protocol.aif1 import HOST_LIMITS, AuthMode, ChannelReceiver, ChannelSender, ControlCode, RosterSender
 from aif.protocol.bundle import decode_bundle, encode_bundle
@@ -46,6 +48,11 @@ RECORD_TYPES = (
     "{float32[] values; string name}", "{int8[16][6] window; {uint8 label | string text} what}",
     "{ | uint8 percent}", "{ | }", "{{uint16 a; uint16 b}[] pairs; uint8[] rest}", "{float32[3][3] rotation}",
     "string[]", "{int64[2] a | float32 b | }[]", "{{uint8 a; { | string s} b}[3] c}", "{uint8[] left}[]",
+)  # fmt: skip
+
+FIXED_TYPES = (
+    "{uint32 n; uint8[6] data}", "{uint8 a; boolean b}", "{float32 a; float64 b}", "int16[3]", "boolean",
+    "{{int8 a; int16 b} x; uint8 c}", "{uint8[300] long}",
 )  # fmt: skip
 
 
@@ -208,6 +215,35 @@ def _fits(codec: Codec, body: bytes) -> bool:
     return True
 
 
+def records() -> Decoder:
+    """Records of fixed size, side by side as a bundle brings them: read together as one by one, or refused.
+
+    The first byte of an input chooses the type, the second says by how much a length is wrong.
+    """
+    types = [RecordType.parse(text) for text in FIXED_TYPES]
+    kinds = [(compile_record(kind), compile_batches(kind, lead_bytes=1)) for kind in types]
+    sizes = [1 + size_range(kind.root)[0] for kind in types]
+
+    def feed(data: bytes) -> None:
+        which = data[0] % len(kinds) if data else 0
+        size = sizes[which] + (data[1] % 3 if len(data) > 1 else 0)
+        body = data[2 : 2 + (len(data) - 2) // size * size]
+        if not body:
+            raise InvalidRecord("none")
+        (one, many), packed = kinds[which], Packed(body, size)
+        values = many.decode_all(packed)
+        assert [raw[:1] + one.encode(value) for raw, value in zip(packed, values, strict=True)] == list(
+            packed
+        )
+
+    def craft(rng: Random) -> bytes:
+        which = rng.randrange(len(kinds))
+        return bytes([which, 0]) + rng.choice((rng.randbytes, bytes))(sizes[which] * rng.randrange(1, 150))
+
+    seeds = tuple(bytes([which, 0]) + bytes(size * 3) for which, size in enumerate(sizes))
+    return Decoder("records", seeds, lambda: feed, (InvalidRecord,), craft)
+
+
 def record_type() -> Decoder:
     words = (
         "{",
@@ -296,6 +332,7 @@ FACTORIES: Mapping[str, Callable[[Path], Decoder]] = {
     "carried state": without_folder(carried_state),
     "message": without_folder(inter_module_message),
     "record": without_folder(record),
+    "records": without_folder(records),
     "record type": without_folder(record_type),
 }
 """Decoders by name; they need no folder."""
