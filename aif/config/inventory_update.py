@@ -83,7 +83,7 @@ def updated_inventory(text: str, path: str, found: Mapping[str, Said]) -> Update
             refused[device] = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
             continue
         if known is None:
-            tree["devices"].append(_plain(wanted))
+            tree["devices"].append({key: _written(value) for key, value in _plain(wanted).items()})
             changes.append(Change(device, ""))
         else:
             changes += _changed(nodes[device], known, wanted)
@@ -123,8 +123,6 @@ def _merged(device: str, known: DeviceEntry | None, said: Said) -> dict[str, Any
 
 def _changed(node: Any, known: DeviceEntry, wanted: DeviceEntry) -> list[Change]:
     """Write the values that differ into the file's tree; order within runtimes and radios has no meaning."""
-    from ruamel.yaml.comments import CommentedSeq
-
     before, after = known.model_dump(by_alias=True), wanted.model_dump(by_alias=True)
     written = _plain(wanted)
     changes = []
@@ -134,13 +132,20 @@ def _changed(node: Any, known: DeviceEntry, wanted: DeviceEntry) -> list[Change]
             old, new = sorted(old), sorted(new)
         if old == new:
             continue
-        value = written.get(key, new)
-        if isinstance(value, list):
-            value = CommentedSeq(value)
-            value.fa.set_flow_style()
-        node[key] = value
+        node[key] = _written(written.get(key, new))
         changes.append(Change(known.id, key, _shown(before[key]), _shown(after[key])))
     return changes
+
+
+def _written(value: Any) -> Any:
+    """A list on one line, as far as it fits."""
+    from ruamel.yaml.comments import CommentedSeq
+
+    if not isinstance(value, list):
+        return value
+    line = CommentedSeq(value)
+    line.fa.set_flow_style()
+    return line
 
 
 def _plain(entry: DeviceEntry) -> dict[str, Any]:

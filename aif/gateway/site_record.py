@@ -28,6 +28,7 @@ _TOLD: Final = {
     "workflow state": ("state", "note"),
     "workflow taken over": ("devices",),
     "workflow re-mapped": ("moves", "reason"),
+    "first output after a loss": ("port",),
     "evidence accepted": ("device",),
     "device enrolled": ("device",),
 }

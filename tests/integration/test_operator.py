@@ -1,8 +1,9 @@
-"""``aif remap`` on a real site: shown, asked, carried out, refused."""
+"""What an operator does at a running site: move AIMs, and take an inventory from what devices say."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import pty
 import re
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.small_site import AIW, SmallSite
+from tests.integration.small_site import AIW, DEVICES, SmallSite
 from tests.integration.terminals import Desk, desk
 from tests.runtime.test_moving import FAR, TIMED
 
@@ -41,7 +42,33 @@ async def where(terminals: Desk) -> str:
     return found[1]
 
 
-def test_a_person_moves_aims(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> None:
+async def inventory_from_devices(terminals: Desk, folder: Path) -> None:
+    """Devices say what they are; a file that is wrong is put right, and one that is not there is begun."""
+    shown = await terminals.ok("device", "scan")
+    for name in DEVICES:
+        assert re.search(
+            rf"^{name} +gateway +bench-{name} .*python 3[.\d]+, tflite [.\d]+ .* yes$", shown, re.MULTILINE
+        ), shown
+    found = json.loads(await terminals.ok("device", "scan", "--json"))
+    assert [one["device"] for one in found["devices"]] == sorted(DEVICES)
+    assert (found["links"], found["strangers"]) == ([], [])
+    file = folder / "inventory.yaml"
+    text = file.read_text()
+    assert "is up to date" in await terminals.ok("device", "scan", "--inventory", file)
+    assert file.read_text() == text
+    file.write_text("# ours\n" + text.replace("ram_bytes: 100000000", "ram_bytes: 5MB", 1))
+    said = await terminals.ok("device", "scan", "--inventory", file)
+    assert "left.ram_bytes: 5,000,000 -> 100,000,000" in said
+    assert file.read_text().startswith("# ours\n")
+    assert "version: 2" in file.read_text()
+    new = folder / "new.yaml"
+    assert "left is new" in await terminals.ok("device", "scan", "--inventory", new)
+    assert "3 devices (3 gateways), 0 links" in await terminals.ok("validate", new)
+
+
+def test_a_person_moves_aims_and_takes_an_inventory(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
     async def journey() -> None:
         async with desk(tmp_path_factory.mktemp("h")) as terminals:
             await SmallSite.start(terminals, tmp_path, workflow=TIMED, inventory=FAR)
@@ -70,6 +97,7 @@ def test_a_person_moves_aims(tmp_path_factory: pytest.TempPathFactory, tmp_path:
             assert "double: spare -> right" in await terminals.ok("remap", "--without", "spare")
             for wrong in (("--move", "double"), ("--without", "spare", "--yes"), ("Other-7",)):
                 assert (await terminals.run("remap", *wrong)).code != 0
+            await inventory_from_devices(terminals, tmp_path)
             await terminals.ok("stop", AIW)
 
     asyncio.run(journey())
