@@ -30,8 +30,8 @@ DEFAULT_WORKERS = 2
 EXPLAINED = 4_000
 """AIMs times devices up to which every other device of every AIM is tried for the reasons."""
 
-SEARCH_SHARE = 0.8
-"""Share of the time limit for finding a plan; the rest is for its proof."""
+SEARCH_SHARE, PROOF_SHARE = 0.25, 0.5
+"""Shares of the time limit after which the first search and the first proof end; the rest closes the gap."""
 
 Status = Literal["optimal", "feasible"]
 
@@ -162,7 +162,9 @@ class _Planning:
             return self._exact(None, 0)
         late_s = self.started_s + SEARCH_SHARE * self.time_limit_s
         search.improve(lambda: self.now() >= late_s)
+        search.end_s = self.started_s + PROOF_SHARE * self.time_limit_s
         bound = search.bound()
+        search.end_s = self.end_s
         if search.ledger.total - bound > self.rounding:
             bound = self._close(search, bound)
         choice = search.ledger.choice()
@@ -176,8 +178,7 @@ class _Planning:
 
         closing = Closing(search, seed=self.seed, left_s=lambda: self.end_s - self.now())
         closing.bound = bound
-        closing.price()
-        closing.pack()
+        closing.run()
         return closing.bound
 
     def _exact(self, choice: Choice | None, bound: int) -> Plan:

@@ -308,6 +308,17 @@ class Table:
 
     # --- assignments ---
 
+    def label(self, spots: Mapping[int, tuple[int, int]]) -> Ints | None:
+        """The label of an assignment (device row and layer by item); None when it is not in the view."""
+        found = []
+        for n, item in enumerate(self.order):
+            row, layer = spots[item]
+            here = np.nonzero((self.view.devices[self.spot[n]] == row) & (self.layer[n] == layer))[0]
+            if not len(here):
+                return None
+            found.append(int(here[0]))
+        return np.array(found, dtype=np.int64)
+
     def sent(self, n: int, labels: Ints) -> Floats:
         """What Channels between an AIM and those before it put on the thin links, bit/s."""
         added = np.zeros((len(labels), len(self.thin)))
