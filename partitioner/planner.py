@@ -30,6 +30,9 @@ DEFAULT_WORKERS = 2
 EXPLAINED = 4_000
 """AIMs times devices up to which every other device of every AIM is tried for the reasons."""
 
+CORE_ITEMS = 30
+"""AIMs up to which a smallest conflict is looked for before a shortage of room is."""
+
 SEARCH_SHARE, PROOF_SHARE = 0.25, 0.5
 """Shares of the time limit after which the first search and the first proof end; the rest closes the gap."""
 
@@ -139,7 +142,7 @@ class _Planning:
         star = Star(self.problem)
         if not all(star.usable(number) for number in range(len(self.problem.items))):
             self._explain()
-        search = Search(star, seed=self.seed, now=self.now, end_s=self.end_s)
+        search = Search(star, now=self.now, end_s=self.end_s)
         if warm_start is not None:
             search.enter_spots(spots_of_choice(search.star, warm_start))
         missing = search.insert_all()
@@ -152,6 +155,7 @@ class _Planning:
                 hint=f"plan {stuck[0]} by itself to see what it lacks",
             )
         if missing and not small:
+            self._prove_shortage(search)
             names = ", ".join(self.problem.workflows[w].name for w in missing[:5])
             raise SolverTimeout(
                 f"no room was found for {len(missing)} of {len(self.problem.workflows)} workflows ({names}), "
@@ -159,6 +163,8 @@ class _Planning:
                 hint="give more time: --time-limit; or plan fewer workflows together",
             )
         if missing:
+            if len(self.problem.items) > CORE_ITEMS:
+                self._prove_shortage(search)
             return self._exact(None, 0)
         late_s = self.started_s + SEARCH_SHARE * self.time_limit_s
         search.improve(lambda: self.now() >= late_s)
@@ -172,6 +178,14 @@ class _Planning:
         if objective - bound > self.rounding and small:
             return self._exact(choice, bound)
         return self._plan(choice, objective, bound, "search by workflow")
+
+    def _prove_shortage(self, search: Search) -> None:
+        """Raises: Infeasible, if it is proven in time that there is not enough room."""
+        from partitioner.shortage import explained, shortage
+
+        proof = shortage(search, lambda: self.now() >= self.end_s)
+        if proof is not None:
+            raise explained(self.problem, proof)
 
     def _close(self, search: Search, bound: int) -> int:
         from partitioner.closing import Closing

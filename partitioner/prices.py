@@ -176,7 +176,7 @@ class Pricing:
             weight=weight,
             alike=self.cells.alike() if len(star.devices) > FEW_DEVICES else np.arange(len(self.cells.room)),
         )
-        self.best = self._even()
+        self.best = self._free()
         self.bound = 0.0
         """Objective units; no plan costs less."""
         self.least = np.zeros(self.count)
@@ -188,19 +188,17 @@ class Pricing:
         self._branches: dict[int, Branches] = {}
         self._answers: dict[int, tuple[Charges, float, Found]] = {}
 
-    def _even(self) -> Prices:
-        """No prices but for openings, which all workflows share alike."""
+    def _free(self) -> Prices:
+        """No prices at all."""
         devices = len(self.star.devices)
-        opening = np.full((self.count, devices), self.opening / max(1, self.count))
-        return Prices(
-            np.zeros(self.star.capacity.shape), np.zeros(devices), opening, np.zeros((devices, COVERS)), 0.0
-        )
+        none = np.zeros((devices, COVERS))
+        opening = np.zeros((self.count, devices))
+        return Prices(np.zeros(self.star.capacity.shape), np.zeros(devices), opening, none, 0.0)
 
     def start(self, alone: list[float]) -> None:
         """What every workflow costs at least where room costs nothing, if that is known already."""
-        if not self.opening:
-            self.least = np.array(alone)
-            self.bound = float(self.least.sum())
+        self.least = np.array(alone)
+        self.bound = float(self.least.sum())
 
     # --- columns ---
 
@@ -212,10 +210,12 @@ class Pricing:
         found = Found(items, device, layer, costs, costs, np.zeros_like(device), np.inf, none)
         self.master.add(self.cells.column(workflow, found, 0))
 
-    def _know_found(self, workflow: int, found: Found, below: float) -> int:
+    def know_found(self, workflow: int, found: Found) -> int:
+        """Add the first of some assignments, but for those with rows that stand for many; how many."""
         added = 0
-        for n in range(len(found.cost)):
-            if added >= PER_CALL or found.cost[n] > below:
+        real = ~np.isin(found.device, found.unlimited).any(axis=1)
+        for n in np.nonzero(real)[0].tolist():
+            if added >= PER_CALL:
                 break
             added += self.master.add(self.cells.column(workflow, found, n))
         return added
@@ -268,7 +268,8 @@ class Pricing:
         known = self._answers.get(workflow)
         if known is None or not _equal(known[0], charges):
             branches.charge(charges)
-            low, found = branches.least(LABELS)
+            labels = LABELS if self.weight or _any(charges) else PER_CALL  # where nothing costs, all are best
+            low, found = branches.least(labels)
             self._answers[workflow] = known = (charges, low, found)
         return known[1], known[2]
 
@@ -276,13 +277,13 @@ class Pricing:
         """Add what one workflow would choose at these prices, on devices as they are."""
         _, _, found = self._answers[workflow]
         if len(found.cost) and not np.isin(found.device, found.unlimited).any():
-            return self._know_found(workflow, found, np.inf)
+            return self.know_found(workflow, found)
         view = priced_view(self.star, workflow, self._dearness(prices), self.rounds + workflow)
         branches = Branches(self.star, workflow, view)
         branches.charge(prices.charges(view, workflow, self.weight))
         if not np.isfinite(branches.prepare()) or not np.isfinite(branches.best):
             return 0
-        return self._know_found(workflow, branches.least(LABELS)[1], np.inf)
+        return self.know_found(workflow, branches.least(LABELS)[1])
 
     def view(self, workflow: int, turn: int, keep: list[int]) -> View:
         """The devices that a workflow would look at now, and some others; others in each turn."""
@@ -348,3 +349,8 @@ def _equal(a: Charges, b: Charges) -> bool:
         and (a.opening == b.opening).all()
         and (a.cover == b.cover).all()
     )
+
+
+def _any(charges: Charges) -> bool:
+    """Whether anything has a price."""
+    return any(part.any() for part in (charges.cell, charges.bit, charges.opening, charges.cover))

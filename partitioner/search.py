@@ -10,7 +10,6 @@ Source: Pisinger and Ropke, "Large Neighborhood Search" (2010).
 
 from __future__ import annotations
 
-import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from partitioner.branches import Branches, Found
 from partitioner.ledger import ROUNDING, Bill, Ledger, Spots, units
 from partitioner.parts import OBJECTIVE_SCALE
 from partitioner.star import Star
-from partitioner.views import View, copied_view, free_view, home_groups, relaxed_view, whole_view
+from partitioner.views import View, copied_view, free_view, home_groups, relaxed_view
 
 LISTED = 4_000
 """Assignments of one workflow that an improvement looks at."""
@@ -32,14 +31,8 @@ TRIED = 12
 
 PROVEN = 60_000
 
-FEW_DEVICES = 64
-"""Up to here all workflows are combined for a proof."""
-
 FURTHER = 24
 """Workflows elsewhere that are asked to make room, at most."""
-
-SHAKES = 40
-"""Random changes in a row without success after which nothing more is tried."""
 
 MAX_BLOCK = 4
 
@@ -56,9 +49,8 @@ class Alone:
 class Search:
     """One run of the planner's heuristics and bounds on one problem."""
 
-    def __init__(self, star: Star, *, seed: int, now: Callable[[], float], end_s: float) -> None:
+    def __init__(self, star: Star, *, now: Callable[[], float], end_s: float) -> None:
         self.star, self.now, self.end_s = star, now, end_s
-        self.rng = random.Random(seed)  # noqa: S311  decides the order of attempts only
         self.ledger = Ledger(star)
         self.alone: dict[int, Alone] = {}
         self.bounds: dict[tuple[int, ...], int] = {}
@@ -168,19 +160,6 @@ class Search:
                         break
                     changed |= self.replace((w, other))
 
-    def shake(self, done: Callable[[], bool]) -> None:
-        """Re-place random workflows with excess together with two others, until that helps no more."""
-        failures = 0
-        while failures < SHAKES and not done():
-            excess = {w: self.ledger.cost[w] - self.solve_alone(w).bound for w in self.ledger.bills}
-            loose = [w for w, units_over in excess.items() if units_over > 2 * ROUNDING]
-            if not loose:
-                return
-            first = self.rng.choices(loose, [excess[w] for w in loose])[0]
-            others = self.in_the_way(first)
-            chosen = self.rng.sample(others, min(2, len(others)))
-            failures = 0 if self.replace((first, *chosen)) else failures + 1
-
     def in_the_way(self, workflow: int) -> list[int]:
         """Workflows on the devices that this one would like to use, then on others of their sort."""
         alone = self.solve_alone(workflow)
@@ -248,49 +227,6 @@ class Search:
                 self.proven_at[block] = costs[block]
                 self.bounds[block] = max(self.bounds[block], self.prove(block))
         return sum(self.bounds.values())
-
-    def close(self) -> int:
-        """Lower bound from all workflows together, and a better plan if there is one; for few devices.
-
-        An assignment can only be part of a better plan if it costs its workflow no more than what the bounds
-        of all others leave: these few are listed and combined.
-        """
-        before = self.bound()
-        if len(self.star.devices) > FEW_DEVICES or not self.bounds or self.out_of_time():
-            return before
-        total = self.ledger.total
-        blocks = sorted(
-            self.bounds, key=lambda b: (-(sum(self.ledger.cost[w] for w in b) - self.bounds[b]), b)
-        )
-        view = whole_view(self.star)
-        order: list[int] = []
-        lists: list[Found] = []
-        after: list[int] = []
-        cut = total
-        for number, block in enumerate(blocks):
-            later = sum(self.bounds[b] for b in blocks[number + 1 :])
-            others = before - self.bounds[block]
-            for position, w in enumerate(block):
-                beside = sum(self.solve_alone(v).bound for v in block if v != w)
-                branches = Branches(self.star, w, view)
-                branches.prepare()
-                found = branches.all_within((total - others - beside) / OBJECTIVE_SCALE, PROVEN)
-                cut = min(cut, units(found.floor) + others + beside)
-                order.append(w)
-                lists.append(found)
-                after.append(later + sum(self.solve_alone(v).bound for v in block[position + 1 :]))
-        empty = Ledger(self.star)
-
-        def bill(workflow: int, found: Found, number: int) -> Bill | None:
-            return empty.bill(workflow, spots_of(found, number, self.star.items_of[workflow]))
-
-        best = combine(empty, order, lists, total, bill, after, self.out_of_time)
-        if best.bills is not None:
-            for w in list(self.ledger.bills):
-                self.ledger.leave(w)
-            for w, better in best.bills.items():
-                self.ledger.enter(w, better)
-        return max(before, min(best.floor, cut))
 
     def prove(self, block: Sequence[int]) -> int:
         """Lower bound of what these workflows cost together in any plan, in integer units."""
