@@ -81,6 +81,10 @@ class Closing:
     def run(self) -> None:
         """Prices, plans and proofs in turns until nothing changes or time is over."""
         failures, rounds = 0, FEW_ROUNDS
+        problem = self.star.problem
+        if problem.devices_weight or problem.balance_weight:  # a packing does not count them
+            self.price(1.0, ROUNDS)
+            return
         if self.gap <= ALMOST * self.search.ledger.total:
             self.pack()
         while not self.closed() and self.left_s() > 0:
@@ -159,7 +163,7 @@ class Closing:
     def _packed(self, pools: list[Pool], left_s: Callable[[], float]) -> Packed:
         """Packs, and takes the plan if it is better."""
         ledger = self.search.ledger
-        packing = Packing(Ledger(self.star), pools, self.pricing.cells, seed=self.seed)
+        packing = Packing(Ledger(self.star, together=False), pools, self.pricing.cells, seed=self.seed)
         packing.hint({w: self._spots(w) for w in self.search.workflows})
         packed = packing.run(ledger.total, left_s)
         if packed.bills is not None:

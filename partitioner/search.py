@@ -21,6 +21,7 @@ from partitioner.branches import Branches, Found
 from partitioner.ledger import ROUNDING, Bill, Ledger, Spots, units
 from partitioner.parts import OBJECTIVE_SCALE
 from partitioner.star import Star
+from partitioner.table import no_charges
 from partitioner.views import View, copied_view, free_view, home_groups, relaxed_view
 
 LISTED = 4_000
@@ -118,7 +119,8 @@ class Search:
         """Enter one workflow where it costs least beside the others."""
         found = self.solve_alone(workflow).found
         items = self.star.items_of[workflow]
-        for n in range(min(len(found.cost), TRIED)):
+        tried = 0 if self.star.problem.devices_weight else TRIED
+        for n in range(min(len(found.cost), tried)):
             if np.isin(found.device[n], found.unlimited).any():
                 continue
             bill = self.ledger.bill(workflow, spots_of(found, n, items))
@@ -128,7 +130,7 @@ class Search:
 
     def _insert_into_rest(self, workflow: int) -> bool:
         view = free_view(self.star, workflow, self.ledger.free())
-        branches = Branches(self.star, workflow, view)
+        branches = self._branches(workflow, view)
         branches.prepare()
         items = self.star.items_of[workflow]
         for share in (0.0, 0.1, 0.5):
@@ -141,6 +143,15 @@ class Search:
                     return True
         return False
 
+    def _branches(self, workflow: int, view: View) -> Branches:
+        """A search that pays for devices where no AIM runs yet."""
+        branches = Branches(self.star, workflow, view)
+        opening = self.star.problem.devices_weight
+        if opening:
+            closed = [not self.ledger.running[self.star.devices[row].id] for row in view.devices.tolist()]
+            branches.charge(no_charges(self.star, view, opening * np.array(closed, dtype=float)))
+        return branches
+
     # --- improvement ---
 
     def improve(self, done: Callable[[], bool]) -> None:
@@ -148,7 +159,7 @@ class Search:
         changed = True
         while changed and not done():
             changed = False
-            excess = {w: self.ledger.cost[w] - self.solve_alone(w).bound for w in self.ledger.bills}
+            excess = {w: self.excess(w) for w in self.ledger.bills}
             for w in sorted(excess, key=lambda w: (-excess[w], w)):
                 if excess[w] <= 2 * ROUNDING or done():
                     break
@@ -156,9 +167,15 @@ class Search:
                 for other in self.in_the_way(w):
                     if done():
                         return
-                    if self.ledger.cost[w] - self.solve_alone(w).bound <= 2 * ROUNDING:
+                    if self.excess(w) <= 2 * ROUNDING:
                         break
                     changed |= self.replace((w, other))
+
+    def excess(self, workflow: int) -> int:
+        """What a workflow costs more than alone, with the devices that it alone keeps open."""
+        cost = self.ledger.cost[workflow] - self.solve_alone(workflow).bound
+        opening = self.star.problem.devices_weight
+        return cost + (round(opening * OBJECTIVE_SCALE) * self.ledger.alone_on(workflow) if opening else 0)
 
     def in_the_way(self, workflow: int) -> list[int]:
         """Workflows on the devices that this one would like to use, then on others of their sort."""
@@ -196,7 +213,7 @@ class Search:
         self, workflows: Sequence[int], upper: int, view: Callable[[int], View], most: int = LISTED
     ) -> list[Found] | None:
         """Assignments of each workflow that a combination below ``upper`` may use; None if there is none."""
-        searches = [Branches(self.star, w, view(w)) for w in workflows]
+        searches = [self._branches(w, view(w)) for w in workflows]
         return _within(searches, upper / OBJECTIVE_SCALE, most)
 
     def _bill(self, workflow: int, found: Found, number: int) -> Bill | None:
@@ -243,7 +260,7 @@ class Search:
         lists = _within(sharper, upper / OBJECTIVE_SCALE, PROVEN)
         if lists is None:
             lists = []
-        empty = Ledger(self.star)
+        empty = Ledger(self.star, together=False)
         real = {w: set(view.devices[: view.real].tolist()) for w, view in relaxed.items()}
 
         def bill(workflow: int, found: Found, number: int) -> Bill | None:

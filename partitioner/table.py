@@ -104,6 +104,13 @@ def parts_taken(demand: Floats, room: Floats) -> Floats:
     return np.stack(found, axis=1)
 
 
+def no_charges(star: Star, view: View, opening: Floats) -> Charges:
+    """Nothing is paid but for opening devices: float[devices of the view]."""
+    devices = len(view.devices)
+    none = np.zeros((devices, star.capacity.shape[1]))
+    return Charges(none, np.zeros(devices), opening, np.zeros((devices, COVERS)))
+
+
 class Table:
     """The arrays of one workflow on one view.
 
