@@ -37,8 +37,6 @@ def combine(
     lists: Sequence[Found],
     upper: int,
     bill: Callable[[int, Found, int], Bill | None],
-    least_after: Sequence[int] | None = None,
-    stop: Callable[[], bool] | None = None,
 ) -> Best:
     """The cheapest combination that costs less than ``upper`` beyond what others in the ledger cost now.
 
@@ -48,11 +46,8 @@ def combine(
         lists: assignments of each.
         upper: integer units.
         bill: makes the bill of an assignment.
-        least_after: what the workflows after each one cost at least, where that is known better than by
-            their lists; the order of ``workflows`` is then kept.
-        stop: asked at every step whether to end early.
     """
-    return _Combination(ledger, workflows, lists, upper, bill, least_after, stop).run()
+    return _Combination(ledger, workflows, lists, upper, bill).run()
 
 
 class _Combination:
@@ -63,13 +58,9 @@ class _Combination:
         lists: Sequence[Found],
         upper: int,
         bill: Callable[[int, Found, int], Bill | None],
-        least_after: Sequence[int] | None,
-        stop: Callable[[], bool] | None,
     ) -> None:
-        self.ledger, self.make, self.stop = ledger, bill, stop
-        order = list(range(len(workflows)))
-        if least_after is None:
-            order.sort(key=lambda n: len(lists[n].cost))
+        self.ledger, self.make = ledger, bill
+        order = sorted(range(len(workflows)), key=lambda n: len(lists[n].cost))
         self.workflows = [workflows[n] for n in order]
         self.lists = [lists[n] for n in order]
         self.base = ledger.total
@@ -79,8 +70,7 @@ class _Combination:
         self.floor = upper
         self.bills: dict[tuple[int, int], Bill | None] = {}
         least = [units(found.cost[0]) if len(found.cost) else 0 for found in self.lists]
-        own_rest = [sum(least[n + 1 :]) for n in range(len(least))]
-        self.rest = [max(pair) for pair in zip(own_rest, least_after or own_rest, strict=True)]
+        self.rest = [sum(least[n + 1 :]) for n in range(len(least))]
         self.costs = [np.floor(found.cost * 1e8).astype(np.int64) for found in self.lists]
 
     def run(self) -> Best:
@@ -151,9 +141,7 @@ class _Combination:
                 return
 
     def _enough(self) -> bool:
-        if self.nodes > MAX_NODES or self.leaves > MAX_LEAVES:
-            return True
-        return self.stop is not None and self.stop()
+        return self.nodes > MAX_NODES or self.leaves > MAX_LEAVES
 
     def _count(self, picked: list[int]) -> None:
         self.leaves += 1

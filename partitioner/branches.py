@@ -250,16 +250,27 @@ class Branches:
             return Found(tuple(self.table.order), empty, empty, none, none, empty, np.inf, empty[:, 0])
         threshold = min(threshold, FORBIDDEN / 2)
         labels, cost, own, floor = self._grow(threshold + TIE, max_labels)
+        return self._listed(labels, cost, own, min(floor, threshold))
+
+    def and_also(self, found: Found, spots: Mapping[int, tuple[int, int]]) -> Found:
+        """The same with one more assignment (device row and layer by item), if it is in the view."""
+        label = self.table.label(spots)
+        if label is None or (found.labels == label[None, :]).all(axis=1).any():
+            return found
+        cost, own = self.table.cost(label[None, :])
+        labels = np.concatenate([found.labels, label[None, :]])
+        costs, owns = np.concatenate([found.cost, cost]), np.concatenate([found.own, own])
+        return self._listed(labels, costs, owns, found.floor)
+
+    def _listed(self, labels: Ints, cost: Floats, own: Floats, floor: float) -> Found:
         order = np.argsort(cost, kind="stable")
         labels, cost, own = labels[order], cost[order], own[order]
-        device = np.empty_like(labels)
-        layer = np.empty_like(labels)
-        for n in range(count):
+        device, layer = np.empty_like(labels), np.empty_like(labels)
+        for n in range(len(self.table.order)):
             device[:, n] = self.table.view.devices[self.table.spot[n][labels[:, n]]]
             layer[:, n] = self.table.layer[n][labels[:, n]]
         unlimited = self.table.view.devices[self.table.view.real :]
-        items = tuple(self.table.order)
-        return Found(items, device, layer, cost, own, labels, min(floor, threshold), unlimited)
+        return Found(tuple(self.table.order), device, layer, cost, own, labels, floor, unlimited)
 
     def exhausted(self) -> bool:
         """Whether no assignment exists at all, proven by trying every one that a bound does not exclude."""

@@ -2,7 +2,7 @@
 
 Decides whether one workflow's assignment fits beside the others and by how much the objective changes. All
 figures are the problem's own integers, as ``evaluate`` would count them; nothing is rounded or estimated.
-The terms ``balance`` and ``devices`` depend on all AIMs together and are left to ``evaluate``.
+The terms ``balance`` and ``devices`` depend on all AIMs together: in ``total``, not in a workflow's cost.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from aif.model.aim import Runtime
-from partitioner.evaluate import Choice, path_latency_us
+from partitioner.evaluate import Choice, highest_share_ppm, path_latency_us
 from partitioner.parts import OBJECTIVE_SCALE, Candidate, Limit, price
 from partitioner.star import Floats, Star
 
@@ -53,8 +53,17 @@ class Bill:
 class Ledger:
     """Assignments of some workflows, their loads and costs."""
 
-    def __init__(self, star: Star) -> None:
+    def __init__(self, star: Star, *, together: bool = True) -> None:
+        """An empty ledger.
+
+        Args:
+            star: the problem.
+            together: whether ``total`` has the terms that depend on all AIMs together.
+        """
         self.star, self.problem = star, star.problem
+        self.together = together and bool(self.problem.devices_weight or self.problem.balance_weight)
+        self.running: Counter[str] = Counter()
+        """AIMs on each device."""
         self.used: Counter[Limit] = Counter()
         self.room = star.room.copy()
         """What is left of each resource, float[devices, resources]; may be pessimistic by one runtime."""
@@ -67,7 +76,14 @@ class Ledger:
     @property
     def total(self) -> int:
         """Objective in integer units."""
-        return sum(self.cost.values())
+        own = sum(self.cost.values())
+        if not self.together:
+            return own
+        devices = self.problem.devices_weight * sum(count > 0 for count in self.running.values())
+        balance = self.problem.balance_weight
+        if balance:
+            balance *= highest_share_ppm(self.problem, self.used) / 1e6
+        return own + price((("devices", devices),)) + price((("balance", balance),))
 
     def choice(self) -> Choice:
         """Candidate by item."""
@@ -163,6 +179,14 @@ class Ledger:
             if (before > 0) != (self._runtimes[key] > 0):
                 for limit, amount in self.problem.runtime_demand[key]:
                     self.used[limit] += sign * amount
+        self._book_runs(bill, sign)
+
+    def _book_runs(self, bill: Bill, sign: int) -> None:
+        """AIMs on devices, and how long others may have to wait for them."""
+        if self.together:
+            for item, candidate in bill.chosen.items():
+                if self.problem.items[item].leaf is not None:
+                    self.running[candidate.device] += sign
         for item in bill.shared:
             if sign > 0:
                 self._tails[bill.chosen[item].device][item] = bill.chosen[item].tail_us
@@ -214,6 +238,12 @@ class Ledger:
         for other, bill in self.bills.items():
             if other != workflow and any(device in wanted for device, _ in bill.spots):
                 yield other
+
+    def alone_on(self, workflow: int) -> int:
+        """Devices that no other workflow uses."""
+        chosen, leaves = self.bills[workflow].chosen, self.problem.items
+        own = Counter(c.device for item, c in chosen.items() if leaves[item].leaf is not None)
+        return sum(self.running[device] == count for device, count in own.items())
 
     def free(self) -> Floats:
         """Room of each device, float[devices, resources], none below zero."""

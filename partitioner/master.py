@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import ortools.linear_solver.pywraplp as lp
 
-from partitioner.star import Floats
+from partitioner.star import Floats, Ints
 
 UNPLACED = 1e3
 """Price of leaving a workflow out, in multiples of a generous cost of one workflow."""
@@ -52,6 +52,7 @@ class Master:
         share: Mapping[int, float] | None = None,
         balance: float = 0.0,
         weight: float = 1.0,
+        alike: Ints,
     ) -> None:
         """A programme without columns.
 
@@ -63,7 +64,11 @@ class Master:
             share: by cell that counts for ``balance``, the whole of which an amount is a share.
             balance: price of the highest share.
             weight: of the columns' own costs.
+            alike: by cell, the first one of those that share a row at the beginning; rows of their own come
+                with ``tighten``.
         """
+        self.alike, self.together = alike, np.zeros(len(room))
+        np.add.at(self.together, alike, room)
         self.room, self.share, self.opening, self.weight = room, dict(share or {}), opening, weight
         self.solver = lp.Solver.CreateSolver("GLOP")
         self.objective = self.solver.Objective()
@@ -73,6 +78,7 @@ class Master:
             left_out = self.solver.NumVar(0.0, self.solver.infinity(), "")
             row.SetCoefficient(left_out, 1.0)
             self.objective.SetCoefficient(left_out, unplaced)
+        self.sorts: dict[int, lp.Constraint] = {}
         self.cells: dict[int, lp.Constraint] = {}
         self.shares: dict[int, lp.Constraint] = {}
         self.opened: dict[int, lp.Variable] = {}
@@ -95,12 +101,18 @@ class Master:
         variable = self.solver.NumVar(0.0, self.solver.infinity(), "")
         self.objective.SetCoefficient(variable, self.weight * column.cost)
         self.placed[column.workflow].SetCoefficient(variable, 1.0)
+        taken: dict[int, float] = {}
         for cell, amount in column.uses.items():
-            if np.isfinite(self.room[cell]):
-                # rows are shares of the room, since bytes beside microseconds upset the solver
-                self._cell(cell).SetCoefficient(variable, amount / max(self.room[cell], 1.0))
+            row = int(self.alike[cell])
+            if np.isfinite(self.together[row]):
+                taken[row] = taken.get(row, 0.0) + amount
+            if cell in self.cells:
+                self.cells[cell].SetCoefficient(variable, amount / self._unit(cell))
             if self.highest is not None and cell in self.share:
                 self._share(cell).SetCoefficient(variable, amount / self.share[cell])
+        for row, amount in taken.items():
+            # rows are shares of the room, since bytes beside microseconds upset the solver
+            self._sort(row).SetCoefficient(variable, amount / max(self.together[row], 1.0))
         if self.opening:
             for device in column.opens:
                 self._opening(column.workflow, device).SetCoefficient(variable, 1.0)
@@ -114,11 +126,32 @@ class Master:
             self.value = float(self.objective.Value())
         return bool(solved)
 
-    def cell_prices(self) -> dict[int, float]:
-        """Dual price of each cell, per unit of its amount, balance included."""
-        found: dict[int, float] = {}
+    def tighten(self) -> int:
+        """Rows for cells that the last solution overfills while their sort together has room; how many."""
+        load: dict[int, float] = {}
+        for column, share in self.chosen():
+            for cell, amount in column.uses.items():
+                load[cell] = load.get(cell, 0.0) + share * amount
+        full = [c for c, amount in load.items() if amount > self.room[c] + 1e-6 * self._unit(c)]
+        fresh = [cell for cell in full if cell not in self.cells]
+        for cell in fresh:
+            self.cells[cell] = self.solver.Constraint(
+                -self.solver.infinity(), self.room[cell] / self._unit(cell)
+            )
+        for column, variable in self.columns:
+            for cell in fresh:
+                if cell in column.uses:
+                    self.cells[cell].SetCoefficient(variable, column.uses[cell] / self._unit(cell))
+        return len(fresh)
+
+    def cell_prices(self) -> Floats:
+        """Dual price of each cell, per unit of its amount."""
+        found = np.zeros(len(self.room))
+        for first, row in self.sorts.items():
+            found[first] = max(0.0, -row.dual_value()) / max(self.together[first], 1.0)
+        found = found[self.alike]
         for cell, row in self.cells.items():
-            found[cell] = max(0.0, -row.dual_value()) / max(self.room[cell], 1.0)
+            found[cell] += max(0.0, -row.dual_value()) / self._unit(cell)
         return found
 
     def share_prices(self) -> dict[int, float]:
@@ -133,11 +166,14 @@ class Master:
         """Columns with their shares in the solution."""
         return [(c, v.solution_value()) for c, v in self.columns if v.solution_value() > 1e-6]
 
-    def _cell(self, cell: int) -> lp.Constraint:
-        if cell not in self.cells:
-            most = self.room[cell] / max(self.room[cell], 1.0)
-            self.cells[cell] = self.solver.Constraint(-self.solver.infinity(), most)
-        return self.cells[cell]
+    def _unit(self, cell: int) -> float:
+        return max(float(self.room[cell]), 1.0)
+
+    def _sort(self, first: int) -> lp.Constraint:
+        if first not in self.sorts:
+            most = self.together[first] / max(self.together[first], 1.0)
+            self.sorts[first] = self.solver.Constraint(-self.solver.infinity(), most)
+        return self.sorts[first]
 
     def _share(self, cell: int) -> lp.Constraint:
         if cell not in self.shares:

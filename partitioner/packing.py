@@ -96,6 +96,15 @@ class Packing:
                 amounts += taken[some, column].tolist()
             self.model.add(cp_model.LinearExpr.weighted_sum(picks, amounts) <= room)
 
+    def hint(self, spots: Mapping[int, Mapping[int, tuple[int, int]]]) -> None:
+        """Begin with a packing that is known: by workflow, device row and layer by item."""
+        for pool, picks in zip(self.pools, self.pick, strict=True):
+            label = pool.table.label(spots[pool.workflow])
+            same = None if label is None else (pool.found.labels == label[None, :]).all(axis=1)
+            for k, pick in enumerate(picks):
+                if same is not None and same.any():
+                    self.model.add_hint(pick, bool(same[k]))
+
     def run(self, upper: int, time_limit_s: Callable[[], float]) -> Packed:
         """The cheapest packing below ``upper``; stops when time is over."""
         best: Packed = Packed(None, upper, 0)

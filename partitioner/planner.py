@@ -30,8 +30,11 @@ DEFAULT_WORKERS = 2
 EXPLAINED = 4_000
 """AIMs times devices up to which every other device of every AIM is tried for the reasons."""
 
-SEARCH_SHARE = 0.8
-"""Share of the time limit for finding a plan; the rest is for its proof."""
+CORE_ITEMS = 30
+"""AIMs up to which a smallest conflict is looked for before a shortage of room is."""
+
+SEARCH_SHARE, PROOF_SHARE = 0.25, 0.5
+"""Shares of the time limit after which the first search and the first proof end; the rest closes the gap."""
 
 Status = Literal["optimal", "feasible"]
 
@@ -139,7 +142,7 @@ class _Planning:
         star = Star(self.problem)
         if not all(star.usable(number) for number in range(len(self.problem.items))):
             self._explain()
-        search = Search(star, seed=self.seed, now=self.now, end_s=self.end_s)
+        search = Search(star, now=self.now, end_s=self.end_s)
         if warm_start is not None:
             search.enter_spots(spots_of_choice(search.star, warm_start))
         missing = search.insert_all()
@@ -152,6 +155,7 @@ class _Planning:
                 hint=f"plan {stuck[0]} by itself to see what it lacks",
             )
         if missing and not small:
+            self._prove_shortage(search)
             names = ", ".join(self.problem.workflows[w].name for w in missing[:5])
             raise SolverTimeout(
                 f"no room was found for {len(missing)} of {len(self.problem.workflows)} workflows ({names}), "
@@ -159,10 +163,14 @@ class _Planning:
                 hint="give more time: --time-limit; or plan fewer workflows together",
             )
         if missing:
+            if len(self.problem.items) > CORE_ITEMS:
+                self._prove_shortage(search)
             return self._exact(None, 0)
         late_s = self.started_s + SEARCH_SHARE * self.time_limit_s
         search.improve(lambda: self.now() >= late_s)
+        search.end_s = self.started_s + PROOF_SHARE * self.time_limit_s
         bound = search.bound()
+        search.end_s = self.end_s
         if search.ledger.total - bound > self.rounding:
             bound = self._close(search, bound)
         choice = search.ledger.choice()
@@ -171,13 +179,20 @@ class _Planning:
             return self._exact(choice, bound)
         return self._plan(choice, objective, bound, "search by workflow")
 
+    def _prove_shortage(self, search: Search) -> None:
+        """Raises: Infeasible, if it is proven in time that there is not enough room."""
+        from partitioner.shortage import explained, shortage
+
+        proof = shortage(search, lambda: self.now() >= self.end_s)
+        if proof is not None:
+            raise explained(self.problem, proof)
+
     def _close(self, search: Search, bound: int) -> int:
         from partitioner.closing import Closing
 
         closing = Closing(search, seed=self.seed, left_s=lambda: self.end_s - self.now())
         closing.bound = bound
-        closing.price()
-        closing.pack()
+        closing.run()
         return closing.bound
 
     def _exact(self, choice: Choice | None, bound: int) -> Plan:

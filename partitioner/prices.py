@@ -25,7 +25,7 @@ from partitioner.ledger import ROUNDING, Spots, units
 from partitioner.master import Column, Master
 from partitioner.star import Floats, Ints, Star
 from partitioner.table import COVERS, Charges, parts_taken
-from partitioner.views import View, priced_view, relaxed_view
+from partitioner.views import View, only_view, priced_view, relaxed_view
 
 SMOOTH = 0.5
 """Share of the best prices so far in those that are tried next."""
@@ -34,6 +34,13 @@ PER_CALL = 4
 """Columns that one answer of a workflow adds, at most."""
 
 LABELS = 20_000
+
+FEW_DEVICES = 64
+"""Up to here every device has rows of its own from the beginning."""
+
+EACH_SORT = 2
+"""Devices of each sort elsewhere that are looked at for a plan."""
+
 
 TIE = 1e-7
 
@@ -88,6 +95,14 @@ class Cells:
                 self.share[row * self.width] = float(device.ram_bytes)
             self.share[row * self.width + 2] = 1e6 * device.cores
         self.devices = devices
+
+    def alike(self) -> Ints:
+        """By cell, the first cell that is the same resource of a device of the same sort."""
+        sort = self.star.sort
+        first = np.full(int(sort.max(initial=0)) + 1, self.devices)
+        np.minimum.at(first, sort, np.arange(self.devices))
+        rows = first[sort]
+        return np.asarray((rows[:, None] * self.width + np.arange(self.width)[None, :]).ravel())
 
     def usage(self, workflow: int, found: Found, rows: Ints) -> Floats:
         """What each assignment takes on some devices: float[assignments, rows, width].
@@ -159,30 +174,31 @@ class Pricing:
             share=self.cells.share,
             balance=self.balance,
             weight=weight,
+            alike=self.cells.alike() if len(star.devices) > FEW_DEVICES else np.arange(len(self.cells.room)),
         )
-        self.best = self._even()
+        self.best = self._free()
         self.bound = 0.0
         """Objective units; no plan costs less."""
         self.least = np.zeros(self.count)
         """By workflow, what it pays at least at the best prices."""
         self.rounds = 0
         self.smooth = True
+        self.settled = False
+        """If the last prices proved nothing more; then devices of a sort are told apart where it matters."""
         self._branches: dict[int, Branches] = {}
         self._answers: dict[int, tuple[Charges, float, Found]] = {}
 
-    def _even(self) -> Prices:
-        """No prices but for openings, which all workflows share alike."""
+    def _free(self) -> Prices:
+        """No prices at all."""
         devices = len(self.star.devices)
-        opening = np.full((self.count, devices), self.opening / max(1, self.count))
-        return Prices(
-            np.zeros(self.star.capacity.shape), np.zeros(devices), opening, np.zeros((devices, COVERS)), 0.0
-        )
+        none = np.zeros((devices, COVERS))
+        opening = np.zeros((self.count, devices))
+        return Prices(np.zeros(self.star.capacity.shape), np.zeros(devices), opening, none, 0.0)
 
     def start(self, alone: list[float]) -> None:
         """What every workflow costs at least where room costs nothing, if that is known already."""
-        if not self.opening:
-            self.least = np.array(alone)
-            self.bound = float(self.least.sum())
+        self.least = np.array(alone)
+        self.bound = float(self.least.sum())
 
     # --- columns ---
 
@@ -194,10 +210,12 @@ class Pricing:
         found = Found(items, device, layer, costs, costs, np.zeros_like(device), np.inf, none)
         self.master.add(self.cells.column(workflow, found, 0))
 
-    def _know_found(self, workflow: int, found: Found, below: float) -> int:
+    def know_found(self, workflow: int, found: Found) -> int:
+        """Add the first of some assignments, but for those with rows that stand for many; how many."""
         added = 0
-        for n in range(len(found.cost)):
-            if added >= PER_CALL or found.cost[n] > below:
+        real = ~np.isin(found.device, found.unlimited).any(axis=1)
+        for n in np.nonzero(real)[0].tolist():
+            if added >= PER_CALL:
                 break
             added += self.master.add(self.cells.column(workflow, found, n))
         return added
@@ -208,18 +226,22 @@ class Pricing:
         """New prices, every workflow's answer, a new bound; False when nothing can change any more."""
         if not self.master.solve():
             return False
+        if self.settled:
+            if self.master.tighten() and not self.master.solve():
+                return False
+            self.settled = False
         goal = self.dual()
-        prices = _mixed(self.best, goal, SMOOTH) if self.smooth and self.rounds else goal
+        smooth = self.smooth and self.rounds > 0
+        prices = _mixed(self.best, goal, SMOOTH) if smooth else goal
         self.rounds += 1
         answers = self._ask(prices, stop)
         if answers is None:
             return False
         improved = self._take(prices, answers)
-        added = 0
-        for workflow in range(self.count):
-            added += self._columns(workflow, prices)
-        self.smooth = improved
-        return improved or added > 0
+        added = sum(self._columns(workflow, prices) for workflow in range(self.count) if not stop())
+        self.smooth = improved or not smooth
+        self.settled = not improved and not smooth
+        return improved or smooth or self.settled or added > 0
 
     def _ask(self, prices: Prices, stop: Callable[[], bool]) -> Floats | None:
         """What every workflow pays at least; None when there was no time."""
@@ -246,7 +268,8 @@ class Pricing:
         known = self._answers.get(workflow)
         if known is None or not _equal(known[0], charges):
             branches.charge(charges)
-            low, found = branches.least(LABELS)
+            labels = LABELS if self.weight or _any(charges) else PER_CALL  # where nothing costs, all are best
+            low, found = branches.least(labels)
             self._answers[workflow] = known = (charges, low, found)
         return known[1], known[2]
 
@@ -254,13 +277,21 @@ class Pricing:
         """Add what one workflow would choose at these prices, on devices as they are."""
         _, _, found = self._answers[workflow]
         if len(found.cost) and not np.isin(found.device, found.unlimited).any():
-            return self._know_found(workflow, found, np.inf)
+            return self.know_found(workflow, found)
         view = priced_view(self.star, workflow, self._dearness(prices), self.rounds + workflow)
         branches = Branches(self.star, workflow, view)
         branches.charge(prices.charges(view, workflow, self.weight))
         if not np.isfinite(branches.prepare()) or not np.isfinite(branches.best):
             return 0
-        return self._know_found(workflow, branches.least(LABELS)[1], np.inf)
+        return self.know_found(workflow, branches.least(LABELS)[1])
+
+    def view(self, workflow: int, turn: int, keep: list[int]) -> View:
+        """The devices that a workflow would look at now, and some others; others in each turn."""
+        return priced_view(self.star, workflow, self._dearness(self.best), turn, keep, EACH_SORT)
+
+    def present(self, rows: list[int]) -> View:
+        """Some devices as they are, and no others."""
+        return only_view(self.star, np.unique(np.array(rows, dtype=np.int64)))
 
     def _dearness(self, prices: Prices) -> Floats:
         """What a typical AIM would pay on each device."""
@@ -274,9 +305,7 @@ class Pricing:
     def dual(self) -> Prices:
         """The master's prices, made such that they prove something."""
         width, devices = self.cells.width, len(self.star.devices)
-        flat = np.zeros(devices * width)
-        for cell, price in self.master.cell_prices().items():
-            flat[cell] = price
+        flat = self.master.cell_prices()
         finite = np.isfinite(self.cells.room)
         room = float((flat[finite] * self.cells.room[finite]).sum())
         shares = self.master.share_prices()
@@ -320,3 +349,8 @@ def _equal(a: Charges, b: Charges) -> bool:
         and (a.opening == b.opening).all()
         and (a.cover == b.cover).all()
     )
+
+
+def _any(charges: Charges) -> bool:
+    """Whether anything has a price."""
+    return any(part.any() for part in (charges.cell, charges.bit, charges.opening, charges.cover))

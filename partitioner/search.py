@@ -10,7 +10,6 @@ Source: Pisinger and Ropke, "Large Neighborhood Search" (2010).
 
 from __future__ import annotations
 
-import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,8 @@ from partitioner.branches import Branches, Found
 from partitioner.ledger import ROUNDING, Bill, Ledger, Spots, units
 from partitioner.parts import OBJECTIVE_SCALE
 from partitioner.star import Star
-from partitioner.views import View, copied_view, free_view, home_groups, relaxed_view, whole_view
+from partitioner.table import no_charges
+from partitioner.views import View, copied_view, free_view, home_groups, relaxed_view
 
 LISTED = 4_000
 """Assignments of one workflow that an improvement looks at."""
@@ -32,14 +32,8 @@ TRIED = 12
 
 PROVEN = 60_000
 
-FEW_DEVICES = 64
-"""Up to here all workflows are combined for a proof."""
-
 FURTHER = 24
 """Workflows elsewhere that are asked to make room, at most."""
-
-SHAKES = 40
-"""Random changes in a row without success after which nothing more is tried."""
 
 MAX_BLOCK = 4
 
@@ -56,9 +50,8 @@ class Alone:
 class Search:
     """One run of the planner's heuristics and bounds on one problem."""
 
-    def __init__(self, star: Star, *, seed: int, now: Callable[[], float], end_s: float) -> None:
+    def __init__(self, star: Star, *, now: Callable[[], float], end_s: float) -> None:
         self.star, self.now, self.end_s = star, now, end_s
-        self.rng = random.Random(seed)  # noqa: S311  decides the order of attempts only
         self.ledger = Ledger(star)
         self.alone: dict[int, Alone] = {}
         self.bounds: dict[tuple[int, ...], int] = {}
@@ -126,7 +119,8 @@ class Search:
         """Enter one workflow where it costs least beside the others."""
         found = self.solve_alone(workflow).found
         items = self.star.items_of[workflow]
-        for n in range(min(len(found.cost), TRIED)):
+        tried = 0 if self.star.problem.devices_weight else TRIED
+        for n in range(min(len(found.cost), tried)):
             if np.isin(found.device[n], found.unlimited).any():
                 continue
             bill = self.ledger.bill(workflow, spots_of(found, n, items))
@@ -136,7 +130,7 @@ class Search:
 
     def _insert_into_rest(self, workflow: int) -> bool:
         view = free_view(self.star, workflow, self.ledger.free())
-        branches = Branches(self.star, workflow, view)
+        branches = self._branches(workflow, view)
         branches.prepare()
         items = self.star.items_of[workflow]
         for share in (0.0, 0.1, 0.5):
@@ -149,6 +143,15 @@ class Search:
                     return True
         return False
 
+    def _branches(self, workflow: int, view: View) -> Branches:
+        """A search that pays for devices where no AIM runs yet."""
+        branches = Branches(self.star, workflow, view)
+        opening = self.star.problem.devices_weight
+        if opening:
+            closed = [not self.ledger.running[self.star.devices[row].id] for row in view.devices.tolist()]
+            branches.charge(no_charges(self.star, view, opening * np.array(closed, dtype=float)))
+        return branches
+
     # --- improvement ---
 
     def improve(self, done: Callable[[], bool]) -> None:
@@ -156,7 +159,7 @@ class Search:
         changed = True
         while changed and not done():
             changed = False
-            excess = {w: self.ledger.cost[w] - self.solve_alone(w).bound for w in self.ledger.bills}
+            excess = {w: self.excess(w) for w in self.ledger.bills}
             for w in sorted(excess, key=lambda w: (-excess[w], w)):
                 if excess[w] <= 2 * ROUNDING or done():
                     break
@@ -164,22 +167,15 @@ class Search:
                 for other in self.in_the_way(w):
                     if done():
                         return
-                    if self.ledger.cost[w] - self.solve_alone(w).bound <= 2 * ROUNDING:
+                    if self.excess(w) <= 2 * ROUNDING:
                         break
                     changed |= self.replace((w, other))
 
-    def shake(self, done: Callable[[], bool]) -> None:
-        """Re-place random workflows with excess together with two others, until that helps no more."""
-        failures = 0
-        while failures < SHAKES and not done():
-            excess = {w: self.ledger.cost[w] - self.solve_alone(w).bound for w in self.ledger.bills}
-            loose = [w for w, units_over in excess.items() if units_over > 2 * ROUNDING]
-            if not loose:
-                return
-            first = self.rng.choices(loose, [excess[w] for w in loose])[0]
-            others = self.in_the_way(first)
-            chosen = self.rng.sample(others, min(2, len(others)))
-            failures = 0 if self.replace((first, *chosen)) else failures + 1
+    def excess(self, workflow: int) -> int:
+        """What a workflow costs more than alone, with the devices that it alone keeps open."""
+        cost = self.ledger.cost[workflow] - self.solve_alone(workflow).bound
+        opening = self.star.problem.devices_weight
+        return cost + (round(opening * OBJECTIVE_SCALE) * self.ledger.alone_on(workflow) if opening else 0)
 
     def in_the_way(self, workflow: int) -> list[int]:
         """Workflows on the devices that this one would like to use, then on others of their sort."""
@@ -217,7 +213,7 @@ class Search:
         self, workflows: Sequence[int], upper: int, view: Callable[[int], View], most: int = LISTED
     ) -> list[Found] | None:
         """Assignments of each workflow that a combination below ``upper`` may use; None if there is none."""
-        searches = [Branches(self.star, w, view(w)) for w in workflows]
+        searches = [self._branches(w, view(w)) for w in workflows]
         return _within(searches, upper / OBJECTIVE_SCALE, most)
 
     def _bill(self, workflow: int, found: Found, number: int) -> Bill | None:
@@ -249,49 +245,6 @@ class Search:
                 self.bounds[block] = max(self.bounds[block], self.prove(block))
         return sum(self.bounds.values())
 
-    def close(self) -> int:
-        """Lower bound from all workflows together, and a better plan if there is one; for few devices.
-
-        An assignment can only be part of a better plan if it costs its workflow no more than what the bounds
-        of all others leave: these few are listed and combined.
-        """
-        before = self.bound()
-        if len(self.star.devices) > FEW_DEVICES or not self.bounds or self.out_of_time():
-            return before
-        total = self.ledger.total
-        blocks = sorted(
-            self.bounds, key=lambda b: (-(sum(self.ledger.cost[w] for w in b) - self.bounds[b]), b)
-        )
-        view = whole_view(self.star)
-        order: list[int] = []
-        lists: list[Found] = []
-        after: list[int] = []
-        cut = total
-        for number, block in enumerate(blocks):
-            later = sum(self.bounds[b] for b in blocks[number + 1 :])
-            others = before - self.bounds[block]
-            for position, w in enumerate(block):
-                beside = sum(self.solve_alone(v).bound for v in block if v != w)
-                branches = Branches(self.star, w, view)
-                branches.prepare()
-                found = branches.all_within((total - others - beside) / OBJECTIVE_SCALE, PROVEN)
-                cut = min(cut, units(found.floor) + others + beside)
-                order.append(w)
-                lists.append(found)
-                after.append(later + sum(self.solve_alone(v).bound for v in block[position + 1 :]))
-        empty = Ledger(self.star)
-
-        def bill(workflow: int, found: Found, number: int) -> Bill | None:
-            return empty.bill(workflow, spots_of(found, number, self.star.items_of[workflow]))
-
-        best = combine(empty, order, lists, total, bill, after, self.out_of_time)
-        if best.bills is not None:
-            for w in list(self.ledger.bills):
-                self.ledger.leave(w)
-            for w, better in best.bills.items():
-                self.ledger.enter(w, better)
-        return max(before, min(best.floor, cut))
-
     def prove(self, block: Sequence[int]) -> int:
         """Lower bound of what these workflows cost together in any plan, in integer units."""
         alone = sum(self.solve_alone(w).bound for w in block)
@@ -307,7 +260,7 @@ class Search:
         lists = _within(sharper, upper / OBJECTIVE_SCALE, PROVEN)
         if lists is None:
             lists = []
-        empty = Ledger(self.star)
+        empty = Ledger(self.star, together=False)
         real = {w: set(view.devices[: view.real].tolist()) for w, view in relaxed.items()}
 
         def bill(workflow: int, found: Found, number: int) -> Bill | None:

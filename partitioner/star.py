@@ -227,6 +227,10 @@ class Star:
                 taken = [cost.get(Limit(kind, device.id), 0) for cost in costs]
                 self.overhead[n, column] = min(taken, default=0)
 
+        for item in self.problem.items:
+            if item.leaf is None:  # a bound Port needs no runtime, and may be the only one there
+                bound = [n for n, kind in enumerate(item.kinds.of) if item.offers[kind].candidates]
+                self.overhead[bound] = 0.0
         self.room = self.capacity.copy()
         """What is left for AIMs once their runtime is loaded."""
         self.room[:, :2] -= self.overhead

@@ -104,6 +104,13 @@ def parts_taken(demand: Floats, room: Floats) -> Floats:
     return np.stack(found, axis=1)
 
 
+def no_charges(star: Star, view: View, opening: Floats) -> Charges:
+    """Nothing is paid but for opening devices: float[devices of the view]."""
+    devices = len(view.devices)
+    none = np.zeros((devices, star.capacity.shape[1]))
+    return Charges(none, np.zeros(devices), opening, np.zeros((devices, COVERS)))
+
+
 class Table:
     """The arrays of one workflow on one view.
 
@@ -307,6 +314,17 @@ class Table:
         return [(int(a), int(b)) for a, b in found if a < count]
 
     # --- assignments ---
+
+    def label(self, spots: Mapping[int, tuple[int, int]]) -> Ints | None:
+        """The label of an assignment (device row and layer by item); None when it is not in the view."""
+        found = []
+        for n, item in enumerate(self.order):
+            row, layer = spots[item]
+            here = np.nonzero((self.view.devices[self.spot[n]] == row) & (self.layer[n] == layer))[0]
+            if not len(here):
+                return None
+            found.append(int(here[0]))
+        return np.array(found, dtype=np.int64)
 
     def sent(self, n: int, labels: Ints) -> Floats:
         """What Channels between an AIM and those before it put on the thin links, bit/s."""

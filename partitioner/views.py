@@ -154,23 +154,32 @@ def _sorts(star: Star, workflow: int, rows: Ints) -> tuple[Ints, ...]:
     return tuple(rows[sort == number] for number in np.argsort(first, kind="stable").tolist())
 
 
-def priced_view(star: Star, workflow: int, dearness: Floats, turn: int) -> View:
-    """Home devices, and of each sort elsewhere the cheapest one, in turns where several are; all as they are.
+def priced_view(
+    star: Star, workflow: int, dearness: Floats, turn: int, keep: Iterable[int] = (), each: int = 1
+) -> View:
+    """Home devices, and of each sort elsewhere the cheapest, in turns where several are; all as they are.
 
     Args:
         star: the problem.
         workflow: whose view.
         dearness: float[devices], what a typical AIM pays there.
         turn: which of equals.
+        keep: rows to look at in any case.
+        each: how many of each sort.
     """
     inside = np.isin(star.group, home_groups(star, workflow))
+    inside[list(keep)] = True
     rows, others = np.nonzero(inside)[0], np.nonzero(~inside)[0]
-    chosen = []
+    chosen: list[int] = []
     for members in _sorts(star, workflow, others):
-        cost = dearness[members]
-        cheapest = members[cost <= cost.min() + 1e-12]
-        chosen.append(int(cheapest[turn % len(cheapest)]))
-    devices = np.concatenate([rows, np.array(chosen, dtype=np.int64)])
+        turned = np.roll(members, -turn)
+        order = np.argsort(np.round(dearness[turned], 12), kind="stable")
+        chosen += turned[order[:each]].tolist()
+    return only_view(star, np.concatenate([rows, np.array(chosen, dtype=np.int64)]))
+
+
+def only_view(star: Star, devices: Ints) -> View:
+    """Some devices as they are."""
     groups, group = np.unique(star.group[devices], return_inverse=True)
     merged = tuple(groups[n : n + 1] for n in range(len(groups)))
     return View(devices, group, merged, star.room[devices], len(devices))
