@@ -13,9 +13,10 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
-from aif.errors import PlacementError
+from aif.errors import AIFError, PlacementError
 from aif.model.aim import AIMMetadata, Runtime
 from aif.model.aiw import Workflow
 from aif.model.inventory import Inventory
@@ -69,9 +70,9 @@ class SitePlanner:
 
         Raises:
             PlacementError: it does not fit.
-            StoreError: nobody can say how large its models are.
         """
-        self._releases = _telling(self._ask(), contracts)
+        with suppress(AIFError):  # a Store that cannot be asked is noticed where something is fetched from it
+            self._releases = _telling(self._ask(), contracts)
         chosen = choose(
             [workflow], contracts, inventory, self._policy,
             lambda problem, limit_s: place(problem, time_limit_s=limit_s),
