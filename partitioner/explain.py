@@ -54,8 +54,24 @@ class Prover(Protocol):
         """Whether a placement of another problem was found."""
 
 
-def explain(problem: PlacementProblem, prover: Prover) -> Infeasible:
-    """The error to raise for an impossible problem."""
+class Unproven:
+    """Proves nothing, at once: for who needs to know soon that there is no plan, and then roughly why."""
+
+    def core(self, active: Collection[Limit] | None = None) -> frozenset[Limit] | None:  # noqa: ARG002
+        return None
+
+    def shortfall(self, limit: Limit, active: Collection[Limit] | None = None) -> int | None:  # noqa: ARG002
+        return None
+
+    def shortfalls(self, limits: Collection[Limit]) -> Mapping[Limit, int]:  # noqa: ARG002
+        return {}
+
+    def feasible(self, problem: PlacementProblem) -> bool:  # noqa: ARG002
+        return False
+
+
+def explain(problem: PlacementProblem, prover: Prover, *, advise: bool = True) -> Infeasible:
+    """The error to raise for an impossible problem; with ``advise`` it says what would make it possible."""
     stuck = [item for item in problem.items if not item.candidates]
     if stuck:
         sentences = [_nowhere(problem, item) for item in stuck[:MAX_NAMED]]
@@ -76,7 +92,8 @@ def explain(problem: PlacementProblem, prover: Prover) -> Infeasible:
             for limit in limits:
                 missing = prover.shortfall(limit, core) if limit.kind in CAPACITIES else None
                 sentences.append(_limit_sentence(problem, limit, concerned, missing))
-    suggestions = list(islice(_suggestions(problem, prover, concerned, limits), MAX_SUGGESTIONS))
+    found = _suggestions(problem, prover, concerned, limits) if advise else iter(())
+    suggestions = list(islice(found, MAX_SUGGESTIONS))
     hint = " · ".join(suggestions)
     if len(suggestions) > 1:
         hint = f"any one of these makes it possible: {hint}"

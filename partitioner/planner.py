@@ -17,7 +17,7 @@ from typing import Literal
 from aif.errors import Infeasible, SolverTimeout
 from aif.model.placement import Placement
 from partitioner.evaluate import Choice, evaluate
-from partitioner.explain import explain
+from partitioner.explain import Unproven, explain
 from partitioner.ledger import ROUNDING, Spots
 from partitioner.parts import EXACT_PAIRS, OBJECTIVE_SCALE, PlacementProblem
 from partitioner.reasons import describe
@@ -92,9 +92,11 @@ def place(
     time_limit_s: float = DEFAULT_TIME_LIMIT_S,
     seed: int = 0,
     workers: int = DEFAULT_WORKERS,
+    in_full: bool = True,
 ) -> Placement:
     """``plan`` with its reasons."""
-    return plan(problem, time_limit_s=time_limit_s, seed=seed, workers=workers).placement()
+    found = plan(problem, time_limit_s=time_limit_s, seed=seed, workers=workers, in_full=in_full)
+    return found.placement()
 
 
 def plan(
@@ -104,6 +106,7 @@ def plan(
     seed: int = 0,
     workers: int = DEFAULT_WORKERS,
     warm_start: Plan | None = None,
+    in_full: bool = True,
     now: Callable[[], float] = time.perf_counter,
 ) -> Plan:
     """The best plan found within the limit, with its proven bound.
@@ -114,13 +117,14 @@ def plan(
         seed: of random choices.
         workers: threads of the exact solver.
         warm_start: an earlier plan; workflows start where it had them, as far as that still fits.
+        in_full: whether an impossible problem is worth a search for what would make it possible.
         now: the clock, in seconds.
 
     Raises:
         Infeasible: no placement exists; says which needs conflict and what would help.
         SolverTimeout: nothing was found and nothing proven in time.
     """
-    return _Planning(problem, time_limit_s, seed, workers, now).run(warm_start)
+    return _Planning(problem, time_limit_s, seed, workers, now, in_full=in_full).run(warm_start)
 
 
 class _Planning:
@@ -131,7 +135,10 @@ class _Planning:
         seed: int,
         workers: int,
         now: Callable[[], float],
+        *,
+        in_full: bool,
     ) -> None:
+        self.in_full = in_full
         self.problem, self.seed, self.workers, self.now = problem, seed, workers, now
         self.started_s = now()
         self.end_s = self.started_s + time_limit_s
@@ -228,7 +235,9 @@ class _Planning:
     def _explain(self) -> None:
         from partitioner.cores import CoreFinder
 
-        raise explain(self.problem, CoreFinder(self.problem, seed=self.seed))
+        if self.in_full:
+            raise explain(self.problem, CoreFinder(self.problem, seed=self.seed))
+        raise explain(self.problem, Unproven(), advise=False)
 
 
 def spots_of_choice(star: Star, earlier: Plan) -> Mapping[int, Spots]:

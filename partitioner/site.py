@@ -11,11 +11,13 @@ another workflow, with other AIMs.
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
-from aif.errors import PlacementError
+from aif.errors import AIFError, PlacementError
 from aif.model.aim import AIMMetadata, PlacementHint, Runtime
 from aif.model.aiw import LeafAIM, Workflow
 from aif.model.inventory import Inventory
@@ -29,6 +31,14 @@ from partitioner.policy import ModelFacts, PlanPolicy
 from partitioner.problem import build_problem
 from partitioner.reasons import describe
 from partitioner.remap import Replanner
+
+MENDING_S = 2.0
+"""For the search after the quick answer has failed; a workflow stands still meanwhile."""
+
+EXPLAINED = 100
+"""AIMs times devices up to which it is worked out in full, in some 10 ms, why there is no room."""
+
+LOADS_KEPT = 1_000
 
 Releases = Mapping[str, ModelFacts]
 """What is known of the newest model releases, by Store component."""
@@ -46,6 +56,8 @@ class SitePlanner:
         """
         self._policy = policy or PlanPolicy()
         self._ask, self._releases = releases, dict[str, ModelFacts]()
+        self._lock = threading.Lock()
+        self._loads: dict[int, tuple[Placement, int, Load]] = {}
 
     def place(
         self,
@@ -59,16 +71,18 @@ class SitePlanner:
 
         Raises:
             PlacementError: it does not fit.
-            StoreError: nobody can say how large its models are.
         """
-        self._releases = _telling(self._ask(), contracts)
+        with suppress(AIFError):  # a Store that cannot be asked is noticed where something is fetched from it
+            self._releases = _telling(self._ask(), contracts)
         chosen = choose(
             [workflow], contracts, inventory, self._policy,
             lambda problem, limit_s: place(problem, time_limit_s=limit_s),
             releases=self._releases, taken=self._load(beside), time_limit_s=DEFAULT_TIME_LIMIT_S,
         )  # fmt: skip
         (planned,) = chosen.workflows
-        return planned, _of_aims(chosen.placement, planned)
+        placement = _of_aims(chosen.placement, planned)
+        self._load_of(PlacedWorkflow(planned, inventory, placement))  # before anybody is in a hurry
+        return planned, placement
 
     def mend(
         self,
@@ -153,7 +167,9 @@ class SitePlanner:
         problem = build_problem([workflow], present, self._policy, releases=self._releases, taken=load)
         answer = Replanner(_running(problem, before)).settle(0.0)
         if answer.unserved:
-            return _of_aims(place(problem), workflow)  # or why there is no room
+            small = len(problem.items) * len(present.devices) <= EXPLAINED
+            found = place(problem, time_limit_s=MENDING_S, in_full=small)  # or why there is no room
+            return _of_aims(found, workflow)
         placement = describe(
             problem, answer.choice, bound=0.0, method="few moves", seconds=0.0, alternatives=False
         )
@@ -164,19 +180,36 @@ class SitePlanner:
     def _load(self, beside: Iterable[PlacedWorkflow]) -> Load:
         total = Load()
         for placed in beside:
-            total += load_of(placed, self._policy, self._releases)
+            total += self._load_of(placed)
         return total
+
+    def _load_of(self, placed: PlacedWorkflow) -> Load:
+        """Worked out once for each placement: with many others it would take longer than the mending."""
+        key = id(placed.placement)
+        with self._lock:
+            known = self._loads.get(key)
+        if known is not None and known[0] is placed.placement and known[1] == len(placed.workflow.aims):
+            return known[2]
+        load = load_of(placed, self._policy, self._releases)
+        with self._lock:
+            self._loads[key] = (placed.placement, len(placed.workflow.aims), load)
+            if len(self._loads) > LOADS_KEPT:
+                del self._loads[next(iter(self._loads))]
+        return load
 
 
 def load_of(placed: PlacedWorkflow, policy: PlanPolicy, releases: Releases) -> Load:
     """What a running workflow takes of the devices and links that it is planned on."""
     problem = build_problem([placed.workflow], placed.inventory, policy, releases=releases)
-    choice: dict[int, Candidate] = {}
-    for number, item in enumerate(problem.items):
-        where = next((a for a in placed.placement.assignments if a.aim == item.key), None)
-        for candidate in item.on(where.device) if where is not None else ():
-            if where is not None and candidate.implementation == where.implementation:
-                choice[number] = candidate
+    positions = {device.id: n for n, device in enumerate(placed.inventory.devices)}
+    here = {a.aim: a for a in placed.placement.assignments if a.device in positions}
+    choice = {
+        number: candidate
+        for number, item in enumerate(problem.items)
+        if (where := here.get(item.key)) is not None
+        for candidate in item.made_for(positions[where.device])
+        if candidate.implementation == where.implementation
+    }
     used: Counter[Limit] = Counter()
     runtimes: set[tuple[str, Runtime]] = set()
     for candidate in choice.values():

@@ -12,7 +12,6 @@ devices of the registry take memory. When devices are lost, and for how long, is
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 
@@ -21,9 +20,7 @@ from nacl.signing import SigningKey
 from aif.errors import AIFError, AttestationRejected, NotConnected, StoreError, TransportError
 from aif.protocol import control, topics
 from aif.protocol.appraisal import AppraisalLog
-from aif.protocol.bundle import BundlePolicy
 from aif.protocol.control import (
-    CONTROLLER,
     CertificateRequest,
     ControlMessage,
     Heartbeat,
@@ -33,7 +30,6 @@ from aif.protocol.control import (
 )
 from aif.protocol.evidence import Component
 from aif.protocol.identifiers import id16
-from aif.protocol.numbers import AuthMode
 from aif.protocol.topics import (
     Attestation,
     AttestationTopic,
@@ -45,11 +41,11 @@ from aif.protocol.topics import (
     UpTopic,
 )  # fmt: skip
 from aif.runtime.audit_log import AuditLog
-from aif.runtime.books import log_channel_event
 from aif.runtime.clock import Clock
+from aif.runtime.control_channels import ControlChannels
 from aif.runtime.devices import Site
 from aif.runtime.enrolling import EnrolmentDesk
-from aif.runtime.grants import MAX_FRAMES, RENEWAL_S, End, GrantOffice
+from aif.runtime.grants import GrantOffice
 from aif.runtime.links import Appraised, DeviceLink, Trust
 from aif.runtime.liveness import Answers, HeartbeatSettings
 from aif.runtime.logbook import LogBook
@@ -57,7 +53,7 @@ from aif.runtime.session import CLOCK_SKEW_WARNING_S, CONTROL_QOS
 from aif.runtime.vigil import Vigil
 from aif.transport.base import ConnectionChange, Received, Transport
 from aif.trusted.attestation import UNPROVEN_STEPS, Verdict, Verifier, steps_in_words
-from aif.trusted.communication import CommunicationService, SealedChannel
+from aif.trusted.communication import CommunicationService
 
 CALL_INTERVAL_MS = 1_000.0
 """A device without a session that is heard is asked to say Hello at most this often."""
@@ -101,8 +97,9 @@ class Admission:
         on_stranger: Callable[[str, str], None],
     ) -> None:
         self._site, self._transport, self.communication = site, transport, communication
-        self._grants, self._verifier = grants, verifier
+        self._verifier = verifier
         self._clock, self._log = clock, log
+        self._channels = ControlChannels(transport, communication, grants, clock=clock, log=log, audit=audit)
         self._reference, self._on_message, self._on_trust = reference, on_message, on_trust
         self.links: dict[str, DeviceLink] = {}
         self._audit, self._audit_failure = audit, ""
@@ -162,15 +159,11 @@ class Admission:
 
     def send(self, device: str, message: ControlMessage) -> None:
         """Seal a control message for a trusted device; otherwise drop it (the Controller repeats itself)."""
-        link = self.links.get(device)
-        if link is None or link.down is None or not link.down.keyed:
-            return
-        try:
-            link.down.send(control.pack(message))
-        except NotConnected:
-            return  # the log says so once, when the connection ends
-        except AIFError as error:
-            self._log.warning("control message dropped", device=device, reason=str(error))
+        self._channels.send(self.links.get(device), message)
+
+    def send_grant(self, device: str, sealed: bytes) -> None:
+        """Send a grant to the device it is sealed for; the audit log keeps its digest."""
+        self._channels.send_grant(device, sealed)
 
     # --- what arrives ------------------------------------------------------------------------------
 
@@ -319,7 +312,8 @@ class Admission:
             steps="; ".join(verdict.steps),
         )  # fmt: skip
         if fresh:
-            self._open(link)
+            link.answers = Answers()
+            self._channels.open(link, lambda payloads: self._control_payloads(link, payloads))
         self._on_trust(link)
 
     # --- calls -------------------------------------------------------------------------------------
@@ -341,62 +335,7 @@ class Admission:
             call = self._site.call(device, time_us=self._clock.time_us())
             self._transport.send(str(DownTopic(device, Down.CALL)), call, qos=1)
 
-    # --- control channels --------------------------------------------------------------------------
-
-    def _open(self, link: DeviceLink) -> None:
-        """New control channels for a new session, and the grants for them."""
-        self._close(link)
-        up_id, up_topic = control.control_channel(link.device, up=True)
-        down_id, down_topic = control.control_channel(link.device, up=False)
-        link.up = self.communication.open_receiver(
-            SealedChannel(up_id, up_topic, AuthMode.AEAD, qos=CONTROL_QOS),
-            lambda payloads: self._control_payloads(link, payloads),
-            lambda event: log_channel_event(self._log, event, up_topic),
-        )  # fmt: skip
-        link.down = self.communication.open_sender(
-            SealedChannel(down_id, down_topic, AuthMode.AEAD, qos=CONTROL_QOS, policy=_UNBUNDLED)
-        )
-        self._key(link)
-        link.answers = Answers()
-
-    def _key(self, link: DeviceLink) -> None:
-        """Fresh keys for both control channels."""
-        device = link.device
-        link.keyed_ms, link.keyed_frames = self._clock.monotonic_ms(), _frames(link)
-        here, there = End(CONTROLLER, f"{device}.control"), End(device, "control")
-        for up, sender, receiver in ((True, there, here), (False, here, there)):
-            channel_id, _ = control.control_channel(device, up=up)
-            issued = self._grants.issue(channel_id, AuthMode.AEAD, [sender], [receiver], mapping_version=0)
-            # whoever receives has the key before whoever sends uses it
-            for grant in sorted(issued, key=lambda grant: grant.device == sender.device):
-                if grant.device == CONTROLLER:
-                    self.communication.apply_grant(grant.grant, b"")
-                else:
-                    self.send_grant(device, grant.sealed)
-
-    def send_grant(self, device: str, sealed: bytes) -> None:
-        """Send a grant to the device it is sealed for; the audit log keeps its digest."""
-        self._audit.note("grant", device, digest=_digest(sealed))
-        try:
-            self._transport.send(str(DownTopic(device, Down.GRANT)), sealed, qos=1)
-        except NotConnected:
-            return  # what waits for the grant asks again
-        except TransportError as error:
-            self._log.warning("grant not sent", device=device, reason=str(error))
-
-    @staticmethod
-    def troubles(link: DeviceLink) -> dict[str, int]:
-        """What went wrong on the control channels of a device's session, by cause, as seen here."""
-        causes: Counter[str] = Counter()
-        for end in (link.up, link.down):
-            causes.update(end.statistics().causes if end is not None else {})
-        return {cause: count for cause, count in causes.items() if count}
-
-    def _close(self, link: DeviceLink) -> None:
-        for end in (link.up, link.down):
-            if end is not None:
-                self.communication.close(end.channel.channel_id)
-        link.up = link.down = None
+    # --- control messages --------------------------------------------------------------------------
 
     def _control_payloads(self, link: DeviceLink, payloads: Sequence[bytes]) -> None:
         for payload in payloads:
@@ -453,24 +392,19 @@ class Admission:
             now_ms = self._clock.monotonic_ms()
             overdue_s = (now_ms - link.attested_ms) / 1000 - REATTESTATION_S
             if overdue_s > REATTESTATION_PATIENCE_S:
+                link.sign_ms = now_ms
                 self._end(link, Trust.LOST, f"no new evidence for {REATTESTATION_PATIENCE_S:g} s")
             elif overdue_s > 0 and now_ms - link.challenged_ms > CHALLENGE_PATIENCE_S * 1000:
                 self.challenge(link.device, mapping_version=link.attested_mapping)
-            elif self._keys_are_old(link, now_ms):
-                self._key(link)
-
-    @staticmethod
-    def _keys_are_old(link: DeviceLink, now_ms: float) -> bool:
-        return (
-            now_ms - link.keyed_ms > RENEWAL_S * 1000 or _frames(link) - link.keyed_frames > MAX_FRAMES // 2
-        )
+            elif self._channels.keys_are_old(link, now_ms):
+                self._channels.renew_keys(link)
 
     def _end(self, link: DeviceLink, trust: Trust, why: str) -> None:
         """The session is over: no key, no word, until new Evidence is accepted."""
         link.trust, link.reason = trust, why
         link.hello = link.offered = None
         link.attested_mapping = -1
-        self._close(link)
+        self._channels.close(link)
         if trust is Trust.LOST:
             link.reputation.note_lost(self._clock.monotonic_ms())
             self._log.warning("device lost", device=link.device, reason=why)
@@ -480,16 +414,6 @@ class Admission:
 def _digest(document: bytes) -> str:
     """A document's name in the audit log."""
     return hashlib.sha256(document).hexdigest()
-
-
-def _frames(link: DeviceLink) -> int:
-    """Frames of the busier direction since the session began."""
-    ends = [end.statistics() for end in (link.up, link.down) if end is not None]
-    return max((max(end.sealed_frames, end.verified_frames) for end in ends), default=0)
-
-
-_UNBUNDLED = BundlePolicy(max_messages=1)
-"""What the Controller says is rare and urgent."""
 
 
 def _topic_of(received: Received) -> topics.Topic | None:

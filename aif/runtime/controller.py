@@ -13,27 +13,14 @@ Source: MPAI-AIF V2, Controller; the mapping to devices is this project's extens
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from aif.errors import AIFError, LifecycleError, NotFound, StartFailed, StopFailed
 from aif.model.aiw import Workflow
-from aif.model.codec import compile_record
 from aif.model.inventory import Inventory
 from aif.protocol import control
-from aif.protocol.announcement import Announcement
-from aif.protocol.control import (
-    BoundaryRecord,
-    ControlMessage,
-    LogLine,
-    Metrics,
-    Phase,
-    Progress,
-    WorkflowStatus,
-)
 from aif.protocol.lifecycle import FINAL_WORKFLOW_STATES, Signal, WorkflowState
 from aif.runtime.admission import Admission
 from aif.runtime.audit_log import AuditLog
@@ -47,20 +34,18 @@ from aif.runtime.grants import GrantOffice
 from aif.runtime.healing import Healing
 from aif.runtime.kept import KeptWorkflows, Load
 from aif.runtime.library import AIMLibrary
-from aif.runtime.links import DeviceLink
 from aif.runtime.logbook import LogBook
 from aif.runtime.moving import Moving
-from aif.runtime.plain import plain_record
 from aif.runtime.planning import Planner, Planning
 from aif.runtime.reasons import Reasons
 from aif.runtime.rekeying import Rekeying
+from aif.runtime.reports import DeviceReports
 from aif.runtime.revocation import Revocation, Withdraw
 from aif.runtime.site_broker import SiteBroker
 from aif.runtime.supervisor import Supervisor
 from aif.runtime.workflows import Changes, EventFeed, Patience, RunningWorkflow, Sources
 from aif.transport.mosquitto_config import ChannelAccess
 
-LOG_LINES_KEPT = 1_000
 ENDED_KEPT = 100
 """Workflows that have ended stay visible up to this number."""
 
@@ -103,7 +88,6 @@ class Controller:
         self.patience = patience or Patience()
         self.workflows: dict[str, RunningWorkflow] = {}
         self.events = EventFeed()
-        self.recent_logs: deque[dict[str, Any]] = deque(maxlen=LOG_LINES_KEPT)
         self._changes = Changes(clock)
         self.rekeying = Rekeying(admission, grants, clock=clock, log=log, changed=self._changes.notify)
         self.revocation = Revocation(
@@ -116,8 +100,11 @@ class Controller:
         self.moving = Moving(self._planning, self._changes, self._reasons)
         self._drained: frozenset[str] = frozenset()
         self._turn = asyncio.Lock()
-        self._number = self._logged = 0
-        self._leftovers: set[tuple[str, str]] = set()
+        self._number = 0
+        self.reports = DeviceReports(
+            self.workflows, self.rekeying, discovery, admission.send, self.events, self._changes,
+            clock=clock, log=log,
+        )  # fmt: skip
 
     async def run(self) -> None:
         """Watch until cancelled; then stop all workflows."""
@@ -370,142 +357,6 @@ class Controller:
         self._log.info("workflow state", aiw=running.aiw_id, state=str(state), note=note)
         self.events.publish({"type": "workflow", "aiw": running.aiw_id, "state": str(state), "note": note})
         self._changes.notify()
-
-    # --- what devices say --------------------------------------------------------------------------
-
-    def on_message(self, device: str, message: ControlMessage) -> None:
-        """Take up one control message of a trusted device."""
-        match message:
-            case LogLine():
-                self.take_log(device, message)
-            case Announcement():
-                self.discovery.take(device, message)
-            case control.Keyed():
-                self.rekeying.confirmed(device, message.channel_id, message.epoch)
-            case control.KeyWanted():
-                self._renew_stopped(device, message)
-            case _:
-                self._of_workflow(device, message)
-
-    def _of_workflow(self, device: str, message: ControlMessage) -> None:
-        running = self.workflows.get(getattr(message, "aiw_id", ""))
-        if running is None or device not in running.devices or running.state in FINAL_WORKFLOW_STATES:
-            ended = running is None or running.state in FINAL_WORKFLOW_STATES
-            in_use = running is not None and not ended and device in running.leaving
-            if isinstance(message, WorkflowStatus) and not in_use:
-                self._take_back(device, message)
-            return
-        match message:
-            case WorkflowStatus():
-                self._take_status(running, device, message)
-            case Metrics(values=values):
-                running.metrics[device] = values
-                self._changes.notify()
-                self.events.publish(
-                    {
-                        "type": "metrics", "aiw": running.aiw_id, "device": device,
-                        "values": plain_record(values),
-                    }
-                )  # fmt: skip
-            case Progress(step=step, done=done, total=total):
-                self.events.publish(
-                    {"type": "progress", "aiw": running.aiw_id, "device": device, "step": step,
-                     "done": done, "total": total}
-                )  # fmt: skip
-            case BoundaryRecord():
-                self._boundary_output(running, message)
-            case _:
-                self._log.warning(
-                    "unexpected message from a device", device=device, message=type(message).__name__
-                )
-
-    def _renew_stopped(self, device: str, wanted: control.KeyWanted) -> None:
-        for running in self.workflows.values():
-            plan, ended = running.plan, running.state in FINAL_WORKFLOW_STATES
-            if plan is not None and not ended and wanted.channel_id in plan.channels:
-                self.rekeying.wanted(plan, device, wanted.channel_id, wanted.epoch, without=running.without)
-
-    def _take_back(self, device: str, status: WorkflowStatus) -> None:
-        """A device speaks of a workflow that has ended or moved, or that an earlier Controller deployed."""
-        holding = (device, status.aiw_id)
-        if _dropped(status):
-            self._leftovers.discard(holding)
-            return
-        if holding not in self._leftovers:
-            self._leftovers.add(holding)
-            running = self.workflows.get(status.aiw_id)
-            if running is None or running.state in FINAL_WORKFLOW_STATES:
-                self._log.warning("device holds a workflow that has ended", device=device, aiw=status.aiw_id)
-            else:
-                self._log.info("device drops what has moved away", device=device, aiw=status.aiw_id)
-        self.admission.send(device, control.Undeploy(status.aiw_id))
-
-    def _take_status(self, running: RunningWorkflow, device: str, status: WorkflowStatus) -> None:
-        if _dropped(status):
-            running.dropped.add(device)
-            self._changes.notify()
-            return
-        running.dropped.discard(device)
-        previous = running.status.get(device)
-        running.status[device] = status
-        if previous != status:
-            self.events.publish(
-                {"type": "device", "aiw": running.aiw_id, "device": device, "phase": str(status.phase),
-                 "aims": {aim: str(report.state) for aim, report in status.aims.items()}}
-            )  # fmt: skip
-        self._changes.notify()
-
-    def take_log(self, origin: str, line: LogLine) -> None:
-        """Keep and publish one log line of a device or of the Controller itself."""
-        self._logged += 1
-        event = {
-            "type": "log", "number": self._logged, "origin": origin, "time_us": line.time_us,
-            "level": line.level, "event": line.event, "facts": dict(line.facts),
-        }  # fmt: skip
-        self.recent_logs.append(event)
-        self.events.publish(event)
-
-    def _boundary_output(self, running: RunningWorkflow, record: BoundaryRecord) -> None:
-        port = next((b.port for b in running.workflow.metadata.outputs if b.port.name == record.port), None)
-        if port is None:
-            return
-        running.outputs[port.name] += 1
-        self._note_recovery(running, port.name)
-        try:
-            value = compile_record(
-                port.type.record, payload_bytes=port.payload_bytes, label=port.name
-            ).decode(record.record)
-        except AIFError as error:
-            self._log.warning("boundary record refused", port=record.port, reason=str(error))
-            return
-        self.events.publish(
-            {"type": "output", "aiw": running.aiw_id, "port": record.port, "origin_us": record.origin_us,
-             "delay_us": max(0, self._clock.time_us() - record.origin_us), "value": plain_record(value)}
-        )  # fmt: skip
-
-    def _note_recovery(self, running: RunningWorkflow, port: str) -> None:
-        """The first output after a loss that needed what has moved."""
-        awaited = running.awaited
-        if awaited is None or port not in awaited.ports:
-            return
-        running.awaited = None
-        took_ms = round(self._clock.monotonic_ms() - awaited.began_ms, 1)
-        self._log.info("first output after a loss", aiw=running.aiw_id, port=port, first_output_ms=took_ms)
-        self.events.publish(
-            {"type": "recovered", "aiw": running.aiw_id, "port": port, "first_output_ms": took_ms}
-        )
-
-    def on_trust(self, link: DeviceLink) -> None:
-        self.discovery.on_trust(link)
-        self.events.publish(
-            {"type": "trust", "device": link.device, "trust": str(link.trust), "reason": link.reason}
-        )
-        self._changes.notify()
-
-
-def _dropped(status: WorkflowStatus) -> bool:
-    """What a device says about a workflow of which it holds nothing."""
-    return status.phase is Phase.FINISHED and not status.aims
 
 
 __all__ = ["Controller", "EventFeed", "ModelResolver", "Patience", "Planner", "RunningWorkflow"]

@@ -26,7 +26,6 @@ from nacl.signing import SigningKey
 
 from aif.errors import (
     AIFError,
-    EnrolmentRefused,
     LocalProtocolError,
     NotConnected,
     ProtocolError,
@@ -46,10 +45,8 @@ from aif.protocol.control import (
     SiteCertificate,
     Unfit,
 )
-from aif.protocol.enrolment import EnrolmentRequest, build_request, open_response
 from aif.protocol.evidence import Component
 from aif.protocol.grant import Grant, grant_cause
-from aif.protocol.identifiers import id16
 from aif.protocol.numbers import HOST_LIMITS, AuthMode, ChannelLimits
 from aif.protocol.ticket import ticket_digest
 from aif.protocol.topics import (
@@ -57,14 +54,14 @@ from aif.protocol.topics import (
     AttestationTopic,
     Down,
     DownTopic,
-    Enrolment,
-    EnrolmentTopic,
     Up,
     UpTopic,
 )
 from aif.runtime.books import log_channel_event
 from aif.runtime.clock import Clock
+from aif.runtime.enrolling_device import DeviceEnrolment
 from aif.runtime.logbook import LogBook
+from aif.runtime.unanswered import Unanswered
 from aif.transport.base import ConnectionChange, Received, Transport
 from aif.trusted.bound_notes import BoundNotes
 from aif.trusted.client_folder import CertificateKeeper, ClientFolder
@@ -102,9 +99,6 @@ KEY_REQUEST_INTERVAL_S = 2.0
 TIME_FLOOR_STEP_S = 60
 """The time floor is written down when the site's time is this far above it."""
 
-UNANSWERED_WARNING_S = 15.0
-"""A device that gets no answer says so after this long, and again after each such time."""
-
 MAX_ENGINE_REQUESTS = 256
 """Challenges and grants that may wait for the Security Engine; more are dropped, and asked for again."""
 
@@ -141,13 +135,12 @@ class DeviceSession:
         self._keys_asked_ms: dict[bytes, float] = {}
         self._grants_refused: Counter[str] = Counter()
         self._told_skew_s = 0.0
-        self._told_unanswered_ms = clock.monotonic_ms()
+        self._unanswered = Unanswered(clock, log)
         self._last_heard_ms = clock.monotonic_ms()
         self._controller_us = 0
         """The Controller's wall clock in the newest of its words."""
         self._called_ms = float("-inf")
         self.trusted = asyncio.Event()
-        self._enrolment_answer: asyncio.Queue[bytes] = asyncio.Queue(8)
         self.communication = CommunicationService(
             publish=self._publish, now_ms=clock.monotonic_ms, call_later=self._call_later, limits=limits
         )
@@ -179,7 +172,11 @@ class DeviceSession:
 
     async def _serve(self) -> None:
         if not self._state.load().enrolled:
-            await self.enrol()
+            enrolment = DeviceEnrolment(
+                self._state, self._transport, self._engine,
+                clock=self._clock, random=self._random, log=self._log, tls=self._tls,
+            )  # fmt: skip
+            await enrolment.run()
         await self._bind_notes()
         subscriptions = [
             await self._transport.subscribe(
@@ -228,7 +225,7 @@ class DeviceSession:
         if not self._state.load().enrolled:
             return
         self.trusted.clear()
-        self._told_unanswered_ms = self._clock.monotonic_ms()
+        self._unanswered.restart()
         self._enqueue(self._bind_notes)
         self._enqueue(self._say_hello)
 
@@ -272,7 +269,7 @@ class DeviceSession:
                     "the Controller is silent; asking for a new session", seconds=round(silent_s, 1)
                 )
                 self.trusted.clear()
-                self._told_unanswered_ms = self._clock.monotonic_ms()
+                self._unanswered.restart()
             if self.trusted.is_set():
                 if silent_s > TRUSTED_TICK_S:
                     self.send(Heartbeat(self._clock.time_us()))  # whoever is not asked shows itself
@@ -283,7 +280,7 @@ class DeviceSession:
                 await self._clock.sleep(TRUSTED_TICK_S)
             else:
                 await self._say_hello()
-                self._tell_unanswered(
+                self._unanswered.tell(
                     "the Controller does not answer",
                     "is it running, on the same broker? `aif status` there says whether it refused it",
                 )
@@ -293,12 +290,6 @@ class DeviceSession:
         while True:
             self.send(Unfit(self._unfit))
             await self._clock.sleep(TRUSTED_TICK_S)
-
-    def _tell_unanswered(self, event: str, hint: str) -> None:
-        now_ms = self._clock.monotonic_ms()
-        if now_ms - self._told_unanswered_ms > UNANSWERED_WARNING_S * 1000:
-            self._told_unanswered_ms = now_ms
-            self._log.warning(event, hint=hint)
 
     async def _poll(self) -> None:
         while True:
@@ -330,88 +321,6 @@ class DeviceSession:
             loop.call_later(delay_ms / 1000.0, run)
         else:
             loop.call_soon(run)
-
-    # --- enrolment ---------------------------------------------------------------------------------
-
-    async def enrol(self) -> None:
-        """Ask until the site answers. With TLS that is done on a connection of its own, before ``run``.
-
-        Raises:
-            EnrolmentRefused: the device was never provisioned, or has used its secret.
-        """
-        state = self._state.load()
-        if state.secret is None:
-            raise EnrolmentRefused(
-                f"{self.device} has no enrolment secret", hint="provision it with `aif device add`"
-            )
-        topic = EnrolmentTopic(self.device, Enrolment.RESPONSE)
-        subscription = await self._transport.subscribe(str(topic), self._enrolment_response, qos=1)
-        request = await asyncio.to_thread(
-            build_request,
-            EnrolmentRequest(
-                id16("device", self.device),
-                self._engine.identity_pk,
-                self._engine.exchange_pk,
-                self._random(32),
-                id16("hwclass", state.hw_class),
-                self._tls.request() if self._tls is not None else None,
-            ),
-            state.secret,
-            self._engine.sign_as_device,
-        )
-        self._log.info("enrolling")
-        enrolled = False
-        while not enrolled:
-            with suppress(TransportError):
-                self._publish(str(EnrolmentTopic(self.device, Enrolment.REQUEST)), request, 1)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(HELLO_INTERVAL_S):
-                    while not enrolled:
-                        answer = await self._enrolment_answer.get()
-                        enrolled = self._accept_enrolment(answer, request, state.secret)
-            self._tell_unanswered(
-                "nobody answers the enrolment",
-                "is the Controller running, on the same broker? its log says whether it refused; an "
-                "enrolment window is open for 15 minutes after `aif device add`",
-            )
-        with suppress(TransportError):
-            await subscription.aclose()
-        anchors = self._state.load()
-        await asyncio.to_thread(
-            self._engine.enrolled, grant_pk=anchors.grant_pk or b"", ticket_pk=anchors.ticket_pk or b""
-        )
-        self._log.info("enrolled")
-
-    def _accept_enrolment(self, answer: bytes, request: bytes, secret: bytes) -> bool:
-        """Take up the site's answer; False when this is not one."""
-        state = self._state.load()
-        try:
-            response = open_response(answer, request, secret, state.controller_pk)
-            if self._tls is not None:
-                if response.certificate is None:
-                    raise EnrolmentRefused("the site's answer holds no certificate for the broker")
-                self._tls.take(response.certificate, now=self._now())
-        except AIFError as error:
-            self._log.warning("enrolment answer refused", code=error.code, reason=str(error))
-            return False
-        anchors = response.anchors
-        self._state.update(
-            lambda current: replace(
-                current,
-                secret=None,
-                store_root=anchors.store_root,
-                grant_pk=anchors.grant_pk,
-                ticket_pk=anchors.ticket_pk,
-                deployment_pk=anchors.deployment_pk,
-                result_pk=anchors.result_pk,
-                time_floor_s=response.time_s,
-            )
-        )
-        return True
-
-    def _enrolment_response(self, received: Received) -> None:
-        with suppress(asyncio.QueueFull):
-            self._enrolment_answer.put_nowait(received.payload)
 
     # --- trust -------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from typing import Any
 from aif.protocol.lifecycle import FINAL_WORKFLOW_STATES
 from aif.runtime.admission import Admission
 from aif.runtime.clock import Clock
+from aif.runtime.control_channels import troubles
 from aif.runtime.links import DeviceLink
 from aif.runtime.workflows import RunningWorkflow
 
@@ -24,7 +25,7 @@ def status(
     links = sorted(admission.links.values(), key=lambda link: link.device)
     return {
         "controller": {"started_us": started_us, "time_us": clock.time_us()},
-        "devices": [_device(link, admission.troubles(link), now_ms) for link in links],
+        "devices": [_device(link, troubles(link), now_ms) for link in links],
         "workflows": [_workflow(running) for running in workflows],
     }
 

@@ -97,7 +97,7 @@ class UserAgentServer:
     async def _logs(self, *, follow: bool, after: int) -> AsyncIterator[dict[str, Any]]:
         """Lines with a higher number than ``after``, as far as they are kept; then those that come."""
         with self._controller.events.listening() as queue:
-            for line in list(self._controller.recent_logs):
+            for line in list(self._controller.reports.recent_logs):
                 if line["number"] > after:
                     yield line
             while follow:

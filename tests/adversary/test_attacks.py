@@ -589,7 +589,7 @@ def test_frames_of_an_earlier_epoch_are_refused(attacked: ArenaThread) -> None:
         topic = "aif/dev/left/down/command"
         admission = arena.site.controller.admission
         old = arena.hostile.heard(topic)
-        admission._key(admission.link("left"))
+        admission._channels.renew_keys(admission.link("left"))
         fresh = await arena.hostile.until_heard(topic, 2)
         await arena.until(lambda: arena.hostile.heard(topic)[-1][1] != old[-1][1])  # its epoch
         causes = ("dup.redelivery", "replay.window", "replay.stale", "frame.sender", "frame.epoch")

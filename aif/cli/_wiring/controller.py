@@ -145,9 +145,9 @@ def build_controller(
         audit=audit,
         heartbeat=heartbeat,
         reference=references.components,
-        on_message=lambda device, message: controller.on_message(device, message),  # noqa: PLW0108  # made below
+        on_message=lambda device, message: controller.reports.take(device, message),  # noqa: PLW0108  # made below
         on_stranger=discovery.stranger,
-        on_trust=lambda link: controller.on_trust(link),  # noqa: PLW0108  # made below
+        on_trust=lambda link: controller.reports.take_trust(link),  # noqa: PLW0108  # made below
     )
     controller = Controller(
         admission=admission,
@@ -173,7 +173,7 @@ def build_controller(
         clock=clock,
         log=log,
     )
-    log.forward = lambda line: controller.take_log("controller", line)
+    log.forward = lambda line: controller.reports.take_log("controller", line)
     return controller
 
 

@@ -20,10 +20,10 @@ from aif.protocol.deployment import Deployment
 from aif.protocol.identifiers import id16
 from aif.protocol.topics import Up, UpTopic
 from aif.runtime.clock import Clock, SystemClock
+from aif.runtime.enrolling_device import DeviceEnrolment
 from aif.runtime.library import AIMLibrary
 from aif.runtime.logbook import LogBook
 from aif.runtime.part import ModelFetcher
-from aif.runtime.session import DeviceSession, void
 from aif.transport.base import LastWill
 from aif.trusted.measure import runtime_digest
 from aif.trusted.model_service import FIRMWARE_ABI, FIRMWARE_VERSION, Download, ModelService
@@ -133,11 +133,10 @@ async def _enrol_over_tls(
 ) -> None:
     """The factory certificate may only enrol; what comes of it is the device's own certificate."""
     async with open_transport(broker, "", enrol=True) as transport:
-        session = DeviceSession(
-            state, transport, engine, clock=clock, random=os.urandom, log=log,
-            components=tuple, on_message=void, tls=broker.tls,
-        )  # fmt: skip
-        await session.enrol()
+        enrolment = DeviceEnrolment(
+            state, transport, engine, clock=clock, random=os.urandom, log=log, tls=broker.tls
+        )
+        await enrolment.run()
 
 
 def model_service(
