@@ -338,7 +338,7 @@ async def test_unconfirmed_messages_end_with_the_transport(scripted: Scripted) -
 async def test_a_packet_id_in_use_is_not_given_again(scripted: Scripted) -> None:
     scripted.acknowledges = False
     async with client(scripted) as one:
-        waiting = asyncio.ensure_future(one.publish("sure", b""))
+        waiting = asyncio.ensure_future(one.publish("sure", b"", timeout=600))
         await scripted.until(lambda: len(scripted.published) == 1)
         taken = scripted.published[0][0]
         scripted.acknowledges = True
