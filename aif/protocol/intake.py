@@ -42,7 +42,7 @@ class Intake:
     def judge(self, message: Numbered) -> Verdict:
         """Say what to do with a message; ``take`` is called by whoever has room for it."""
         if message.identity <= self.last:
-            self.repeated += 1
+            self.repeated += message.kind is Kind.RECORD
             return Verdict.REPEATED
         if message.kind is not Kind.STATE and message.previous > self.last:
             return Verdict.MISSING

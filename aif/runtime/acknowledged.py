@@ -171,7 +171,8 @@ class AcknowledgedOutput:
         self._epoch = self._held_epoch = -1
         self._room = asyncio.Event()
         self._count = self._turn = self._index = 0
-        self._ended = False
+        self._end = 0
+        """Identity of the END, once there is one."""
         work.add(self)
 
     def attach(self, channel: RemoteChannel, sender: SecureSender) -> None:
@@ -207,6 +208,7 @@ class AcknowledgedOutput:
             while self.outbox.full and not self.outbox.knows(identity):
                 self.waits += not waited
                 waited = True
+                self.pump()
                 self._room.clear()
                 await self._room.wait()
             self.outbox.add(Kept(identity, turn, Kind.RECORD, t_us, record))
@@ -232,9 +234,8 @@ class AcknowledgedOutput:
 
     def end(self) -> None:
         """The AIM will give nothing more; its consumer hears of it in its turn, and once."""
-        if self._ended:
+        if self._end:
             return
-        self._ended = True
         if not self.work.consumes:
             self._count += 1
             turn = identity = origin_identity(self.work.run, self._count)
@@ -243,6 +244,7 @@ class AcknowledgedOutput:
             turn = source.intake.last if source is not None else 0
             ended = source is not None and source.ended
             identity = derived_identity(turn if ended else turn + 1, self._fan, 0)
+        self._end = identity
         self.outbox.add(Kept(identity, turn, Kind.END, 0, b""))
         self.pump()
 
@@ -268,6 +270,9 @@ class AcknowledgedOutput:
         if sender.epoch != self._epoch:
             self._epoch, self._held_epoch = sender.epoch, -1
             self.outbox.start_over(now_ms)
+            if self._end and not len(self.outbox):  # a consumer that begins now has not heard of it
+                self._end += 1
+                self.outbox.add(Kept(self._end, self._end, Kind.END, 0, b""))
         while (due := self.outbox.due()) is not None:
             numbered, origin_us = due
             header = message.header(origin_us, self._clock.time_us())

@@ -11,6 +11,8 @@ import pytest
 
 from aif.protocol.lifecycle import WorkflowState
 from aif.runtime.workflows import RunningWorkflow
+from aif.transport.base import Received
+from aif.transport.memory import MemoryTransport
 from tests.runtime.numbered import NUMBERED_AIMS, figures, numbered, numbered_until
 from tests.runtime.site import BenchSite
 from tests.runtime.storm import Storm, acknowledged
@@ -185,6 +187,37 @@ def test_a_source_that_is_drained_hears_of_what_it_has_sent(tmp_path: Path) -> N
             tally = [event["value"] for event in events if event["port"] == "tally"][-1]
             assert tally["seen"] == 400
             assert tally["again"] >= 30  # by their numbers; as messages they are new
+
+    asyncio.run(journey())
+
+
+def test_acknowledgements_that_are_forged_or_said_again_change_nothing(tmp_path: Path) -> None:
+    """Everything on the wire is sealed; somebody else sends all of it once more, and damaged."""
+
+    async def journey() -> None:
+        async with three(tmp_path, speed=3.0, aims=NUMBERED_AIMS) as site:
+            await all_up(site)
+            async with MemoryTransport(site.broker, client_id="hostile") as hostile:
+                seen: set[bytes] = set()
+                acknowledgements = 0
+
+                def again(received: Received) -> None:
+                    nonlocal acknowledgements
+                    if received.payload in seen:
+                        return
+                    acknowledgements += received.topic.endswith("-ack")
+                    damaged = received.payload[:-1] + bytes([received.payload[-1] ^ 1])
+                    seen.update((received.payload, damaged))
+                    hostile.send(received.topic, received.payload)
+                    hostile.send(received.topic, damaged)
+
+                await hostile.subscribe("aif/ch/#", again)
+                running = await site.deploy(numbered(last=300, double="{device: right}", note=LEFT))
+                await run_to_end(site, running, 300)
+                assert acknowledgements > 10
+                totals = running.metrics["left"]["messages"]["causes"]
+                assert totals["frame.tag"] >= acknowledgements // 2
+                assert totals["dup.redelivery"] >= acknowledgements // 2
 
     asyncio.run(journey())
 
