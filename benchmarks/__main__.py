@@ -1,7 +1,8 @@
 """``python -m benchmarks p1 p2 p3 p4 micro [--rounds N] [--json FILE] [--quick] [--noisy]``.
 
 Exit status: 0 measured (whether goals were met is in the output), 1 a run lost or did not check a message
-(its row is void and in no figure), 2 it could not start.
+(its row is void and in no figure), 2 it could not start, 130 interrupted. p3 and p4 write their JSON after
+every row.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from benchmarks import environment, micro, p1_throughput, p2_round_trip, p3_plac
 from benchmarks.broker import BrokerMissing
 from benchmarks.cell import Durations
 from benchmarks.harness import Settings
-from benchmarks.report import Metric, print_metrics
+from benchmarks.report import Keep, Metric, print_metrics
 
 QUICK = Durations(warm_up_s=0.3, run_s=0.5, round_trips=200, longest_s=1.0)
 
@@ -48,7 +50,7 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
 
 
 def _measured(
-    name: str, chosen: argparse.Namespace, settings: Settings
+    name: str, chosen: argparse.Namespace, settings: Settings, keep: Keep
 ) -> tuple[list[Metric], dict[str, Any]]:
     """Metrics and tables of one benchmark."""
     if name == "p1":
@@ -59,8 +61,41 @@ def _measured(
         return micro.measure(micro.QUICK if chosen.quick else micro.Timing())
     seeds = chosen.seeds or (1 if chosen.quick else 10)
     if name == "p3":
-        return p3_placement.measure(seeds, sizes=chosen.planned, quick=chosen.quick)
-    return p4_remapping.measure(seeds, sizes=chosen.planned, quick=chosen.quick)
+        return p3_placement.measure(seeds, sizes=chosen.planned, quick=chosen.quick, keep=keep)
+    return p4_remapping.measure(seeds, sizes=chosen.planned, quick=chosen.quick, keep=keep)
+
+
+class _Results:
+    """What was measured, in the file after each step if there is one."""
+
+    def __init__(self, file: Path | None, record: dict[str, Any]) -> None:
+        self.file, self.record = file, record
+        self.metrics: list[Metric] = []
+        self.tables: dict[str, Any] = {}
+        self.void: dict[str, str] = {}
+
+    def keep(self, name: str, metrics: list[Metric], table: dict[str, Any]) -> None:
+        """Part of a benchmark is done."""
+        self.write(self.metrics + metrics, self.tables | {name: table})
+
+    def add(self, name: str, metrics: list[Metric], table: dict[str, Any]) -> None:
+        """A benchmark is done."""
+        self.metrics += metrics
+        self.tables[name] = table
+        self.void |= table["void"]
+        for line in table["left_out"]:
+            print(line)
+
+    def write(self, metrics: list[Metric], tables: dict[str, Any]) -> None:
+        """All at once or not at all."""
+        if self.file is None:
+            return
+        whole = {
+            "metrics": [m.as_json() for m in metrics], "environment": self.record, "tables": tables
+        }  # fmt: skip
+        written = self.file.with_name(self.file.name + ".tmp")
+        written.write_text(json.dumps(whole, indent=2, ensure_ascii=False) + "\n")
+        written.replace(self.file)
 
 
 def main(words: list[str] | None = None) -> int:
@@ -78,32 +113,26 @@ def main(words: list[str] | None = None) -> int:
         os.sched_setaffinity(0, [int(cpu) for cpu in chosen.cpus.split(",")])
     rounds = chosen.rounds or (1 if chosen.quick else 5)
     settings = Settings(rounds, QUICK if chosen.quick else Durations(), chosen.seed)
-    metrics: list[Metric] = []
-    tables: dict[str, Any] = {}
-    void: dict[str, str] = {}
     try:
         broker = bool({"p1", "p2"} & set(chosen.benchmarks))
         record = environment.describe(seed=chosen.seed, cpus=sorted(os.sched_getaffinity(0)), broker=broker)
+        record |= {"rounds": rounds, "quick": chosen.quick, "noisy": chosen.noisy}
+        results = _Results(chosen.json, record)
         for name in dict.fromkeys(chosen.benchmarks):
-            found, more = _measured(name, chosen, settings)
-            metrics += found
-            tables[name] = more
-            for line in more["left_out"]:
-                print(line)
-            void |= more["void"]
+            results.add(name, *_measured(name, chosen, settings, partial(results.keep, name)))
     except BrokerMissing as error:
         print(error, file=sys.stderr)
         return 2
-    record |= {"load_after": os.getloadavg(), "rounds": rounds, "quick": chosen.quick, "noisy": chosen.noisy}
-    print_metrics(metrics)
-    if chosen.json is not None:
-        whole = {"metrics": [m.as_json() for m in metrics], "environment": record, "tables": tables}
-        written = chosen.json.with_name(chosen.json.name + ".tmp")
-        written.write_text(json.dumps(whole, indent=2, ensure_ascii=False) + "\n")
-        written.replace(chosen.json)
-    for name, reason in void.items():
+    except KeyboardInterrupt:
+        kept = "" if chosen.json is None else f"; what p3 and p4 measured until now is in {chosen.json}"
+        print(f"interrupted{kept}", file=sys.stderr)
+        return 130
+    print_metrics(results.metrics)
+    record["load_after"] = os.getloadavg()
+    results.write(results.metrics, results.tables)
+    for name, reason in results.void.items():
         print(f"INVALID {name}: it is left out of every figure above.\n  {reason}", file=sys.stderr)
-    return 1 if void else 0
+    return 1 if results.void else 0
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.harness import Spread
 from benchmarks.placement_rivals import RIVALS, Answer
-from benchmarks.report import Metric, judged
+from benchmarks.report import Keep, Metric, forget, judged
 from partitioner.checker import Auditor
 from partitioner.families import instance
 from partitioner.generate import Instance
@@ -26,6 +26,9 @@ from partitioner.problem import PlacementProblem, build_problem
 OURS = "aif"
 LIMITS_S = {10: 2.0, 50: 1.0, 100: 5.0, 200: 10.0, 500: 10.0, 2000: 60.0}
 """Wall-clock seconds by size; sizes between take the limit of the next larger one."""
+
+MOST_SEEDS = {2000: 5}
+"""Instances of a size at most: ten of each would take longer than three quarters of an hour."""
 
 SIZES = (10, 50, 100, 200, 500, 2000)
 QUICK_SIZES = (10, 50)
@@ -56,19 +59,33 @@ class Row:
         return 0.0 if gap < ROUNDING_PERCENT else gap
 
 
-def measure(seeds: int, *, sizes: Sequence[int], quick: bool) -> tuple[list[Metric], dict[str, Any]]:
-    """Metrics, and a table with one row per contender and instance."""
+def measure(
+    seeds: int, *, sizes: Sequence[int], quick: bool, keep: Keep = forget
+) -> tuple[list[Metric], dict[str, Any]]:
+    """Metrics, and a table with one row per contender and instance.
+
+    Args:
+        seeds: instances of each size, where ``MOST_SEEDS`` does not say fewer.
+        sizes: numbers of AIMs and devices; none: all.
+        quick: two small sizes.
+        keep: gets metrics and table after every row.
+    """
     run(OURS, instance(FAMILY, 10, 10, 0), 10, 0, 1.0)  # imports are nobody's planning time
     run("cp-sat", instance(FAMILY, 10, 10, 0), 10, 0, 1.0)
     rows: list[Row] = []
     for size in sizes or (QUICK_SIZES if quick else SIZES):
         limit_s = LIMITS_S[min(s for s in LIMITS_S if s >= min(size, max(LIMITS_S)))]
-        for seed in range(seeds):
+        for seed in range(min(seeds, MOST_SEEDS.get(size, seeds))):
             drawn = instance(FAMILY, size, size, seed)
             for name in (OURS, *RIVALS):
                 row = run(name, drawn, size, seed, limit_s)
                 rows.append(row)
                 print(_line(row), file=sys.stderr, flush=True)
+                keep(*_result(rows))
+    return _result(rows)
+
+
+def _result(rows: Sequence[Row]) -> tuple[list[Metric], dict[str, Any]]:
     metrics = [metric for size in dict.fromkeys(r.size for r in rows) for metric in _metrics(rows, size)]
     void = {f"{r.contender} {r.size} seed {r.seed}": r.broken for r in rows if r.broken}
     table = [
@@ -116,6 +133,8 @@ def _metrics(rows: Sequence[Row], size: int) -> list[Metric]:
             of[row.contender].append(row)
     ours = of[OURS]
     metrics: list[Metric] = []
+    if not ours:
+        return metrics
     gaps = [row.gap_percent for row in ours if row.gap_percent is not None]
     if gaps:
         metrics.append(judged(f"p3.gap_{size}", Spread.of(gaps), "%", GAP_GOALS_PERCENT.get(size), "lower"))

@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.harness import Spread
 from benchmarks.p3_placement import FAMILY
 from benchmarks.p4_live import measure_live
-from benchmarks.report import Metric, judged
+from benchmarks.report import Keep, Metric, forget, judged
 from partitioner.checker import Auditor
 from partitioner.families import instance
 from partitioner.planner import plan
@@ -31,39 +31,43 @@ FIRST_FEASIBLE_MS = 50.0
 MOVES_RATIO = 1.1
 
 
-def measure(seeds: int, *, sizes: Sequence[int], quick: bool) -> tuple[list[Metric], dict[str, Any]]:
+def measure(
+    seeds: int, *, sizes: Sequence[int], quick: bool, keep: Keep = forget
+) -> tuple[list[Metric], dict[str, Any]]:
     """Both parts: metrics, and tables with one row per loss."""
-    metrics, planned = answers(seeds, sizes=sizes, quick=quick)
+    metrics, planned = answers(seeds, sizes=sizes, quick=quick, keep=keep)
     live_metrics, live = measure_live(quick=quick)
     return metrics + live_metrics, {**planned, **live, "void": planned["void"] | live["void"]}
 
 
-def answers(seeds: int, *, sizes: Sequence[int], quick: bool) -> tuple[list[Metric], dict[str, Any]]:
-    """The planner's part: metrics, and a table with one row per loss."""
-    metrics: list[Metric] = []
+def answers(
+    seeds: int, *, sizes: Sequence[int], quick: bool, keep: Keep = forget
+) -> tuple[list[Metric], dict[str, Any]]:
+    """The planner's part: metrics, and a table with one row per loss; ``keep`` gets both as they grow."""
     rows: list[dict[str, Any]] = []
-    void: dict[str, str] = {}
     for size in sizes or (QUICK_SIZES if quick else SIZES):
-        times_ms: list[float] = []
-        ratios: list[float] = []
-        unserved = 0
         for seed in range(seeds):
-            for row in _losses(size, seed, 3 if quick else LOSSES):
-                rows.append(row)
-                if row["broken"]:
-                    void[f"{row['device']} of {size}, seed {seed}"] = row["broken"]
-                    continue
-                times_ms.append(row["ms"])
-                unserved += row["unserved"]
-                if row["forced"]:
-                    ratios.append(row["moves"] / row["forced"])
+            rows += _losses(size, seed, 3 if quick else LOSSES)
+            keep(*_result(rows))
+        here = [row for row in rows if row["size"] == size]
+        unserved = sum(row["unserved"] for row in here)
+        print(f"p4 {size}: {len(here)} losses, {unserved} workflows unserved", file=sys.stderr, flush=True)
+    return _result(rows)
+
+
+def _result(rows: list[dict[str, Any]]) -> tuple[list[Metric], dict[str, Any]]:
+    metrics: list[Metric] = []
+    void = {f"{r['device']} of {r['size']}, seed {r['seed']}": r["broken"] for r in rows if r["broken"]}
+    for size in dict.fromkeys(row["size"] for row in rows):
+        good = [row for row in rows if row["size"] == size and not row["broken"]]
+        if not good:
+            continue
+        times_ms = [row["ms"] for row in good]
+        ratios = [row["moves"] / row["forced"] for row in good if row["forced"]]
         goals = (FIRST_FEASIBLE_MS, MOVES_RATIO) if size == max(SIZES) else (None, None)
         metrics.append(judged(f"p4.first_feasible_{size}", Spread.of(times_ms), "ms", goals[0], "lower"))
         if ratios:
             metrics.append(judged(f"p4.moves_{size}", Spread.of(ratios), "of the minimum", goals[1], "lower"))
-        print(
-            f"p4 {size}: {len(times_ms)} losses, {unserved} workflows unserved", file=sys.stderr, flush=True
-        )
     return metrics, {"rows": rows, "left_out": [], "void": void, "family": FAMILY}
 
 

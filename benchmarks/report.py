@@ -6,7 +6,7 @@ nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -16,6 +16,14 @@ from benchmarks.harness import Round, Spread, ratios, spread
 
 WORST_ROUND = 0.8
 """Share of a goal that the worst round must reach."""
+
+Keep = Callable[[list["Metric"], dict[str, Any]], None]
+"""Takes what was measured so far, so that an interruption loses nothing."""
+
+
+def forget(metrics: list[Metric], table: dict[str, Any]) -> None:
+    """Keeps nothing."""
+
 
 Better = Literal["higher", "lower"]
 

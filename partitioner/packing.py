@@ -114,6 +114,7 @@ class Packing:
             if left_s <= 0:
                 break
             solver = new_solver(left_s, self.seed, WORKERS)
+            solver.parameters.interleave_search = True  # in turns, so that the same seed gives the same plan
             status = solver.solve(self.model)
             if status == cp_model.INFEASIBLE:
                 return Packed(best.bills, best.cost, best.cost)

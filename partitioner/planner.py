@@ -1,8 +1,9 @@
 """The planner: a plan within a time limit, with a proven bound of how much better any other could be.
 
 Decides which methods run and for how long. Workflows are placed one by one and improved together
-(``search``); that alone proves most problems of any size. Small ones with a gap left go to the exact solver
-with the plan as a hint. Times are wall-clock seconds of ``now``; nothing else here knows the time.
+(``search``); that alone proves most loose problems of any size. A gap that is left is closed from both sides
+by prices for room (``closing``); small problems with a gap go to the exact solver with the plan as a hint.
+Times are seconds of ``now``; nothing else here knows the time.
 
 ``plan`` gives the numbers, ``Plan.placement`` the reasons; ``place`` both at once.
 """
@@ -29,6 +30,9 @@ DEFAULT_WORKERS = 2
 
 EXPLAINED = 4_000
 """AIMs times devices up to which every other device of every AIM is tried for the reasons."""
+
+TINY_PAIRS = 3_000
+"""``PlacementProblem.pairs`` up to which the exact solver is faster than anything else."""
 
 CORE_ITEMS = 30
 """AIMs up to which a smallest conflict is looked for before a shortage of room is."""
@@ -178,7 +182,7 @@ class _Planning:
         search.end_s = self.started_s + PROOF_SHARE * self.time_limit_s
         bound = search.bound()
         search.end_s = self.end_s
-        if search.ledger.total - bound > self.rounding:
+        if search.ledger.total - bound > self.rounding and self.problem.pairs > TINY_PAIRS:
             bound = self._close(search, bound)
         choice = search.ledger.choice()
         objective = evaluate(self.problem, choice).objective

@@ -91,7 +91,7 @@ def explained(problem: PlacementProblem, proof: Shortage) -> Infeasible:
     """The proof in sentences."""
     devices = problem.inventory.devices
     names = [problem.workflows[w].name for w in proof.workflows]
-    sentences = [f"{listed(names)} do not fit together; each of them would fit alone"]
+    sentences = [f"{listed(names)} do not fit together"]
     for limit, rows, room in proof.lacking:
         there, has = listed([devices[row].id for row in rows]), "has" if len(rows) == 1 else "together have"
         if limit.kind == "link":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from benchmarks.__main__ import main
 from benchmarks.p3_placement import OURS, judge, measure, run
 from benchmarks.p4_remapping import answers
 from benchmarks.placement_rivals import RIVALS, Answer
+from benchmarks.report import Metric
 from partitioner.families import instance
 from partitioner.planner import plan
 
@@ -41,6 +43,19 @@ def test_metrics_compare_with_the_best_rival_and_tell_the_goal() -> None:
     assert by_name["p3.cost_vs_best_rival_10"].value <= 1.0 + 1e-6
     assert by_name["p3.gap_10"].value == 0.0
     assert {row["contender"] for row in tables["rows"]} == {OURS, *RIVALS}
+
+
+def test_every_row_is_kept_as_soon_as_it_is_measured() -> None:
+    kept: list[int] = []
+
+    def keep(metrics: list[Metric], table: dict[str, Any]) -> None:
+        kept.append(len(table["rows"]))
+        if len(kept) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measure(1, sizes=[10], quick=True, keep=keep)
+    assert kept == [1, 2, 3]
 
 
 def test_mended_plans_are_measured() -> None:

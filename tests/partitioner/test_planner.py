@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -99,7 +100,17 @@ def test_an_aim_that_fits_nowhere_is_named_however_large_the_problem() -> None:
         plan(replace(given, inventory=replace(given.inventory, devices=blind)).problem())
 
 
-def test_workflows_that_fit_alone_but_not_together_are_not_called_impossible() -> None:
+def test_workflows_that_do_not_fit_together_are_proven_impossible() -> None:
+    given = instance("base", 60, 15, 0)
+    with pytest.raises(Infeasible, match="do not fit together") as caught:
+        plan(given.problem(), time_limit_s=60.0)
+    names, room, missing = caught.value.core
+    assert names.startswith("W000, ")
+    assert re.search(r"gw0, .* together have [\d,]+ B RAM for them", room)
+    assert re.fullmatch(r"at least \d+(\.\d+)? % of what they need there is missing", missing)
+
+
+def test_without_time_for_a_proof_nothing_is_called_impossible() -> None:
     given = instance("base", 200, 40, 0)
     with pytest.raises(SolverTimeout, match="and that there is none is not proven"):
-        plan(given.problem(), time_limit_s=1.0)
+        plan(given.problem(), time_limit_s=0.01)
