@@ -55,7 +55,8 @@ class HeartbeatSettings:
 class Answers:
     """Questions to one device in one session, and how quickly it answers.
 
-    ``silent`` counts the questions since its last word, ``newest`` is the last question that it answered.
+    ``silent`` counts the rounds of questions since its last word, ``newest`` is the last question that it
+    answered.
     """
 
     number: int = 0
@@ -68,11 +69,14 @@ class Answers:
     def ask(self, now_ms: float) -> int:
         """The number of the next question."""
         self.number += 1
-        self.silent += 1
         self._asked_ms[self.number] = now_ms
         if len(self._asked_ms) > OPEN_QUESTIONS:
             self._asked_ms.popitem(last=False)
         return self.number
+
+    def wait(self) -> None:
+        """It was asked in turn; what is asked out of turn does not shorten anybody's time."""
+        self.silent += 1
 
     def heard(self) -> None:
         """Any sealed word of it."""

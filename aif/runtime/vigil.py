@@ -103,6 +103,7 @@ class Vigil:
             self._lost(link, f"silent for {(now_ms - link.heard_ms) / 1000:.1f} s")
             return
         self._ask(link, link.answers.ask(now_ms))
+        link.answers.wait()
 
     async def _inquire(self, link: DeviceLink) -> None:
         """Ask a device that may have gone; its answer must be to a question that was asked since."""

@@ -59,6 +59,7 @@ def test_questions_that_are_never_answered_take_bounded_memory() -> None:
     answers = Answers()
     for now_ms in range(10 * OPEN_QUESTIONS):
         answers.ask(float(now_ms))
+        answers.wait()
     assert len(answers._asked_ms) == OPEN_QUESTIONS
     assert answers.silent == 10 * OPEN_QUESTIONS
     answers.heard()

@@ -10,7 +10,7 @@ import pytest
 
 from aif.protocol.control import control_channel
 from aif.protocol.lifecycle import WorkflowState
-from aif.runtime import admission, grants, supervisor
+from aif.runtime import control_channels, grants, supervisor
 from aif.runtime.controller import Patience, RunningWorkflow
 from aif.runtime.links import Trust
 from tests.runtime.site import ENDLESS, INVENTORY, BenchSite, bench_site
@@ -146,7 +146,7 @@ def test_a_grant_that_is_used_up_holds_messages_back_and_loses_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(grants, "MAX_FRAMES", 40)
-    monkeypatch.setattr(admission, "MAX_FRAMES", 10)  # control channels are renewed long before
+    monkeypatch.setattr(control_channels, "MAX_FRAMES", 10)  # control channels are renewed long before
     monkeypatch.setattr(supervisor, "RENEWAL_S", 1.0)
 
     async def journey() -> None:

@@ -126,6 +126,20 @@ def test_silence_alone_takes_several_questions() -> None:
     watch(journey)
 
 
+def test_questions_out_of_turn_do_not_shorten_a_device_s_time() -> None:
+    async def journey(watched: Watched) -> None:
+        await known(watched)
+        watched.alive = False
+        for _ in range(10):
+            watched.vigil.welcome(watched.link)
+        await watched.clock.advance(SETTINGS.missed * INTERVAL_MS)
+        assert not watched.lost
+        await watched.clock.advance(INTERVAL_MS)
+        assert len(watched.lost) == 1
+
+    watch(journey)
+
+
 def test_a_device_that_answers_slowly_may_be_silent_for_longer() -> None:
     async def journey(watched: Watched) -> None:
         watched.answers_after_ms = 900.0
