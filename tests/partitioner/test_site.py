@@ -234,7 +234,7 @@ def test_places_are_kept_or_refused_and_others_stay_if_they_can() -> None:
 
 
 def test_a_wanted_place_moves_others_where_there_is_no_room_for_both() -> None:
-    planner, inventory = SitePlanner(POLICY), inventory_of(10_400, 10_400)
+    planner, inventory = SitePlanner(POLICY), inventory_of(10_520, 10_520)
     whole = {name: contract for name, contract in CATALOGUE.items() if name != "Chain@1.0"}
     planned, placement = planner.place(workflow_of(whole, "Whole@1.0"), inventory, whole)
     now = PlacedWorkflow(planned, inventory, placement)
