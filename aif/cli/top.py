@@ -106,15 +106,23 @@ async def _live(socket: Path, console: Console) -> None:
         Live(console=console, auto_refresh=False, screen=True, vertical_overflow="crop") as screen,
     ):
         words = "q leaves" if keyboard else "Ctrl-C leaves"
-        while not leave.is_set():
-            screen.update(SitePanels(record.view(), signs, keys=words), refresh=True)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(ASKED_S):
-                    await leave.wait()
-            try:
-                await _ask(socket, record)
-            except TransportError:
-                record.silent()
+        async with asyncio.TaskGroup() as tasks:
+            asking = tasks.create_task(_keep_asking(socket, record))  # a slow answer must not hold the keys
+            while not leave.is_set():
+                screen.update(SitePanels(record.view(), signs, keys=words), refresh=True)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(ASKED_S):
+                        await leave.wait()
+            asking.cancel()
+
+
+async def _keep_asking(socket: Path, record: SiteRecord) -> None:
+    while True:
+        try:
+            await _ask(socket, record)
+        except TransportError:
+            record.silent()
+        await asyncio.sleep(ASKED_S)
 
 
 async def _ask(socket: Path, record: SiteRecord) -> None:
@@ -128,7 +136,7 @@ async def _ask(socket: Path, record: SiteRecord) -> None:
 
     try:
         async with asyncio.timeout(ANSWER_S):
-            status = await local.call(socket, "status")
+            status = await local.call(socket, "status", brief=True)
             after = 0 if record.forgets_lines(status) else record.last_line
             lines = [line async for line in local.stream(socket, "logs", after=after)]
     except TimeoutError:

@@ -19,7 +19,6 @@ from aif.gateway.panels import WIDE_COLUMNS, filled, one_line
 from aif.gateway.site_view import AIMLine, DeviceLine, SiteView, WorkflowLine
 from aif.protocol.lifecycle import FINAL_WORKFLOW_STATES
 
-ENDED_SHOWN = 3
 _STALE_S = 3.0
 """A device speaks every second; a longer silence is shown."""
 _FIXED_LINES = 6
@@ -54,14 +53,8 @@ class SitePanels:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width, view = options.max_width, self._view
-        ended = [one for one in view.workflows if one.state in FINAL_WORKFLOW_STATES]
-        hidden = {one.aiw for one in ended[: max(0, len(ended) - ENDED_SHOWN)]}
-        aims = [
-            row
-            for one in view.workflows
-            if one.aiw not in hidden
-            for row in self._workflow_rows(one, wide=width >= WIDE_COLUMNS)
-        ]
+        wide = width >= WIDE_COLUMNS
+        aims = [row for one in view.workflows for row in self._workflow_rows(one, wide=wide)]
         events = self._events() or [one_line(Text("none yet", style="dim"))]
         room = {
             "devices": len(view.devices), "links": len(view.links), "AIMs": len(aims),

@@ -6,10 +6,27 @@ from collections.abc import Mapping
 
 from aif import __version__
 from aif.protocol.announcement import AnnouncedUnit, Announcement
+from aif.runtime.clock import Clock
 from aif.runtime.platform import Platform
+from aif.runtime.session import DeviceSession
 
 INTERVAL_S = 30.0
 """A device announces itself when its session is new, and then this often: what is free changes."""
+
+LOOK_S = 1.0
+"""How often it is looked whether the session is a new one."""
+
+
+async def announce(
+    session: DeviceSession, platform: Platform, versions: Mapping[str, str], clock: Clock
+) -> None:
+    """Say what this device is when its session is new, and then now and again, until cancelled."""
+    while True:
+        await session.trusted.wait()
+        session.send(announcement(platform, versions))
+        due_ms = clock.monotonic_ms() + INTERVAL_S * 1000
+        while session.trusted.is_set() and clock.monotonic_ms() < due_ms:
+            await clock.sleep(LOOK_S)
 
 
 def announcement(platform: Platform, versions: Mapping[str, str]) -> Announcement:

@@ -26,7 +26,7 @@ from aif.protocol.evidence import Component
 from aif.protocol.lifecycle import Signal, State
 from aif.protocol.numbers import limits_of
 from aif.runtime.aims import AIMFactory
-from aif.runtime.announcing import INTERVAL_S, announcement
+from aif.runtime.announcing import announce
 from aif.runtime.clock import Clock
 from aif.runtime.engine_watch import EngineWatch
 from aif.runtime.hosted import HostedWorkflow
@@ -100,7 +100,7 @@ class Host:
                 tasks.create_task(self.session.run())
                 tasks.create_task(self._work(tasks))
                 tasks.create_task(self._report())
-                tasks.create_task(self._announce())
+                tasks.create_task(announce(self.session, self._platform, self._versions, self._clock))
         finally:
             self._log.forward = None
             for aiw_id in list(self._parts):
@@ -353,15 +353,6 @@ class Host:
             next_status_ms = now + STATUS_INTERVAL_S * 1000 if status_due else next_status_ms
             next_metrics_ms = now + METRICS_INTERVAL_S * 1000 if metrics_due else next_metrics_ms
             await self._clock.sleep(POLL_INTERVAL_S)
-
-    async def _announce(self) -> None:
-        """Say what this device is when its session is new, and then now and again."""
-        while True:
-            await self.session.trusted.wait()
-            self.session.send(announcement(self._platform, self._versions))
-            due_ms = self._clock.monotonic_ms() + INTERVAL_S * 1000
-            while self.session.trusted.is_set() and self._clock.monotonic_ms() < due_ms:
-                await self._clock.sleep(1.0)
 
     @staticmethod
     def _phase_changed(current: Part) -> bool:

@@ -57,10 +57,10 @@ class Proposal:
 
     @property
     def gain(self) -> float | None:
-        """Share of the objective that is saved; negative when it costs more."""
-        return (
-            None if self.before is None else (self.before - self.after) / self.before if self.before else 0.0
-        )
+        """Share of the objective that is saved, negative when it costs more; None without a ``before``."""
+        if self.before is None:
+            return None
+        return (self.before - self.after) / self.before if self.before else 0.0
 
     @property
     def better(self) -> bool:

@@ -20,7 +20,14 @@ from aif.runtime.workflows import RunningWorkflow
 def status(
     admission: Admission, workflows: Iterable[RunningWorkflow], clock: Clock, started_us: int
 ) -> dict[str, Any]:
-    """Everything a screen needs; ``started_us`` tells one Controller from the next."""
+    """Everything a screen needs.
+
+    Args:
+        admission: knows the devices.
+        workflows: those that are told of.
+        clock: of the Controller.
+        started_us: when it began; tells one Controller from the next.
+    """
     now_ms = clock.monotonic_ms()
     links = sorted(admission.links.values(), key=lambda link: link.device)
     return {

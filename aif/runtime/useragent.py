@@ -25,6 +25,9 @@ from aif.runtime.status import status
 from aif.runtime.trust_calls import trust_call
 from aif.runtime.workflows import Sources
 
+ENDED_IN_BRIEF = 3
+"""Workflows that have ended in a brief status; each tells all its figures."""
+
 
 class UserAgentServer:
     """Answers a User Agent's calls."""
@@ -44,7 +47,7 @@ class UserAgentServer:
             case "deploy":
                 return await self._deploy(arguments)
             case "status" | "scan":
-                return self._status() if call == "status" else self._scan()
+                return self._scan() if call == "scan" else self._status(brief=bool(arguments.get("brief")))
             case "events":
                 return self._events()
             case "logs":
@@ -79,10 +82,14 @@ class UserAgentServer:
         running = await self._controller.deploy(workflow, inventory, library, sources=sources)
         return running.aiw_id
 
-    def _status(self) -> dict[str, Any]:
-        return status(
-            self._controller.admission, self._controller.workflows.values(), self._clock, self._started_us
-        )
+    def _status(self, *, brief: bool = False) -> dict[str, Any]:
+        """``brief`` leaves out all but the last workflows that have ended: for those who ask often."""
+        workflows = list(self._controller.workflows.values())
+        if brief:
+            ended = [running.aiw_id for running in workflows if running.ended]
+            old = frozenset(ended[: max(0, len(ended) - ENDED_IN_BRIEF)])
+            workflows = [running for running in workflows if running.aiw_id not in old]
+        return status(self._controller.admission, workflows, self._clock, self._started_us)
 
     def _scan(self) -> dict[str, Any]:
         return self._controller.discovery.scan(self._controller.admission.links)

@@ -199,3 +199,46 @@ def test_what_cannot_be_left_out_is_explained() -> None:
     with pytest.raises(PlacementError) as caught:
         planner.mend(replace(before, workflow=optional(before.workflow, "source")), lost={"d0"})
     assert "m0" in str(caught.value)
+
+
+# --- better mappings, and those that a person wants ----------------------------------------------------
+
+
+def test_a_better_mapping_is_the_best_there_is_beside_the_others() -> None:
+    planner = SitePlanner(POLICY)
+    small, large = inventory_of(8_000, 8_000), inventory_of(30_000, 30_000)
+    split = placed(planner, workflow_of(CATALOGUE, "Whole@1.0"), small)
+    here = replace(split, inventory=large)
+    before, after = planner.improve(here, places={})
+    best = plan(build_problem([here.workflow], large, POLICY), workers=1)
+    assert before is not None
+    assert where(before) == where(split.placement)
+    assert after.objective == pytest.approx(best.placement().objective)
+    assert after.objective <= before.objective
+    assert after.stand_ins == split.placement.stand_ins == {"m0": "Chain@1.0"}
+    check([here.workflow], large, after, POLICY)
+
+
+def test_places_are_kept_or_refused_and_others_stay_if_they_can() -> None:
+    planner, inventory = SitePlanner(POLICY), inventory_of(40_000, 40_000)
+    now = placed(planner, workflow_of(CATALOGUE, "Whole@1.0"), inventory)
+    other = "d1" if where(now.placement)["m0"] == "d0" else "d0"
+    _, after = planner.improve(now, places={"m0": (other, "")})
+    assert where(after)["m0"] == other
+    assert moved(now, after) == {"m0"}
+    with pytest.raises(PlacementError):
+        planner.improve(now, places={"m0": (other, "")}, resting=[other])
+    before, elsewhere = planner.improve(now, places={}, lost=[where(now.placement)["m0"]])
+    assert before is None
+    assert set(where(elsewhere).values()) == {other}
+
+
+def test_a_wanted_place_moves_others_where_there_is_no_room_for_both() -> None:
+    planner, inventory = SitePlanner(POLICY), inventory_of(10_520, 10_520)
+    whole = {name: contract for name, contract in CATALOGUE.items() if name != "Chain@1.0"}
+    planned, placement = planner.place(workflow_of(whole, "Whole@1.0"), inventory, whole)
+    now = PlacedWorkflow(planned, inventory, placement)
+    device = where(now.placement)
+    assert device["m0"] != device["source"]
+    _, after = planner.improve(now, places={"m0": (device["source"], "")})
+    assert where(after) == {"m0": device["source"], "source": device["m0"]}
