@@ -98,8 +98,8 @@ def _show(found: Mapping[str, Any]) -> None:
             f"{change} {abs(found['gain']):.1%}" + ("" if found["gain"] >= 0 else " more")
         )
     print(
-        f"  cost: {found['model_bytes']:,} B of models to move; "
-        f"what an AIM of them remembers is lost ({found['state_bytes']:,} B declared)"
+        f"  to move: {found['model_bytes']:,} B of models, "
+        f"up to {found['state_bytes']:,} B of state, where channels are acknowledged"
     )
 
 

@@ -42,7 +42,7 @@ class Proposal:
         after: objective then.
         gap: how far ``after`` may be above the optimum, 0..1.
         model_bytes: of the models that AIMs take with them.
-        state_bytes: of state that AIMs declare; what is not moved begins anew.
+        state_bytes: of state that AIMs declare; behind acknowledged channels it goes along.
         places: every AIM that runs, as ``Moving.move`` takes it.
     """
 
