@@ -128,6 +128,7 @@ class Moving:
                 )
             return done.result()
         finally:
+            done.cancel()  # nobody waits any more; a move that has begun goes on
             running.wanted = None
 
     def _check(self, running: RunningWorkflow, places: Places) -> None:
