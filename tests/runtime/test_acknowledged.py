@@ -192,7 +192,7 @@ def test_a_source_that_is_drained_hears_of_what_it_has_sent(tmp_path: Path) -> N
 
 
 def test_acknowledgements_that_are_forged_or_said_again_change_nothing(tmp_path: Path) -> None:
-    """Everything on the wire is sealed; somebody else sends all of it once more, and damaged."""
+    """Everything on the wire is sealed; somebody sends all of it once more, and under other numbers."""
 
     async def journey() -> None:
         async with three(tmp_path, speed=3.0, aims=NUMBERED_AIMS) as site:
@@ -206,10 +206,12 @@ def test_acknowledgements_that_are_forged_or_said_again_change_nothing(tmp_path:
                     if received.payload in seen:
                         return
                     acknowledgements += received.topic.endswith("-ack")
-                    damaged = received.payload[:-1] + bytes([received.payload[-1] ^ 1])
-                    seen.update((received.payload, damaged))
+                    head, rest = received.payload[:4], received.payload[10:]
+                    later = int.from_bytes(received.payload[4:10], "big") + (1 << 20)
+                    forged = head + later.to_bytes(6, "big") + rest
+                    seen.update((received.payload, forged))
                     hostile.send(received.topic, received.payload)
-                    hostile.send(received.topic, damaged)
+                    hostile.send(received.topic, forged)
 
                 await hostile.subscribe("aif/ch/#", again)
                 running = await site.deploy(numbered(last=300, double="{device: right}", note=LEFT))
