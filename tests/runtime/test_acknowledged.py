@@ -117,6 +117,44 @@ def test_nothing_of_it_needs_the_controller(tmp_path: Path) -> None:
     asyncio.run(journey())
 
 
+WINDOW = """
+class Doubler(AIM):
+    def process(self, number):
+        return {"pair": {"number": number[-1] // 3, "twice": sum(number)}}
+"""
+SPLIT = """
+class Doubler(AIM):
+    def process(self, number):
+        for made in (2 * number - 1, 2 * number):
+            yield {"pair": {"number": made, "twice": 0}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "module", "last"),
+    [
+        pytest.param(("queue_depth: 64", "queue_depth: 64, consumes: 3"), WINDOW, 300, id="window"),
+        pytest.param(('twice}"', 'twice}", emits: 2'), SPLIT, 1800, id="several"),
+    ],
+)
+def test_turns_of_many_messages_and_of_many_records_go_on_elsewhere(
+    tmp_path: Path, settings: tuple[str, str], module: str, last: int
+) -> None:
+    contract = NUMBERED_AIMS["doubler"][0].replace(*settings)
+    aims = {**NUMBERED_AIMS, "doubler": (contract, "from aif.sdk import AIM\n" + module)}
+
+    async def journey() -> None:
+        async with three(tmp_path, speed=3.0, aims=aims) as site:
+            await all_up(site)
+            running = await site.deploy(numbered(last=900, double=AWAY, note=LEFT))
+            await site.outputs(running, 40)
+            await site.kill(place_of(running, "double"))
+            await site.until_logged("workflow re-mapped")
+            await run_to_end(site, running, last)
+
+    asyncio.run(journey())
+
+
 def stumbling(name: str, at: Sequence[int], *, restart_limit: int) -> Mapping[str, tuple[str, str]]:
     """The AIMs, of which one fails before it has done with some numbers, each the first time."""
     contract, module = NUMBERED_AIMS[name]
