@@ -34,12 +34,12 @@ class Events:
     """What the Controller tells its User Agents, as it comes."""
 
     def __init__(self, stream: AsyncGenerator[dict[str, Any], None]) -> None:
-        self._stream = stream
+        self.stream = stream
 
     async def until(self, kind: str, **facts: Any) -> dict[str, Any]:
         """The next event of a kind with these facts."""
         async with asyncio.timeout(PATIENCE_S):
-            async for event in self._stream:
+            async for event in self.stream:
                 if event["type"] == kind and facts.items() <= event.items():
                     return event
         raise AssertionError("the Controller ended")

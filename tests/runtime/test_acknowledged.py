@@ -117,6 +117,44 @@ def test_nothing_of_it_needs_the_controller(tmp_path: Path) -> None:
     asyncio.run(journey())
 
 
+WINDOW = """
+class Doubler(AIM):
+    def process(self, number):
+        return {"pair": {"number": number[-1] // 3, "twice": sum(number)}}
+"""
+SPLIT = """
+class Doubler(AIM):
+    def process(self, number):
+        for made in (2 * number - 1, 2 * number):
+            yield {"pair": {"number": made, "twice": 0}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "module", "last"),
+    [
+        pytest.param(("queue_depth: 64", "queue_depth: 64, consumes: 3"), WINDOW, 300, id="window"),
+        pytest.param(('twice}"', 'twice}", emits: 2'), SPLIT, 1800, id="several"),
+    ],
+)
+def test_turns_of_many_messages_and_of_many_records_go_on_elsewhere(
+    tmp_path: Path, settings: tuple[str, str], module: str, last: int
+) -> None:
+    contract = NUMBERED_AIMS["doubler"][0].replace(*settings)
+    aims = {**NUMBERED_AIMS, "doubler": (contract, "from aif.sdk import AIM\n" + module)}
+
+    async def journey() -> None:
+        async with three(tmp_path, speed=3.0, aims=aims) as site:
+            await all_up(site)
+            running = await site.deploy(numbered(last=900, double=AWAY, note=LEFT))
+            await site.outputs(running, 40)
+            await site.kill(place_of(running, "double"))
+            await site.until_logged("workflow re-mapped")
+            await run_to_end(site, running, last)
+
+    asyncio.run(journey())
+
+
 def stumbling(name: str, at: Sequence[int], *, restart_limit: int) -> Mapping[str, tuple[str, str]]:
     """The AIMs, of which one fails before it has done with some numbers, each the first time."""
     contract, module = NUMBERED_AIMS[name]
@@ -192,7 +230,7 @@ def test_a_source_that_is_drained_hears_of_what_it_has_sent(tmp_path: Path) -> N
 
 
 def test_acknowledgements_that_are_forged_or_said_again_change_nothing(tmp_path: Path) -> None:
-    """Everything on the wire is sealed; somebody else sends all of it once more, and damaged."""
+    """Everything on the wire is sealed; somebody sends all of it once more, and under other numbers."""
 
     async def journey() -> None:
         async with three(tmp_path, speed=3.0, aims=NUMBERED_AIMS) as site:
@@ -206,10 +244,12 @@ def test_acknowledgements_that_are_forged_or_said_again_change_nothing(tmp_path:
                     if received.payload in seen:
                         return
                     acknowledgements += received.topic.endswith("-ack")
-                    damaged = received.payload[:-1] + bytes([received.payload[-1] ^ 1])
-                    seen.update((received.payload, damaged))
+                    head, rest = received.payload[:4], received.payload[10:]
+                    later = int.from_bytes(received.payload[4:10], "big") + (1 << 20)
+                    forged = head + later.to_bytes(6, "big") + rest
+                    seen.update((received.payload, forged))
                     hostile.send(received.topic, received.payload)
-                    hostile.send(received.topic, damaged)
+                    hostile.send(received.topic, forged)
 
                 await hostile.subscribe("aif/ch/#", again)
                 running = await site.deploy(numbered(last=300, double="{device: right}", note=LEFT))
