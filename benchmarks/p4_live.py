@@ -6,9 +6,8 @@ arrives. The device under ``doubler`` is killed (SIGKILL: the broker says so) or
 silence does). The figure is the time from the signal to the first result whose number was made after it, with
 the right value, as a User Agent sees it; no model is transferred. Stages are those that the Controller tells.
 
-What was lost on the way is counted: numbers between the last result before and the first after. Channels
-cannot be acknowledged yet, so there is no figure of acknowledged messages that were lost: it belongs into
-``Loss``.
+What was lost on the way is counted: numbers between the last result before and the first after. Where the
+channels are acknowledged, one number that never comes through voids the case: the goal is none.
 """
 
 from __future__ import annotations
@@ -59,6 +58,10 @@ aims:
   - {id: checker, use: Checker@1.0, inputs: {pair: doubler.pair}, placement: {device: base}}
 outputs: {seen: checker.seen}
 """
+ACKNOWLEDGED = """channels:
+  - {output: ticker.number, input: doubler.number, delivery: acknowledged}
+  - {output: doubler.pair, input: checker.pair, delivery: acknowledged}
+"""
 DEVICE = """  - {id: NAME, class: gateway, board: bench-NAME, arch: x86-64, os: Linux,
      instructions_per_s: 1000000000, ram_bytes: 100000000, flash_bytes: 100000000, runtimes: [python],
      attestation: software}
@@ -67,10 +70,7 @@ DEVICE = """  - {id: NAME, class: gateway, board: bench-NAME, arch: x86-64, os: 
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """What one loss came to.
-
-    ``numbers_lost`` were counted by ``ticker`` and never seen: channels are not acknowledged.
-    """
+    """What one loss came to; ``numbers_lost`` were counted by ``ticker`` and never seen."""
 
     device: str
     total_ms: float
@@ -86,10 +86,12 @@ class Case:
     signal: signal.Signals
     heartbeat_ms: float | None
     goal_ms: float | None
+    acknowledged: bool = False
 
 
 CASES = (
     Case("killed", signal.SIGKILL, None, GOAL_MS),
+    Case("killed_acknowledged", signal.SIGKILL, None, GOAL_MS, acknowledged=True),
     Case("frozen", signal.SIGSTOP, None, None),
     Case("frozen_50ms_heartbeat", signal.SIGSTOP, FROZEN_HEARTBEAT_MS, GOAL_MS),
 )
@@ -112,6 +114,9 @@ def measure_live(*, quick: bool) -> tuple[list[Metric], dict[str, Any]]:
             continue
         total = Spread.of([loss.total_ms for loss in losses])
         metrics.append(judged(f"p4.live_{case.name}", total, "ms", case.goal_ms, "lower"))
+        if case.acknowledged:
+            lost = Spread.of([float(loss.numbers_lost) for loss in losses])
+            metrics.append(judged("p4.live_acknowledged_lost", lost, "messages", 0.0, "lower"))
         for loss in losses:
             rows.append({"case": case.name, "controller_cpu": busy, **asdict(loss)})
             stages = ", ".join(f"{name} {ms:.0f}" for name, ms in loss.stages_ms.items())
@@ -128,7 +133,7 @@ async def _measure(case: Case, losses: int) -> tuple[list[Loss], float]:
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="p4-live-")))
         home = wiring.Home(folder / "home")
-        inventory = _write_files(folder, losses + 1)
+        inventory = _write_files(folder, losses + 1, WORKFLOW + (ACKNOWLEDGED if case.acknowledged else ""))
         _publish(open_publisher(home))
         _provision(home, inventory)
         broker = stack.enter_context(running_broker(folder))
@@ -225,7 +230,7 @@ async def _lose(case: Case, home: wiring.Home, pids: dict[str, int], watch: Watc
     return Loss(device, round(total_ms, 1), number - last - 1, watch.stages_ms)
 
 
-def _write_files(folder: Path, spares: int) -> Inventory:
+def _write_files(folder: Path, spares: int, workflow: str) -> Inventory:
     """Workflow and inventory: one device that stays, and those that may be lost."""
     names = ["base", *(f"spare-{n}" for n in range(1, spares + 1))]
     links = "".join(
@@ -235,7 +240,7 @@ def _write_files(folder: Path, spares: int) -> Inventory:
     devices = "".join(DEVICE.replace("NAME", name) for name in names)
     file = folder / "inventory.yaml"
     file.write_text(f"schema: 1\ninventory: {{name: p4, version: 1}}\ndevices:\n{devices}links:\n{links}")
-    (folder / "workflow.aiw.yaml").write_text(WORKFLOW)
+    (folder / "workflow.aiw.yaml").write_text(workflow)
     return load_inventory(file)
 
 
