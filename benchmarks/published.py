@@ -72,7 +72,7 @@ def better(known: dict[str, Any] | None, made: dict[str, Any]) -> dict[str, Any]
         return made
     best = min(known["best"], made["best"], key=lambda one: float(one["objective"]))
     bound = max(known["bound"], made["bound"], key=lambda one: float(one["objective"]))
-    return made | {"best": best, "bound": bound}
+    return known | made | {"best": best, "bound": bound}
 
 
 def solved(family: str, size: int, seed: int, seconds: float, today: str) -> dict[str, Any]:
