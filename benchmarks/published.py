@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,13 @@ DIGITS = 8
 
 
 def canonical(value: object) -> Any:
-    """An instance as plain JSON values, the same for equal instances."""
+    """An instance as plain JSON values, the same for equal instances.
+
+    Fields that have their default are left out, so that a field that is added later changes no digest.
+    """
     if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: canonical(getattr(value, field.name)) for field in fields(value)}
+        given = ((field, getattr(value, field.name)) for field in fields(value))
+        return {field.name: canonical(content) for field, content in given if content != _default(field)}
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, Mapping):
@@ -45,6 +49,10 @@ def canonical(value: object) -> Any:
     if isinstance(value, (list, tuple)):
         return [canonical(one) for one in value]
     return value if value is None or isinstance(value, (bool, int, float)) else str(value)
+
+
+def _default(field: Field[Any]) -> object:
+    return field.default if field.default_factory is MISSING else field.default_factory()
 
 
 def digest(drawn: Instance) -> str:
@@ -72,7 +80,7 @@ def better(known: dict[str, Any] | None, made: dict[str, Any]) -> dict[str, Any]
         return made
     best = min(known["best"], made["best"], key=lambda one: float(one["objective"]))
     bound = max(known["bound"], made["bound"], key=lambda one: float(one["objective"]))
-    return made | {"best": best, "bound": bound}
+    return known | made | {"best": best, "bound": bound}
 
 
 def solved(family: str, size: int, seed: int, seconds: float, today: str) -> dict[str, Any]:

@@ -23,8 +23,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from partitioner.charges import Charges
 from partitioner.star import Floats, Ints, Star
-from partitioner.table import FORBIDDEN, Charges, Table, Way
+from partitioner.table import FORBIDDEN, Table, Way
 from partitioner.views import View
 
 MAX_LABELS = 60_000

@@ -29,14 +29,14 @@ PATIENCE = 3
 FAILURES = 3
 """Plans in a row that were no better after which no more are made."""
 
-ALMOST, NEARLY = 0.01, 0.04
+ALMOST, NEARLY = 0.01, 0.1
 """Gaps up to which what is left is packed before there are prices, and after."""
 
 ENOUGH = 1e-4
 """Share by which the master problem may still be above the bound."""
 
-POOLED = 12_000
-"""Assignments of all workflows that are packed, at most."""
+POOLED, LISTED = 12_000, 100_000
+"""Assignments of all workflows that are packed, at most, and that are listed before some are ruled out."""
 
 MIXED, LEAST_MIXED = 8_000, 40
 """Assignments of all workflows that are mixed for a better plan, and of each at least."""
@@ -86,11 +86,11 @@ class Closing:
             self.price(1.0, ROUNDS)
             return
         if self.gap <= ALMOST * self.search.ledger.total:
-            self.pack()
+            self.pack(1.0)
         while not self.closed() and self.left_s() > 0:
             proven = self.bound
             self.price(0.5, rounds)
-            self.pack()
+            self.pack(0.6)
             before = self.search.ledger.total
             if failures < FAILURES and not self.closed():
                 self.mix(0.5)
@@ -117,15 +117,16 @@ class Closing:
             quiet = 0 if self.pricing.bound > before + 1e-4 * abs(before) else quiet + 1
             before = self.pricing.bound
 
-    def pack(self) -> None:
-        """The best of all assignments that a better plan could use; for few devices."""
+    def pack(self, share: float) -> None:
+        """The best of what a better plan could use, in a share of the time; for few devices."""
         near = self.search.ledger.total * (1.0 - NEARLY) <= self.bound
         if len(self.star.devices) > FEW_DEVICES or self.closed() or not near:
             return
         pools, cut = self._pools()
         if pools is None:
             return
-        packed = self._packed(pools, self.left_s)
+        end_s = (1.0 - share) * self.left_s()
+        packed = self._packed(pools, lambda: self.left_s() - end_s)
         self.bound = max(self.bound, min(packed.floor, cut) - ROUNDING * len(pools))
 
     def mix(self, share: float) -> bool:
@@ -193,6 +194,8 @@ class Closing:
                 found = branches.all_within(low + upper - self.pricing.bound)
                 floors.append(self.pricing.bound + found.floor - float(self.pricing.least[w]))
             pools.append(Pool(w, branches.table, found))
+            if sum(len(pool.found.cost) for pool in pools) > LISTED:
+                return None, 0
         for n in sorted(range(len(pools)), key=lambda n: len(pools[n].found.cost)):
             others = sum(self._cheapest(p, cut_off=f < upper) for p, f in zip(pools, floors, strict=True))
             spare = upper - others + self._cheapest(pools[n], cut_off=floors[n] < upper)

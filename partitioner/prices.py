@@ -21,10 +21,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from partitioner.branches import Branches, Found
+from partitioner.charges import COVERS, Charges, parts_taken
 from partitioner.ledger import ROUNDING, Spots, units
 from partitioner.master import Column, Master
 from partitioner.star import Floats, Ints, Star
-from partitioner.table import COVERS, Charges, parts_taken
 from partitioner.views import View, only_view, priced_view, relaxed_view
 
 SMOOTH = 0.5
@@ -53,7 +53,7 @@ class Prices:
         cell: float[devices, resources], per unit, of capacities and of balance together.
         bit: float[devices], per bit/s on the device's own link.
         opening: float[workflows, devices], or float[1, devices] where all pay alike.
-        cover: float[devices, covers], per part of a device (``table.parts_taken``).
+        cover: float[devices, covers], per part of a device (``charges.parts_taken``).
         room: what all the room there is would bring, without what ``cell`` has of balance.
     """
 

@@ -18,10 +18,10 @@ import numpy as np
 
 from partitioner.blocks import Best, combine, spots_of
 from partitioner.branches import Branches, Found
+from partitioner.charges import no_charges
 from partitioner.ledger import ROUNDING, Bill, Ledger, Spots, units
 from partitioner.parts import OBJECTIVE_SCALE
 from partitioner.star import Star
-from partitioner.table import no_charges
 from partitioner.views import View, copied_view, free_view, home_groups, relaxed_view
 
 LISTED = 4_000

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from aif.errors import Infeasible
+from partitioner.charges import COVERED, HALVES
 from partitioner.parts import Limit, PlacementProblem
 from partitioner.prices import Pricing
 from partitioner.search import Search
@@ -26,7 +27,6 @@ CERTAIN = 1e-6
 """Share by which payments must exceed the room, beyond what floating-point sums may be wrong."""
 
 ROUNDS = 60
-KINDS = ("ram", "flash", "cpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +73,9 @@ def _told(pricing: Pricing) -> Shortage:
     lacking: list[tuple[Limit, tuple[int, ...], float]] = []
     for column, (kind, rest) in enumerate(star.resources):
         price = pricing.best.cell[:, column].copy()
-        if column in (0, 2):
-            half = len(KINDS) + 1
-            covers = pricing.best.cover[:, :half] if column == 0 else pricing.best.cover[:, half:]
-            price += covers.sum(axis=1)
+        if column in COVERED:
+            at = COVERED.index(column) * len(HALVES)
+            price += pricing.best.cover[:, at : at + len(HALVES)].sum(axis=1)
         rows = np.nonzero((price > 0) & np.isfinite(star.room[:, column]))[0]
         if len(rows):
             limit = Limit(kind, f"{star.devices[rows[0]].id}{rest}")

@@ -84,6 +84,15 @@ def test_a_large_plan_becomes_a_placement_with_usage() -> None:
     assert all(a.reason for a in placement.assignments)
 
 
+def test_crowded_plans_on_many_devices_are_allowed_and_above_their_bound() -> None:
+    given = instance("tight", 80, 80, 0)
+    problem = given.problem()
+    first = plan(problem, time_limit_s=1e-9)
+    found = plan(problem, time_limit_s=5.0)
+    assert audited(given, found) == pytest.approx(found.objective, rel=ROUNDING)
+    assert first.bound - ROUNDING <= found.bound <= found.objective <= first.objective + ROUNDING
+
+
 def test_no_time_at_all_still_gives_an_allowed_plan() -> None:
     given = instance("base", 50, 50, 0)
     found = plan(given.problem(), time_limit_s=1e-9)

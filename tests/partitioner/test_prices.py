@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from partitioner.charges import COVERED, HALVES, parts_taken
 from partitioner.closing import Closing
 from partitioner.exhaustive import best_placement
 from partitioner.families import instance
@@ -20,7 +21,6 @@ from partitioner.planner import plan
 from partitioner.search import Search
 from partitioner.shortage import shortage
 from partitioner.star import Star
-from partitioner.table import COVERED, HALVES, parts_taken
 
 ROUNDING = 1e-6
 
