@@ -72,7 +72,8 @@ class Energy:
 class Device:
     """One device. ``ram_bytes`` and ``flash_bytes`` are what its base firmware or OS leaves for AIMs.
 
-    ``delay_ms`` is never declared: what messages to or from it were measured to take longer than by its links.
+    ``delay_ms`` is never declared: by how much messages to or from it were measured to take longer than by
+    its links.
     """
 
     id: str
