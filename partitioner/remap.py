@@ -176,7 +176,7 @@ class Replanner:
     def spare(self, devices: Iterable[str]) -> Remapping:
         """Devices shall run only what is offered nowhere else, such as what needs their sensors."""
         began_s = self.now()
-        rows = [self.star.position[device] for device in devices]
+        rows = [self.star.position[device] for device in devices if device in self.star.position]
         for options in self.star.options:
             offered = options.allowed & np.isfinite(options.price[options.kind_of]).any(axis=1)
             offered[rows] = False

@@ -1,0 +1,184 @@
+"""Better plans for a workflow that runs: asked for when something about the devices has changed.
+
+A device is there (again), a link is slow or has recovered, a battery is low or full again, or the workflow
+was mended in haste: then the planner is asked in the background, with what was measured. Its plan is proposed
+when it is worth its moves (``worth``), and when the AIMs that would move have been where they are for a
+while. A plan for devices that have changed meanwhile is thrown away.
+
+Decides when to ask and what to propose; ``healing`` decides when it is the turn of proposals.
+
+Invariants: one search at a time, and not more than one in ``SEARCH_EVERY_S``; the same sight of the devices
+is judged once; a device that was lost is moved to only after a delay that doubles with every loss.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+
+from aif.errors import AIFError
+from aif.model.placement import Better
+from aif.runtime.bringup import Means
+from aif.runtime.conditions import stays_away_ms
+from aif.runtime.logbook import LogBook
+from aif.runtime.planning import Mended, Planning
+from aif.runtime.reasons import Reasons
+from aif.runtime.remapping import Change, Move, moves_between
+from aif.runtime.workflows import RunningWorkflow
+from aif.runtime.worth import Dwell, Gain
+
+SEARCH_EVERY_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What a plan depends on: devices that AIMs may move to, and everything that is bad about devices."""
+
+    devices: frozenset[str]
+    signs: frozenset[str]
+
+    def promises(self, before: Sight) -> bool:
+        """Whether a better plan may exist that did not exist before."""
+        return self.signs != before.signs or not self.devices <= before.devices
+
+    def since(self, before: Sight) -> str:
+        """What has changed, in words."""
+        return "; ".join(
+            [*(f"{device} can take AIMs" for device in sorted(self.devices - before.devices)),
+             *sorted(self.signs - before.signs),
+             *(f"no longer: {sign}" for sign in sorted(before.signs - self.signs))]
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A change that is worth making."""
+
+    change: Change
+    mended: Mended
+    gain: Gain
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    task: asyncio.Task[Better]
+    sight: Sight
+    mapping_version: int
+    why: str
+    absent: frozenset[str]
+    closed: frozenset[str]
+
+
+class Improving:
+    """Looks for better plans for one workflow."""
+
+    def __init__(
+        self, running: RunningWorkflow, means: Means, *, planning: Planning, reasons: Reasons, log: LogBook
+    ) -> None:
+        self._running, self._means, self._planning, self._reasons = running, means, planning, reasons
+        self._log = log
+        self._dwell = Dwell(means.patience.dwell_s * 1000.0)
+        self._planned: Sight | None = None
+        """What the mapping was planned for; None where it was made in haste."""
+        self._proposed_for: Sight | None = None
+        self._begun = False
+        self._search: _Search | None = None
+        self._not_before_ms = float("-inf")
+
+    def look(self) -> Proposal | None:
+        """Ask, or see what has come of it; never waits."""
+        now_ms = self._means.clock.monotonic_ms()
+        sight = self._sight(now_ms)
+        if not self._begun:
+            self._begun, self._planned = True, sight
+            self._dwell.came((a.aim for a in self._running.placement.assignments), now_ms)
+        if self._search is not None:
+            return self._found(sight, now_ms) if self._search.task.done() else None
+        if sight == self._planned or now_ms < self._not_before_ms:
+            return None
+        if self._planned is not None and not sight.promises(self._planned):
+            self._planned = sight
+            return None
+        self._ask(sight, now_ms)
+        return None
+
+    def moved(self, aims: Iterable[str], *, wanted: bool) -> None:
+        """The mapping has changed, for the sake of a proposal or because it had to."""
+        self._dwell.came(aims, self._means.clock.monotonic_ms())
+        self._planned = self._proposed_for if wanted else None
+
+    def close(self) -> None:
+        """Nobody waits for a plan any more."""
+        if self._search is not None:
+            self._search.task.cancel()
+
+    # --- steps -------------------------------------------------------------------------------------
+
+    def _sight(self, now_ms: float) -> Sight:
+        inventory = self._running.inventory
+        return Sight(
+            frozenset(d.id for d in inventory.devices) - self._closed(now_ms) - self._reasons.absent(),
+            self._means.admission.sensing.signs(inventory),
+        )
+
+    def _closed(self, now_ms: float) -> frozenset[str]:
+        """Devices that nothing may move to, or that were lost too recently."""
+        return self._reasons.closed() | frozenset(self._too_early(now_ms))
+
+    def _too_early(self, now_ms: float) -> Iterator[str]:
+        for device in self._running.inventory.devices:
+            past = self._means.admission.link(device.id).reputation
+            if device.id not in self._running.devices and now_ms < past.lost_ms + stays_away_ms(past.losses):
+                yield device.id
+
+    def _ask(self, sight: Sight, now_ms: float) -> None:
+        self._not_before_ms = now_ms + SEARCH_EVERY_S * 1000
+        why = "a better plan after a change" if self._planned is None else sight.since(self._planned)
+        absent, closed = self._reasons.absent(), self._closed(now_ms)
+        self._search = _Search(
+            asyncio.create_task(self._planning.improve(self._running, places={}, lost=absent, resting=closed)),
+            sight, self._mapping_version, why, absent, closed,
+        )  # fmt: skip
+
+    @property
+    def _mapping_version(self) -> int:
+        return self._running.plan.mapping_version if self._running.plan is not None else 0
+
+    def _found(self, sight: Sight, now_ms: float) -> Proposal | None:
+        search, self._search = self._search, None
+        if search is None or (search.sight, search.mapping_version) != (sight, self._mapping_version):
+            return None
+        try:
+            better = search.task.result()
+        except AIFError as error:
+            self._planned = sight
+            self._log.info("no better plan", aiw=self._running.aiw_id, why=search.why, reason=str(error))
+            return None
+        gain = Gain(better.before, better.placement.objective, better.pause_s)
+        moves = moves_between(self._running, better.placement, ())
+        refusal = self._refusal(gain, moves)
+        if refusal:
+            self._planned = sight
+            self._log.info(
+                "the plan stays", aiw=self._running.aiw_id, why=search.why, reason=refusal,
+                moves="; ".join(map(str, moves)),
+            )  # fmt: skip
+            return None
+        stays_until_ms = self._dwell.until_ms(move.aim for move in moves)
+        if now_ms < stays_until_ms and not gain.needed:
+            self._not_before_ms = stays_until_ms
+            return None
+        self._proposed_for = sight
+        change = Change(f"{search.why}: {gain}", search.absent, search.closed, frozenset(), began_ms=now_ms)
+        return Proposal(change, Mended(better.placement, self._running.left_out), gain)
+
+    def _refusal(self, gain: Gain, moves: Collection[Move]) -> str:
+        """Why nothing is proposed; empty where something is."""
+        spent = self._means.admission.sensing.spent()
+        onto = {move.destination for move in moves} & spent
+        if not moves:
+            return "there is none better"
+        if onto:
+            return f"it would use {', '.join(sorted(onto))}, whose battery is nearly empty"
+        return gain.refusal()
