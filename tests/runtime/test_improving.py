@@ -1,0 +1,127 @@
+"""A running workflow leaves devices that get slow, comes back to them once, and is not moved by noise."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from pathlib import Path
+
+from aif.protocol.lifecycle import WorkflowState
+from aif.runtime.controller import Patience
+from aif.runtime.liveness import HeartbeatSettings
+from aif.transport.faults import Delivery, Fault, delay
+from tests.runtime.site import BenchSite, bench_site
+from tests.runtime.test_remapping import GOES_ON, THREE, all_up, increasing, place_of
+
+SPEED = 5.0
+PACE = HeartbeatSettings(interval_ms=250.0)
+"""A window takes 0.4 s of a test's time."""
+
+NEAR = THREE.replace("latency_ms: 1}", "latency_ms: 30}")
+NEARER = NEAR.replace(
+    "between: [left, spare], bandwidth_bps: 100000000, latency_ms: 30",
+    "between: [left, spare], bandwidth_bps: 100000000, latency_ms: 60",
+)
+"""``right`` is the better place for what works with ``left``."""
+
+
+def site_of(folder: Path, *devices: str) -> AbstractAsyncContextManager[BenchSite]:
+    patience = Patience(repeat_s=0.5, stop_s=1.0, dwell_s=3.0)
+    return bench_site(
+        folder, devices=devices or ("left", "right", "spare"), inventory=NEARER,
+        speed=SPEED, patience=patience, heartbeat=PACE,
+    )  # fmt: skip
+
+
+def slow(name: str, seconds: float) -> Fault:
+    """Whatever goes to or comes from a device takes longer."""
+
+    def rule(delivery: Delivery) -> Iterable[Delivery]:
+        ends = (delivery.sender, delivery.receiver)
+        yield replace(delivery, delay_s=delivery.delay_s + seconds) if name in ends else delivery
+
+    return rule
+
+
+def moves(site: BenchSite) -> list[str]:
+    return [line["moves"] for line in site.log.lines("workflow re-mapped")]
+
+
+def test_aims_leave_a_device_that_gets_slow_and_come_back_once_it_is_quick_again(tmp_path: Path) -> None:
+    async def journey() -> None:
+        async with site_of(tmp_path) as site:
+            await all_up(site)
+            running = await site.deploy(GOES_ON)
+            await site.outputs(running, 5)
+            assert place_of(running, "double") == "right"
+            count = site.hosted("left", running).instances["count"]
+            site.broker.faults.append(slow("right", 0.04))
+            await site.until_logged("device answers slowly", device="right")
+            await site.until_true(lambda: place_of(running, "double") == "spare")
+            await site.until_logged("workflow re-mapped", moves="double: right -> spare")
+            line = site.log.lines("workflow re-mapped")[0]
+            assert line["reason"].startswith("right answers slowly: saves ")
+            assert "s of pause" in line["reason"]
+            assert increasing(await site.outputs(running, 20))
+            site.broker.faults.clear()
+            await site.until_logged("device answers quickly again", device="right")
+            await site.until_logged("workflow re-mapped", moves="double: spare -> right")
+            assert increasing(await site.outputs(running, 20))
+            assert site.hosted("left", running).instances["count"] is count
+            assert running.state is WorkflowState.RUNNING
+            assert moves(site) == ["double: right -> spare", "double: spare -> right"]
+
+    asyncio.run(journey())
+
+
+def test_noise_on_all_links_moves_nothing(tmp_path: Path) -> None:
+    async def journey() -> None:
+        async with site_of(tmp_path) as site:
+            await all_up(site)
+            running = await site.deploy(GOES_ON)
+            await site.outputs(running, 5)
+            site.broker.faults.append(delay(0.3, 0.01, random.Random(1)))
+            sensing = site.controller.admission.sensing
+            await site.until_true(
+                lambda: all(
+                    sensing.report(d, 0.0).get("link", {}).get("answers", 0) > 80 for d in running.devices
+                )
+            )
+            assert moves(site) == []
+            assert not site.log.lines("device answers slowly")
+
+    asyncio.run(journey())
+
+
+def test_a_device_that_comes_back_gets_its_aims_again_when_that_is_worth_it(tmp_path: Path) -> None:
+    async def journey() -> None:
+        async with site_of(tmp_path) as site:
+            await all_up(site)
+            running = await site.deploy(GOES_ON)
+            await site.outputs(running, 5)
+            await site.kill("right")
+            await site.until_logged("workflow re-mapped", moves="double: right -> spare")
+            await site.start_device("right")
+            await site.until_logged("workflow re-mapped", moves="double: spare -> right")
+            line = site.log.lines("workflow re-mapped")[1]
+            assert line["reason"].startswith("right can take AIMs: saves ")
+            assert increasing(await site.outputs(running, 20))
+
+    asyncio.run(journey())
+
+
+def test_a_device_that_is_drained_no_longer_gets_its_aims_again(tmp_path: Path) -> None:
+    async def journey() -> None:
+        async with site_of(tmp_path) as site:
+            await all_up(site)
+            running = await site.deploy(GOES_ON)
+            await site.outputs(running, 5)
+            await site.controller.draining.drain("right")
+            await site.until_logged("workflow re-mapped", moves="double: right -> spare")
+            site.registry.set_drained("right", drained=False)
+            await site.until_logged("workflow re-mapped", moves="double: spare -> right")
+
+    asyncio.run(journey())
