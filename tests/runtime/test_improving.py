@@ -96,24 +96,7 @@ def test_noise_on_all_links_moves_nothing(tmp_path: Path) -> None:
     asyncio.run(journey())
 
 
-def test_a_device_that_comes_back_gets_its_aims_again_when_that_is_worth_it(tmp_path: Path) -> None:
-    async def journey() -> None:
-        async with site_of(tmp_path) as site:
-            await all_up(site)
-            running = await site.deploy(GOES_ON)
-            await site.outputs(running, 5)
-            await site.kill("right")
-            await site.until_logged("workflow re-mapped", moves="double: right -> spare")
-            await site.start_device("right")
-            await site.until_logged("workflow re-mapped", moves="double: spare -> right")
-            line = site.log.lines("workflow re-mapped")[1]
-            assert line["reason"].startswith("right can take AIMs: saves ")
-            assert increasing(await site.outputs(running, 20))
-
-    asyncio.run(journey())
-
-
-def test_a_device_that_is_drained_no_longer_gets_its_aims_again(tmp_path: Path) -> None:
+def test_devices_that_come_back_get_their_aims_again_when_that_is_worth_it(tmp_path: Path) -> None:
     async def journey() -> None:
         async with site_of(tmp_path) as site:
             await all_up(site)
@@ -122,6 +105,13 @@ def test_a_device_that_is_drained_no_longer_gets_its_aims_again(tmp_path: Path) 
             await site.controller.draining.drain("right")
             await site.until_logged("workflow re-mapped", moves="double: right -> spare")
             site.registry.set_drained("right", drained=False)
-            await site.until_logged("workflow re-mapped", moves="double: spare -> right")
+            await site.until_true(lambda: moves(site)[1:] == ["double: spare -> right"])
+            await site.kill("right")
+            await site.until_true(lambda: len(moves(site)) == 3)
+            await site.start_device("right")
+            await site.until_true(lambda: moves(site)[3:] == ["double: spare -> right"])
+            line = site.log.lines("workflow re-mapped")[3]
+            assert line["reason"].startswith("right can take AIMs: saves ")
+            assert increasing(await site.outputs(running, 20))
 
     asyncio.run(journey())
