@@ -59,13 +59,13 @@ class Energy:
 
     source: str = "mains"
     battery_mwh: float | None = None
-    battery_low: float = 0.2
-    battery_reserve: float = 0.1
-    price: float = 1.0
     active_mw: float = 0.0
     idle_mw: float = 0.0
     tx_uj_per_byte: float = 0.0
     rx_uj_per_byte: float = 0.0
+    battery_low: float = 0.2
+    battery_reserve: float = 0.1
+    price: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
 
+from aif.emulator.battery import Battery
+from aif.emulator.device import EmulatedDevice
 from aif.protocol.lifecycle import WorkflowState
 from aif.runtime.controller import Patience
 from aif.runtime.liveness import HeartbeatSettings
@@ -28,12 +30,24 @@ NEARER = NEAR.replace(
 """``right`` is the better place for what works with ``left``."""
 
 
-def site_of(folder: Path, *devices: str) -> AbstractAsyncContextManager[BenchSite]:
+ON_BATTERY = NEARER.replace(
+    "board: bench-right,", "board: bench-right, energy: {source: battery, battery_mwh: 1000},"
+)
+
+
+def site_of(folder: Path, inventory: str = NEARER) -> AbstractAsyncContextManager[BenchSite]:
     patience = Patience(repeat_s=0.5, stop_s=1.0, dwell_s=3.0)
     return bench_site(
-        folder, devices=devices or ("left", "right", "spare"), inventory=NEARER,
+        folder, devices=("left", "right", "spare"), inventory=inventory,
         speed=SPEED, patience=patience, heartbeat=PACE,
     )  # fmt: skip
+
+
+def battery_of(site: BenchSite, device: str) -> Battery:
+    platform = site.hosts[device]._platform
+    assert isinstance(platform, EmulatedDevice)
+    assert platform.battery is not None
+    return platform.battery
 
 
 def slow(name: str, seconds: float) -> Fault:
@@ -113,5 +127,49 @@ def test_devices_that_come_back_get_their_aims_again_when_that_is_worth_it(tmp_p
             line = site.log.lines("workflow re-mapped")[3]
             assert line["reason"].startswith("right can take AIMs: saves ")
             assert increasing(await site.outputs(running, 20))
+
+    asyncio.run(journey())
+
+
+def test_aims_leave_a_device_whose_battery_is_nearly_empty_until_it_is_charged(tmp_path: Path) -> None:
+    async def journey() -> None:
+        async with site_of(tmp_path, inventory=ON_BATTERY) as site:
+            await all_up(site)
+            running = await site.deploy(GOES_ON)
+            await site.outputs(running, 5)
+            assert place_of(running, "double") == "right"
+            battery = battery_of(site, "right")
+            battery.charge(0.15)
+            await site.until_logged("battery is low", device="right")
+            battery.charge(0.05)
+            await site.until_logged("battery is nearly empty", device="right")
+            await site.until_logged("workflow re-mapped", moves="double: right -> spare")
+            reason = site.log.lines("workflow re-mapped")[0]["reason"]
+            assert reason == "the battery of right is nearly empty"
+            assert increasing(await site.outputs(running, 20))
+            battery.charge(0.12)  # a gauge that hovers between the marks
+            await site.outputs(running, 1_000)
+            assert len(moves(site)) == 1
+            battery.charge(1.0)
+            await site.until_logged("workflow re-mapped", moves="double: spare -> right")
+            assert increasing(await site.outputs(running, 20))
+            assert len(moves(site)) == 2
+
+    asyncio.run(journey())
+
+
+def test_what_needs_a_device_stays_on_it_with_an_empty_battery(tmp_path: Path) -> None:
+    pinned = GOES_ON.replace("{separate_from: [count], strength: hard}", "{device: right}")
+
+    async def journey() -> None:
+        async with site_of(tmp_path, inventory=ON_BATTERY) as site:
+            await all_up(site)
+            running = await site.deploy(pinned)
+            await site.outputs(running, 5)
+            battery_of(site, "right").charge(0.01)
+            await site.until_logged("battery is nearly empty", device="right")
+            assert increasing(await site.outputs(running, 1_000))
+            assert moves(site) == []
+            assert running.state is WorkflowState.RUNNING
 
     asyncio.run(journey())
