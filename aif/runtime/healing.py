@@ -50,7 +50,10 @@ class Healing:
     ) -> None:
         self._running, self._means, self._planning, self._reasons = running, means, planning, reasons
         self._turn, self._log, self._publish = turn, log, publish
-        self._improving = Improving(running, means, planning=planning, reasons=reasons, log=log)
+        self._improving = Improving(
+            running, planning, absent=reasons.absent, closed=reasons.uninviting,
+            dwell_s=means.patience.dwell_s, clock=means.clock, log=log,
+        )  # fmt: skip
         self._answered: _Question | None = None
         self._retry_ms = float("-inf")
         self.failure: AIFError | None = None

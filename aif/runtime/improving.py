@@ -8,22 +8,20 @@ while. A plan for devices that have changed meanwhile is thrown away.
 Decides when to ask and what to propose; ``healing`` decides when it is the turn of proposals.
 
 Invariants: one search at a time, and not more than one in ``SEARCH_EVERY_S``; the same sight of the devices
-is judged once; a device that was lost is moved to only after a delay that doubles with every loss.
+is judged once, or once more when the AIMs that would move have stayed long enough.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from aif.errors import AIFError
 from aif.model.placement import Better
-from aif.runtime.bringup import Means
-from aif.runtime.conditions import stays_away_ms
+from aif.runtime.clock import Clock
 from aif.runtime.logbook import LogBook
 from aif.runtime.planning import Mended, Planning
-from aif.runtime.reasons import Reasons
 from aif.runtime.remapping import Change, Move, moves_between
 from aif.runtime.workflows import RunningWorkflow
 from aif.runtime.worth import Dwell, Gain
@@ -74,11 +72,30 @@ class Improving:
     """Looks for better plans for one workflow."""
 
     def __init__(
-        self, running: RunningWorkflow, means: Means, *, planning: Planning, reasons: Reasons, log: LogBook
+        self,
+        running: RunningWorkflow,
+        planning: Planning,
+        *,
+        absent: Callable[[], frozenset[str]],
+        closed: Callable[[], frozenset[str]],
+        dwell_s: float,
+        clock: Clock,
+        log: LogBook,
     ) -> None:
-        self._running, self._means, self._planning, self._reasons = running, means, planning, reasons
-        self._log = log
-        self._dwell = Dwell(means.patience.dwell_s * 1000.0)
+        """Nothing is asked before something has changed.
+
+        Args:
+            running: the workflow, as it is now.
+            planning: asks the planner.
+            absent: devices that are not there.
+            closed: devices that are there, and that nothing may move to.
+            dwell_s: how long an AIM stays that has moved.
+            clock: for times, not for waits.
+            log: where plans are told that were not taken up.
+        """
+        self._running, self._planning = running, planning
+        self._absent, self._closed, self._clock, self._log = absent, closed, clock, log
+        self._dwell = Dwell(dwell_s * 1000.0)
         self._planned: Sight | None = None
         """What the mapping was planned for; None where it was made in haste."""
         self._proposed_for: Sight | None = None
@@ -88,8 +105,7 @@ class Improving:
 
     def look(self) -> Proposal | None:
         """Ask, or see what has come of it; never waits."""
-        now_ms = self._means.clock.monotonic_ms()
-        sight = self._sight(now_ms)
+        now_ms, sight = self._clock.monotonic_ms(), self._sight()
         if not self._begun:
             self._begun, self._planned = True, sight
             self._dwell.came((a.aim for a in self._running.placement.assignments), now_ms)
@@ -105,7 +121,7 @@ class Improving:
 
     def moved(self, aims: Iterable[str], *, wanted: bool) -> None:
         """The mapping has changed, for the sake of a proposal or because it had to."""
-        self._dwell.came(aims, self._means.clock.monotonic_ms())
+        self._dwell.came(aims, self._clock.monotonic_ms())
         self._planned = self._proposed_for if wanted else None
 
     def close(self) -> None:
@@ -115,27 +131,17 @@ class Improving:
 
     # --- steps -------------------------------------------------------------------------------------
 
-    def _sight(self, now_ms: float) -> Sight:
+    def _sight(self) -> Sight:
         inventory = self._running.inventory
         return Sight(
-            frozenset(d.id for d in inventory.devices) - self._closed(now_ms) - self._reasons.absent(),
-            self._means.admission.sensing.signs(inventory),
+            frozenset(d.id for d in inventory.devices) - self._closed() - self._absent(),
+            self._planning.sensing.signs(inventory),
         )
-
-    def _closed(self, now_ms: float) -> frozenset[str]:
-        """Devices that nothing may move to, or that were lost too recently."""
-        return self._reasons.closed() | frozenset(self._too_early(now_ms))
-
-    def _too_early(self, now_ms: float) -> Iterator[str]:
-        for device in self._running.inventory.devices:
-            past = self._means.admission.link(device.id).reputation
-            if device.id not in self._running.devices and now_ms < past.lost_ms + stays_away_ms(past.losses):
-                yield device.id
 
     def _ask(self, sight: Sight, now_ms: float) -> None:
         self._not_before_ms = now_ms + SEARCH_EVERY_S * 1000
         why = "a better plan after a change" if self._planned is None else sight.since(self._planned)
-        absent, closed = self._reasons.absent(), self._closed(now_ms)
+        absent, closed = self._absent(), self._closed()
         self._search = _Search(
             asyncio.create_task(self._planning.improve(self._running, places={}, lost=absent, resting=closed)),
             sight, self._mapping_version, why, absent, closed,
@@ -175,8 +181,7 @@ class Improving:
 
     def _refusal(self, gain: Gain, moves: Collection[Move]) -> str:
         """Why nothing is proposed; empty where something is."""
-        spent = self._means.admission.sensing.spent()
-        onto = {move.destination for move in moves} & spent
+        onto = {move.destination for move in moves} & self._planning.sensing.spent()
         if not moves:
             return "there is none better"
         if onto:

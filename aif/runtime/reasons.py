@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from aif.protocol.lifecycle import State
 from aif.runtime.bringup import Absences, Means, emptied
+from aif.runtime.conditions import stays_away_ms
 from aif.runtime.links import Trust
 from aif.runtime.workflows import RunningWorkflow
 
@@ -92,6 +93,16 @@ class Reasons:
         back = {d.id for d in self._running.inventory.devices if self._means.admission.trusted(d.id)}
         keeping = {*self._running.devices} - {*emptied(self._running, self._means.admission)}
         return frozenset(d for d in back - keeping if link(d).reputation.probation_ms(now_ms) > 0)
+
+    def uninviting(self) -> frozenset[str]:
+        """Devices that nothing moves to for the sake of a better plan: those closed, or lost too recently.
+
+        With every loss a device is kept away from for twice as long.
+        """
+        now_ms, link = self._means.clock.monotonic_ms(), self._means.admission.link
+        lost = {d.id: link(d.id).reputation for d in self._running.inventory.devices}
+        early = {d for d, past in lost.items() if now_ms < past.lost_ms + stays_away_ms(past.losses)}
+        return self.closed() | (early - {*self._running.devices})
 
     # --- sources -----------------------------------------------------------------------------------
 

@@ -1,175 +1,264 @@
-"""A running workflow leaves devices that get slow, comes back to them once, and is not moved by noise."""
+"""When a better plan is asked for and proposed: real planner, real conditions, a clock that a test moves."""
 
 from __future__ import annotations
 
 import asyncio
+import io
+import itertools
+import json
 import random
-from collections.abc import Iterable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from pathlib import Path
 
-from aif.emulator.battery import Battery
-from aif.emulator.device import EmulatedDevice
-from aif.protocol.lifecycle import WorkflowState
-from aif.runtime.controller import Patience
-from aif.runtime.liveness import HeartbeatSettings
-from aif.transport.faults import Delivery, Fault, delay
-from tests.runtime.site import BenchSite, bench_site
-from tests.runtime.test_remapping import GOES_ON, THREE, all_up, increasing, place_of
+from aif.config import load_catalogue
+from aif.model.inventory import Inventory
+from aif.model.placement import Assignment, Placement
+from aif.runtime.conditions import RETURN_MOST_MS
+from aif.runtime.delays import WINDOW_QUESTIONS
+from aif.runtime.improving import SEARCH_EVERY_S, Improving, Proposal, Sight
+from aif.runtime.library import AIMLibrary
+from aif.runtime.logbook import LogBook
+from aif.runtime.planning import Planning
+from aif.runtime.remapping import moves_between
+from aif.runtime.sensing import Sensing
+from aif.runtime.workflows import RunningWorkflow
+from tests.partitioner.test_site_improvement import BATTERY, INVENTORY, PLANNER, chain, measured
+from tests.runtime.virtual_clock import VirtualClock
 
-SPEED = 5.0
-PACE = HeartbeatSettings(interval_ms=250.0)
-"""A window takes 0.4 s of a test's time."""
-
-NEAR = THREE.replace("latency_ms: 1}", "latency_ms: 30}")
-NEARER = NEAR.replace(
-    "between: [left, spare], bandwidth_bps: 100000000, latency_ms: 30",
-    "between: [left, spare], bandwidth_bps: 100000000, latency_ms: 60",
-)
-"""``right`` is the better place for what works with ``left``."""
+DWELL_S = 30.0
+WINDOW_MS = 4_000.0
 
 
-ON_BATTERY = NEARER.replace(
-    "board: bench-right,", "board: bench-right, energy: {source: battery, battery_mwh: 1000},"
-)
+class Bench:
+    """``sense`` on ``near``; ``work`` runs best on ``fast``, and else on ``slow``."""
+
+    def __init__(self, *, work: str = "fast", deadline_ms: float | None = None) -> None:
+        self.clock, self.stream = VirtualClock(), io.StringIO()
+        log = LogBook("controller", self.clock, self.stream)
+        self.sensing = Sensing(log)
+        self.inventory: Inventory = measured(INVENTORY, "fast", energy=replace(BATTERY, active_mw=8.0))
+        self.sensing.expect(self.inventory)
+        assignments = tuple(Assignment(aim, at, "py") for aim, at in (("sense", "near"), ("work", work)))
+        placement = Placement("W", "1.0", "three", 1, assignments)
+        self.running = RunningWorkflow(
+            "W-1", chain(deadline_ms=deadline_ms), placement, self.inventory, AIMLibrary(load_catalogue([]))
+        )
+        self.absent = self.closed = frozenset[str]()
+        self.improving = Improving(
+            self.running, Planning(PLANNER, list, self.sensing),
+            absent=lambda: self.absent, closed=lambda: self.closed,
+            dwell_s=DWELL_S, clock=self.clock, log=log,
+        )  # fmt: skip
+        self.moves: list[tuple[float, str]] = []
+        self.rtt_ms, self.level = 2.0, 1.0
+
+    async def look(self) -> Proposal | None:
+        """What is proposed once a search that this look begins has ended."""
+        proposal = self.improving.look()
+        search = self.improving._search
+        if search is None or proposal is not None:
+            return proposal
+        await asyncio.wait({search.task})
+        return self.improving.look()
+
+    async def live(self, windows: int) -> None:
+        """Time passes; ``fast`` answers as it does, and what is proposed is done."""
+        for _ in range(windows):
+            for _ in range(WINDOW_QUESTIONS):
+                self.clock.now_ms += WINDOW_MS / WINDOW_QUESTIONS
+                for name in ("near", "fast", "slow"):
+                    self.sensing.asked(name, self.clock.now_ms)
+                    self.sensing.answered(name, self.rtt_ms if name == "fast" else 2.0)
+            self.sensing.battery("fast", self.level, self.clock.now_ms)
+            proposal = await self.look()
+            if proposal is not None:
+                self.move(proposal)
+
+    def move(self, proposal: Proposal) -> None:
+        moves = moves_between(self.running, proposal.mended.placement, ())
+        self.running.placement = proposal.mended.placement
+        self.improving.moved((move.aim for move in moves), wanted=True)
+        self.moves += [(self.clock.now_ms, str(move)) for move in moves]
+
+    def lose(self, aim: str, destination: str) -> None:
+        """The AIM has to move."""
+        others = [a for a in self.running.placement.assignments if a.aim != aim]
+        placement = Placement("W", "1.0", "three", 1, (*others, Assignment(aim, destination, "py")))
+        self.running.placement = placement
+        self.improving.moved([aim], wanted=False)
+
+    def told(self, event: str) -> list[dict[str, str]]:
+        lines = [json.loads(line) for line in self.stream.getvalue().splitlines()]
+        return [line for line in lines if line["event"] == event]
 
 
-def site_of(folder: Path, inventory: str = NEARER) -> AbstractAsyncContextManager[BenchSite]:
-    patience = Patience(repeat_s=0.5, stop_s=1.0, dwell_s=3.0)
-    return bench_site(
-        folder, devices=("left", "right", "spare"), inventory=inventory,
-        speed=SPEED, patience=patience, heartbeat=PACE,
-    )  # fmt: skip
+def run(bench: Bench, journey: Callable[[Bench], Awaitable[None]]) -> None:
+    async def whole() -> None:
+        try:
+            await journey(bench)
+        finally:
+            bench.improving.close()
+
+    asyncio.run(whole())
 
 
-def battery_of(site: BenchSite, device: str) -> Battery:
-    platform = site.hosts[device]._platform
-    assert isinstance(platform, EmulatedDevice)
-    assert platform.battery is not None
-    return platform.battery
+AWAY, BACK = "work: fast -> slow", "work: slow -> fast"
 
 
-def slow(name: str, seconds: float) -> Fault:
-    """Whatever goes to or comes from a device takes longer."""
+def test_nothing_is_asked_while_nothing_changes() -> None:
+    async def journey(bench: Bench) -> None:
+        await bench.live(100)
+        assert bench.moves == []
+        assert not bench.told("the plan stays")
 
-    def rule(delivery: Delivery) -> Iterable[Delivery]:
-        ends = (delivery.sender, delivery.receiver)
-        yield replace(delivery, delay_s=delivery.delay_s + seconds) if name in ends else delivery
-
-    return rule
-
-
-def moves(site: BenchSite) -> list[str]:
-    return [line["moves"] for line in site.log.lines("workflow re-mapped")]
+    run(Bench(), journey)
 
 
-def test_aims_leave_a_device_that_gets_slow_and_come_back_once_it_is_quick_again(tmp_path: Path) -> None:
-    async def journey() -> None:
-        async with site_of(tmp_path) as site:
-            await all_up(site)
-            running = await site.deploy(GOES_ON)
-            await site.outputs(running, 5)
-            assert place_of(running, "double") == "right"
-            count = site.hosted("left", running).instances["count"]
-            site.broker.faults.append(slow("right", 0.04))
-            await site.until_logged("device answers slowly", device="right")
-            await site.until_true(lambda: place_of(running, "double") == "spare")
-            await site.until_logged("workflow re-mapped", moves="double: right -> spare")
-            line = site.log.lines("workflow re-mapped")[0]
-            assert line["reason"].startswith("right answers slowly: saves ")
-            assert "s of pause" in line["reason"]
-            assert increasing(await site.outputs(running, 20))
-            site.broker.faults.clear()
-            await site.until_logged("device answers quickly again", device="right")
-            await site.until_logged("workflow re-mapped", moves="double: spare -> right")
-            assert increasing(await site.outputs(running, 20))
-            assert site.hosted("left", running).instances["count"] is count
-            assert running.state is WorkflowState.RUNNING
-            assert moves(site) == ["double: right -> spare", "double: spare -> right"]
+def test_a_device_that_appears_is_used_when_that_is_worth_it_and_the_dwell_is_over() -> None:
+    async def journey(bench: Bench) -> None:
+        bench.absent = frozenset({"fast"})
+        await bench.live(1)
+        bench.absent = frozenset()
+        began_ms = bench.clock.now_ms
+        await bench.live(20)
+        assert [move for _, move in bench.moves] == [BACK]
+        assert bench.moves[0][0] - began_ms >= DWELL_S * 1000 - WINDOW_MS
 
-    asyncio.run(journey())
+    run(Bench(work="slow"), journey)
 
 
-def test_noise_on_all_links_moves_nothing(tmp_path: Path) -> None:
-    async def journey() -> None:
-        async with site_of(tmp_path) as site:
-            await all_up(site)
-            running = await site.deploy(GOES_ON)
-            await site.outputs(running, 5)
-            site.broker.faults.append(delay(0.3, 0.01, random.Random(1)))
-            sensing = site.controller.admission.sensing
-            await site.until_true(
-                lambda: all(
-                    sensing.report(d, 0.0).get("link", {}).get("answers", 0) > 80 for d in running.devices
-                )
-            )
-            assert moves(site) == []
-            assert not site.log.lines("device answers slowly")
+def test_a_device_that_is_closed_or_leaves_promises_nothing() -> None:
+    async def journey(bench: Bench) -> None:
+        bench.closed = frozenset({"fast"})
+        await bench.live(20)
+        bench.absent = frozenset({"fast"})
+        await bench.live(20)
+        assert bench.moves == []
+        assert not bench.told("the plan stays")
 
-    asyncio.run(journey())
-
-
-def test_devices_that_come_back_get_their_aims_again_when_that_is_worth_it(tmp_path: Path) -> None:
-    async def journey() -> None:
-        async with site_of(tmp_path) as site:
-            await all_up(site)
-            running = await site.deploy(GOES_ON)
-            await site.outputs(running, 5)
-            await site.controller.draining.drain("right")
-            await site.until_logged("workflow re-mapped", moves="double: right -> spare")
-            site.registry.set_drained("right", drained=False)
-            await site.until_true(lambda: moves(site)[1:] == ["double: spare -> right"])
-            await site.kill("right")
-            await site.until_true(lambda: len(moves(site)) == 3)
-            await site.start_device("right")
-            await site.until_true(lambda: moves(site)[3:] == ["double: spare -> right"])
-            line = site.log.lines("workflow re-mapped")[3]
-            assert line["reason"].startswith("right can take AIMs: saves ")
-            assert increasing(await site.outputs(running, 20))
-
-    asyncio.run(journey())
+    run(Bench(work="slow"), journey)
+    before = Sight(frozenset("ab"), frozenset())
+    assert not Sight(frozenset("a"), frozenset()).promises(before)
+    assert Sight(frozenset("ac"), frozenset()).promises(before)
+    assert Sight(frozenset("a"), frozenset({"a answers slowly"})).promises(before)
+    assert (
+        before.since(Sight(frozenset("a"), frozenset({"a is low"}))) == "b can take AIMs; no longer: a is low"
+    )
 
 
-def test_aims_leave_a_device_whose_battery_is_nearly_empty_until_it_is_charged(tmp_path: Path) -> None:
-    async def journey() -> None:
-        async with site_of(tmp_path, inventory=ON_BATTERY) as site:
-            await all_up(site)
-            running = await site.deploy(GOES_ON)
-            await site.outputs(running, 5)
-            assert place_of(running, "double") == "right"
-            battery = battery_of(site, "right")
-            battery.charge(0.15)
-            await site.until_logged("battery is low", device="right")
-            battery.charge(0.05)
-            await site.until_logged("battery is nearly empty", device="right")
-            await site.until_logged("workflow re-mapped", moves="double: right -> spare")
-            reason = site.log.lines("workflow re-mapped")[0]["reason"]
-            assert reason == "the battery of right is nearly empty"
-            assert increasing(await site.outputs(running, 20))
-            battery.charge(0.12)  # a gauge that hovers between the marks
-            await site.outputs(running, 1_000)
-            assert len(moves(site)) == 1
-            battery.charge(1.0)
-            await site.until_logged("workflow re-mapped", moves="double: spare -> right")
-            assert increasing(await site.outputs(running, 20))
-            assert len(moves(site)) == 2
+def test_a_plan_that_saves_too_little_is_refused_once_and_told() -> None:
+    async def journey(bench: Bench) -> None:
+        bench.absent = frozenset({"slow"})
+        await bench.live(1)
+        bench.absent = frozenset()
+        await bench.live(50)
+        assert bench.moves == []
+        assert [line["reason"] for line in bench.told("the plan stays")] == ["there is none better"]
 
-    asyncio.run(journey())
+    run(Bench(), journey)
 
 
-def test_what_needs_a_device_stays_on_it_with_an_empty_battery(tmp_path: Path) -> None:
-    pinned = GOES_ON.replace("{separate_from: [count], strength: hard}", "{device: right}")
+def test_what_breaks_a_deadline_moves_before_its_dwell() -> None:
+    async def journey(bench: Bench) -> None:
+        await bench.live(1)
+        bench.rtt_ms = 150.0
+        await bench.live(4)
+        assert [move for _, move in bench.moves] == [AWAY]
+        assert bench.clock.now_ms - 1_000_000.0 < DWELL_S * 1000
 
-    async def journey() -> None:
-        async with site_of(tmp_path, inventory=ON_BATTERY) as site:
-            await all_up(site)
-            running = await site.deploy(pinned)
-            await site.outputs(running, 5)
-            battery_of(site, "right").charge(0.01)
-            await site.until_logged("battery is nearly empty", device="right")
-            assert increasing(await site.outputs(running, 1_000))
-            assert moves(site) == []
-            assert running.state is WorkflowState.RUNNING
+    run(Bench(deadline_ms=40.0), journey)
 
-    asyncio.run(journey())
+
+def test_after_a_mending_in_haste_a_better_plan_is_looked_for() -> None:
+    async def journey(bench: Bench) -> None:
+        await bench.live(10)
+        bench.lose("work", "slow")
+        moved_ms = bench.clock.now_ms
+        await bench.live(20)
+        assert [move for _, move in bench.moves] == [BACK]
+        assert bench.moves[0][0] >= moved_ms + DWELL_S * 1000
+
+    run(Bench(), journey)
+
+
+def test_a_plan_for_devices_that_have_changed_meanwhile_is_thrown_away() -> None:
+    async def journey(bench: Bench) -> None:
+        bench.absent = frozenset({"fast"})
+        await bench.live(10)
+        bench.absent = frozenset()
+        assert bench.improving.look() is None
+        search = bench.improving._search
+        assert search is not None
+        await asyncio.wait({search.task})
+        bench.absent = frozenset({"fast"})
+        assert bench.improving.look() is None
+        assert bench.improving.look() is None
+        assert bench.improving._search is None
+        assert bench.moves == []
+
+    run(Bench(work="slow"), journey)
+
+
+def test_searches_are_not_begun_one_after_the_other() -> None:
+    async def journey(bench: Bench) -> None:
+        bench.absent = frozenset({"fast"})
+        await bench.live(1)
+        begun: list[float] = []
+        for n in range(200):
+            bench.absent = frozenset({"fast"}) if n % 2 else frozenset()
+            bench.clock.now_ms += 1_000.0
+            bench.improving.look()
+            search = bench.improving._search
+            if search is not None:
+                begun.append(bench.clock.now_ms)
+                await asyncio.wait({search.task})
+                bench.absent = frozenset({"near"})
+                bench.improving.look()
+        assert begun
+        assert all(b - a >= SEARCH_EVERY_S * 1000 for a, b in itertools.pairwise(begun))
+
+    run(Bench(work="slow"), journey)
+
+
+def test_a_link_that_flaps_for_hours_moves_an_aim_a_few_times() -> None:
+    """Two minutes slow, two minutes quick, for three hours: 90 moves, if nothing were doubled."""
+
+    async def journey(bench: Bench) -> None:
+        for _ in range(45):
+            bench.rtt_ms = 300.0
+            await bench.live(30)
+            bench.rtt_ms = 2.0
+            await bench.live(30)
+        names = [move for _, move in bench.moves]
+        away = 6 + (3 * 3_600_000.0) / RETURN_MOST_MS  # six doublings, and then every half an hour
+        assert 2 <= len(names) <= 2 * away
+        assert names == [AWAY, BACK] * (len(names) // 2) + [AWAY] * (len(names) % 2)
+        times = [at_ms for at_ms, _ in bench.moves]
+        assert all(b - a >= DWELL_S * 1000 for a, b in itertools.pairwise(times))
+
+    run(Bench(), journey)
+
+
+def test_noise_around_the_mark_moves_next_to_nothing() -> None:
+    async def journey(bench: Bench) -> None:
+        rng = random.Random(11)
+        for _ in range(1_000):
+            bench.rtt_ms = rng.uniform(20.0, 34.0)
+            await bench.live(1)
+        assert len(bench.moves) <= 2
+
+    run(Bench(), journey)
+
+
+def test_a_battery_that_hovers_at_its_mark_moves_an_aim_once() -> None:
+    async def journey(bench: Bench) -> None:
+        rng = random.Random(5)
+        for _ in range(1_000):
+            bench.level = 0.2 + rng.uniform(-0.02, 0.02)
+            await bench.live(1)
+        assert [move for _, move in bench.moves] == [AWAY]
+        bench.level = 1.0
+        await bench.live(1_000)
+        assert [move for _, move in bench.moves] == [AWAY, BACK]
+
+    run(Bench(), journey)
