@@ -70,11 +70,11 @@ class Healing:
             return True
         if await self._mend_what_has_to():
             return True
-        proposal = self._improving.look() if self.failure is None else None
-        if proposal is not None:
+        better = self._improving.look() if self.failure is None else None
+        if better is not None:
             now_ms = self._means.clock.monotonic_ms()
-            await self._remap(proposal.change, proposal.mended, now_ms, gain=proposal.gain)
-        return proposal is not None
+            await self._remap(better.change, better.mended, now_ms, gain=better.gain)
+        return better is not None
 
     async def _mend_what_has_to(self) -> bool:
         now_ms = self._means.clock.monotonic_ms()
@@ -130,7 +130,7 @@ class Healing:
             if not wanted.done.done():
                 wanted.done.set_exception(error)
         else:
-            self._improving.moved((move.aim for move in done.moves), wanted=True)
+            self._improving.moved((move.aim for move in done.moves), in_haste=False)
             self._tell(done, None)
             if not wanted.done.done():
                 wanted.done.set_result(done)
@@ -174,7 +174,7 @@ class Healing:
             self._failed(error)
         else:
             self._answered, self.failure = None, None
-            self._improving.moved((move.aim for move in done.moves), wanted=gain is not None)
+            self._improving.moved((move.aim for move in done.moves), in_haste=gain is None)
             self._tell(done, gain)
 
     # --- what is told ------------------------------------------------------------------------------

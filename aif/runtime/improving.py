@@ -26,7 +26,8 @@ from aif.runtime.remapping import Change, Move, moves_between
 from aif.runtime.workflows import RunningWorkflow
 from aif.runtime.worth import Dwell, Gain
 
-SEARCH_EVERY_S = 10.0
+SEARCH_S, SEARCH_EVERY_S = 2.0, 10.0
+"""A search may take so long, and the next one begins so long after its beginning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class Sight:
 
 
 @dataclass(frozen=True, slots=True)
-class Proposal:
+class Improvement:
     """A change that is worth making."""
 
     change: Change
@@ -103,7 +104,7 @@ class Improving:
         self._search: _Search | None = None
         self._not_before_ms = float("-inf")
 
-    def look(self) -> Proposal | None:
+    def look(self) -> Improvement | None:
         """Ask, or see what has come of it; never waits."""
         now_ms, sight = self._clock.monotonic_ms(), self._sight()
         if not self._begun:
@@ -119,10 +120,11 @@ class Improving:
         self._ask(sight, now_ms)
         return None
 
-    def moved(self, aims: Iterable[str], *, wanted: bool) -> None:
-        """The mapping has changed, for the sake of a proposal or because it had to."""
+    def moved(self, aims: Iterable[str], *, in_haste: bool) -> None:
+        """The mapping has changed: in haste, or as it was proposed or a person wanted it."""
         self._dwell.came(aims, self._clock.monotonic_ms())
-        self._planned = self._proposed_for if wanted else None
+        self._planned = None if in_haste else self._proposed_for or self._sight()
+        self._proposed_for = None
 
     def close(self) -> None:
         """Nobody waits for a plan any more."""
@@ -142,16 +144,17 @@ class Improving:
         self._not_before_ms = now_ms + SEARCH_EVERY_S * 1000
         why = "a better plan after a change" if self._planned is None else sight.since(self._planned)
         absent, closed = self._absent(), self._closed()
-        self._search = _Search(
-            asyncio.create_task(self._planning.improve(self._running, places={}, lost=absent, resting=closed)),
-            sight, self._mapping_version, why, absent, closed,
-        )  # fmt: skip
+        search = self._planning.improve(
+            self._running, places={}, lost=absent, resting=closed, time_limit_s=SEARCH_S
+        )
+        task = asyncio.create_task(search)
+        self._search = _Search(task, sight, self._mapping_version, why, absent, closed)
 
     @property
     def _mapping_version(self) -> int:
         return self._running.plan.mapping_version if self._running.plan is not None else 0
 
-    def _found(self, sight: Sight, now_ms: float) -> Proposal | None:
+    def _found(self, sight: Sight, now_ms: float) -> Improvement | None:
         search, self._search = self._search, None
         if search is None or (search.sight, search.mapping_version) != (sight, self._mapping_version):
             return None
@@ -177,7 +180,7 @@ class Improving:
             return None
         self._proposed_for = sight
         change = Change(f"{search.why}: {gain}", search.absent, search.closed, frozenset(), began_ms=now_ms)
-        return Proposal(change, Mended(better.placement, self._running.left_out), gain)
+        return Improvement(change, Mended(better.placement, self._running.left_out), gain)
 
     def _refusal(self, gain: Gain, moves: Collection[Move]) -> str:
         """Why nothing is proposed; empty where something is."""

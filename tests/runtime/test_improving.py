@@ -15,7 +15,7 @@ from aif.model.inventory import Inventory
 from aif.model.placement import Assignment, Placement
 from aif.runtime.conditions import RETURN_MOST_MS
 from aif.runtime.delays import WINDOW_QUESTIONS
-from aif.runtime.improving import SEARCH_EVERY_S, Improving, Proposal, Sight
+from aif.runtime.improving import SEARCH_EVERY_S, Improvement, Improving, Sight
 from aif.runtime.library import AIMLibrary
 from aif.runtime.logbook import LogBook
 from aif.runtime.planning import Planning
@@ -52,7 +52,7 @@ class Bench:
         self.moves: list[tuple[float, str]] = []
         self.rtt_ms, self.level = 2.0, 1.0
 
-    async def look(self) -> Proposal | None:
+    async def look(self) -> Improvement | None:
         """What is proposed once a search that this look begins has ended."""
         proposal = self.improving.look()
         search = self.improving._search
@@ -74,10 +74,10 @@ class Bench:
             if proposal is not None:
                 self.move(proposal)
 
-    def move(self, proposal: Proposal) -> None:
+    def move(self, proposal: Improvement) -> None:
         moves = moves_between(self.running, proposal.mended.placement, ())
         self.running.placement = proposal.mended.placement
-        self.improving.moved((move.aim for move in moves), wanted=True)
+        self.improving.moved((move.aim for move in moves), in_haste=False)
         self.moves += [(self.clock.now_ms, str(move)) for move in moves]
 
     def lose(self, aim: str, destination: str) -> None:
@@ -85,7 +85,7 @@ class Bench:
         others = [a for a in self.running.placement.assignments if a.aim != aim]
         placement = Placement("W", "1.0", "three", 1, (*others, Assignment(aim, destination, "py")))
         self.running.placement = placement
-        self.improving.moved([aim], wanted=False)
+        self.improving.moved([aim], in_haste=True)
 
     def told(self, event: str) -> list[dict[str, str]]:
         lines = [json.loads(line) for line in self.stream.getvalue().splitlines()]
