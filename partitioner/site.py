@@ -132,6 +132,7 @@ class SitePlanner:
         placed: PlacedWorkflow,
         *,
         places: Places,
+        held: Collection[str] = (),
         lost: Collection[str] = (),
         resting: Collection[str] = (),
         beside: Collection[PlacedWorkflow] = (),
@@ -142,6 +143,7 @@ class SitePlanner:
         Args:
             placed: the AIMs that work, and where they are.
             places: where some AIMs have to be; the others stay, and only if that is not possible move too.
+            held: AIMs that stay in any case, but for ``places``.
             lost: devices that nobody reaches, and that pass nothing on.
             resting: devices that shall run nothing, but still pass messages on.
             beside: the others that run.
@@ -154,23 +156,25 @@ class SitePlanner:
         workflow, aims = placed.workflow, {leaf.id for leaf in placed.workflow.aims}
         here = {a.aim: (a.device, a.implementation) for a in placed.placement.assignments if a.aim in aims}
 
-        def stated(held: Places) -> PlacementProblem:
+        fixed = {**{aim: place for aim, place in here.items() if aim in held}, **places}
+
+        def stated(there: Places) -> PlacementProblem:
             return build_problem(
-                [_holding(workflow, held)], present, self._policy, releases=self._releases,
+                [_holding(workflow, there)], present, self._policy, releases=self._releases,
                 current={aim: device for aim, (device, _) in here.items()}, taken=load,
             )  # fmt: skip
 
-        def best(held: Places) -> Plan:
-            problem = stated(held)
+        def best(there: Places) -> Plan:
+            problem = stated(there)
             warm = _running(problem, placed.placement)
             return plan(problem, time_limit_s=time_limit_s, warm_start=warm)
 
         try:
-            found = best({**here, **places} if places else {})
+            found = best({**here, **places} if places else fixed)
         except PlacementError:
             if not places or places.keys() >= here.keys():
                 raise
-            found = best(places)
+            found = best(fixed)
         placement = replace(_of_aims(found.placement(), workflow), stand_ins=placed.placement.stand_ins)
         moved = [a for a in placement.assignments if here.get(a.aim, ("", ""))[0] != a.device]
         return Better(

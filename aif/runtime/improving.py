@@ -3,7 +3,8 @@
 A device is there (again), a link is slow or has recovered, a battery is low or full again, or the workflow
 was mended in haste: then the planner is asked in the background, with what was measured. Its plan is proposed
 when it is worth its moves (``worth``), and when the AIMs that would move have been where they are for a
-while. A plan for devices that have changed meanwhile is thrown away.
+while. An AIM with state that does not travel is left where it is. A plan for devices that have changed
+meanwhile is thrown away.
 
 Decides when to ask and what to propose; ``healing`` decides when it is the turn of proposals.
 
@@ -16,9 +17,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from functools import partial
 
-from aif.errors import AIFError
-from aif.model.placement import Better
+from aif.errors import AIFError, PlacementError
+from aif.model.aiw import Workflow
+from aif.model.placement import Better, Placement
 from aif.runtime.clock import Clock
 from aif.runtime.logbook import LogBook
 from aif.runtime.planning import Mended, Planning
@@ -144,11 +147,22 @@ class Improving:
         self._not_before_ms = now_ms + SEARCH_EVERY_S * 1000
         why = "a better plan after a change" if self._planned is None else sight.since(self._planned)
         absent, closed = self._absent(), self._closed()
-        search = self._planning.improve(
-            self._running, places={}, lost=absent, resting=closed, time_limit_s=SEARCH_S
-        )
-        task = asyncio.create_task(search)
+        task = asyncio.create_task(self._best(absent, closed))
         self._search = _Search(task, sight, self._mapping_version, why, absent, closed)
+
+    async def _best(self, absent: frozenset[str], closed: frozenset[str]) -> Better:
+        """AIMs that would forget what they know stay; unless what runs is not possible with that any more."""
+        improve = partial(
+            self._planning.improve, self._running,
+            places={}, lost=absent, resting=closed, time_limit_s=SEARCH_S,
+        )  # fmt: skip
+        held = forgetful(self._running.workflow, self._running.placement)
+        try:
+            return await improve(held=held)
+        except PlacementError:
+            if not held:
+                raise
+        return await improve()
 
     @property
     def _mapping_version(self) -> int:
@@ -190,3 +204,13 @@ class Improving:
         if onto:
             return f"it would use {', '.join(sorted(onto))}, whose battery is nearly empty"
         return gain.refusal()
+
+
+def forgetful(workflow: Workflow, placement: Placement) -> frozenset[str]:
+    """AIMs with state that would begin anew elsewhere: nobody keeps it behind an acknowledged input."""
+    kept = {channel.destination.aim for channel in workflow.channels if channel.acknowledged}
+    running = {a.aim: a.implementation for a in placement.assignments}
+    codes = ((leaf.id, leaf.metadata.implementation(running.get(leaf.id, ""))) for leaf in workflow.aims)
+    return frozenset(
+        aim for aim, code in codes if code is not None and code.checkpointable and aim not in kept
+    )

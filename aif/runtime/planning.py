@@ -59,12 +59,16 @@ class Planner(Protocol):
         placed: PlacedWorkflow,
         *,
         places: Places,
+        held: Collection[str] = (),
         lost: Collection[str] = (),
         resting: Collection[str] = (),
         beside: Collection[PlacedWorkflow] = (),
         time_limit_s: float = PLANNED_S,
     ) -> Better:
-        """The best plan for a running workflow, or one with AIMs at ``places``, and what it would bring."""
+        """The best plan for a running workflow, or one with AIMs at ``places``, and what it would bring.
+
+        Those ``held`` stay in any case.
+        """
         ...
 
 
@@ -122,6 +126,7 @@ class Planning:
         running: RunningWorkflow,
         *,
         places: Places,
+        held: Collection[str] = (),
         lost: Collection[str],
         resting: Collection[str],
         time_limit_s: float = PLANNED_S,
@@ -133,8 +138,8 @@ class Planning:
         """
         working = replace(_placed(running), inventory=self.sensing.measured(running.inventory))
         better = await asyncio.to_thread(
-            self.planner.improve, working, places=places, lost=frozenset(lost), resting=frozenset(resting),
-            beside=self._beside(running), time_limit_s=time_limit_s,
+            self.planner.improve, working, places=places, held=held, lost=frozenset(lost),
+            resting=frozenset(resting), beside=self._beside(running), time_limit_s=time_limit_s,
         )  # fmt: skip
         return replace(better, placement=_with_ended(better.placement, running))
 

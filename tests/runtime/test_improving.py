@@ -11,8 +11,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from aif.config import load_catalogue
+from aif.model.aim import StateKind
 from aif.model.inventory import Inventory
 from aif.model.placement import Assignment, Placement
+from aif.model.ports import Delivery
 from aif.runtime.conditions import RETURN_MOST_MS
 from aif.runtime.delays import WINDOW_QUESTIONS
 from aif.runtime.improving import SEARCH_EVERY_S, Improvement, Improving, Sight
@@ -22,7 +24,7 @@ from aif.runtime.planning import Planning
 from aif.runtime.remapping import moves_between
 from aif.runtime.sensing import Sensing
 from aif.runtime.workflows import RunningWorkflow
-from tests.partitioner.test_site_improvement import BATTERY, INVENTORY, PLANNER, chain, measured
+from tests.partitioner.test_site_improvement import BATTERY, CODE, INVENTORY, PLANNER, chain, measured
 from tests.runtime.virtual_clock import VirtualClock
 
 DWELL_S = 30.0
@@ -262,3 +264,26 @@ def test_a_battery_that_hovers_at_its_mark_moves_an_aim_once() -> None:
         assert [move for _, move in bench.moves] == [AWAY, BACK]
 
     run(Bench(), journey)
+
+
+def test_an_aim_whose_state_would_be_lost_stays_unless_it_has_to_move() -> None:
+    stateful = replace(CODE, state=StateKind.CHECKPOINTABLE, state_bytes=10)
+
+    def bench(deadline_ms: float | None, *, acknowledged: bool = False) -> Bench:
+        one = Bench(deadline_ms=deadline_ms)
+        flow = chain(deadline_ms=deadline_ms, code=stateful)
+        if acknowledged:
+            (channel,) = flow.channels
+            flow = replace(flow, channels=(replace(channel, delivery=Delivery.ACKNOWLEDGED),))
+        one.running.workflow = flow
+        return one
+
+    async def gets_slow(bench: Bench) -> None:
+        bench.rtt_ms = 150.0
+        await bench.live(30)
+
+    for one, moved in (
+        (bench(None), False), (bench(40.0), True), (bench(None, acknowledged=True), True),
+    ):  # fmt: skip
+        run(one, gets_slow)
+        assert bool(one.moves) is moved
