@@ -107,6 +107,7 @@ class Healing:
         moves = moves_between(self._running, mended.placement, change.anew)
         if not moves or not (pressing or mended.left_out < self._running.left_out):
             self._answered = question
+            self.failure = None if pressing else self.failure
             return False
         await self._remap(change, mended, now_ms)
         return True
@@ -168,6 +169,8 @@ class Healing:
             done = await Remapping(self._running, self._means, change).run(self._turn, mended)
         except TargetFailed as error:
             self._reasons.avoid(error.device)
+            if gain is not None:
+                self._improving.refused(error.device)
             self._failed(error)
         except AIFError as error:
             self._retry_ms = now_ms + RETRY_S * 1000

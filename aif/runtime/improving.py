@@ -9,7 +9,8 @@ meanwhile is thrown away.
 Decides when to ask and what to propose; ``healing`` decides when it is the turn of proposals.
 
 Invariants: one search at a time, and not more than one in ``SEARCH_EVERY_S``; the same sight of the devices
-is judged once, or once more when the AIMs that would move have stayed long enough.
+is judged once, or once more when the AIMs that would move have stayed long enough; a device that refuses is
+asked again after a delay that doubles.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from aif.errors import AIFError, PlacementError
 from aif.model.aiw import Workflow
 from aif.model.placement import Better, Placement
 from aif.runtime.clock import Clock
+from aif.runtime.conditions import stays_away_ms
 from aif.runtime.logbook import LogBook
 from aif.runtime.planning import Mended, Planning
 from aif.runtime.remapping import Change, Move, moves_between
@@ -106,6 +108,8 @@ class Improving:
         self._begun = False
         self._search: _Search | None = None
         self._not_before_ms = float("-inf")
+        self._refusals: dict[str, tuple[int, float]] = {}
+        """Devices that did not take what was proposed: how often, and until when nothing more is."""
 
     def look(self) -> Improvement | None:
         """Ask, or see what has come of it; never waits."""
@@ -129,6 +133,11 @@ class Improving:
         self._planned = None if in_haste else self._proposed_for or self._sight()
         self._proposed_for = None
 
+    def refused(self, device: str) -> None:
+        """A device did not take up what was proposed; it is left in peace for twice as long each time."""
+        times = self._refusals.get(device, (0, 0.0))[0] + 1
+        self._refusals[device] = times, self._clock.monotonic_ms() + stays_away_ms(times)
+
     def close(self) -> None:
         """Nobody waits for a plan any more."""
         if self._search is not None:
@@ -139,15 +148,22 @@ class Improving:
     def _sight(self) -> Sight:
         inventory = self._running.inventory
         return Sight(
-            frozenset(d.id for d in inventory.devices) - self._closed() - self._absent(),
+            frozenset(d.id for d in inventory.devices) - self._shut() - self._absent(),
             self._planning.sensing.signs(inventory),
         )
+
+    def _shut(self) -> frozenset[str]:
+        """Devices that nothing may move to, and those that refused too recently."""
+        now_ms = self._clock.monotonic_ms()
+        early = {device for device, (_, until_ms) in self._refusals.items() if now_ms < until_ms}
+        return self._closed() | (early - {*self._running.devices})
 
     def _ask(self, sight: Sight, now_ms: float) -> None:
         self._not_before_ms = now_ms + SEARCH_EVERY_S * 1000
         why = "a better plan after a change" if self._planned is None else sight.since(self._planned)
-        absent, closed = self._absent(), self._closed()
+        absent, closed = self._absent(), self._shut()
         task = asyncio.create_task(self._best(absent, closed))
+        task.add_done_callback(_heard)
         self._search = _Search(task, sight, self._mapping_version, why, absent, closed)
 
     async def _best(self, absent: frozenset[str], closed: frozenset[str]) -> Better:
@@ -166,7 +182,9 @@ class Improving:
 
     @property
     def _mapping_version(self) -> int:
-        return self._running.plan.mapping_version if self._running.plan is not None else 0
+        """The newest of the whole site: a change of another workflow makes a plan beside it old."""
+        plans = (running.plan for running in (self._running, *self._planning.workflows()))
+        return max((plan.mapping_version for plan in plans if plan is not None), default=0)
 
     def _found(self, sight: Sight, now_ms: float) -> Improvement | None:
         search, self._search = self._search, None
@@ -177,6 +195,10 @@ class Improving:
         except AIFError as error:
             self._planned = sight
             self._log.info("no better plan", aiw=self._running.aiw_id, why=search.why, reason=str(error))
+            return None
+        except Exception as error:  # noqa: BLE001  # a defect in a search must not end what runs well
+            self._planned = sight
+            self._log.error("the search for a better plan failed", reason=f"{type(error).__name__}: {error}")
             return None
         gain = Gain(better.before, better.placement.objective, better.pause_s)
         moves = moves_between(self._running, better.placement, ())
@@ -204,6 +226,12 @@ class Improving:
         if onto:
             return f"it would use {', '.join(sorted(onto))}, whose battery is nearly empty"
         return gain.refusal()
+
+
+def _heard(task: asyncio.Task[Better]) -> None:
+    """Its failure is nobody's any more once its plan is thrown away."""
+    if not task.cancelled():
+        task.exception()
 
 
 def forgetful(workflow: Workflow, placement: Placement) -> frozenset[str]:

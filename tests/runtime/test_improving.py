@@ -15,7 +15,7 @@ from aif.model.aim import StateKind
 from aif.model.inventory import Inventory
 from aif.model.placement import Assignment, Placement
 from aif.model.ports import Delivery
-from aif.runtime.conditions import RETURN_MOST_MS
+from aif.runtime.conditions import RETURN_FIRST_MS, RETURN_MOST_MS
 from aif.runtime.delays import WINDOW_QUESTIONS
 from aif.runtime.improving import SEARCH_EVERY_S, Improvement, Improving, Sight
 from aif.runtime.library import AIMLibrary
@@ -287,3 +287,38 @@ def test_an_aim_whose_state_would_be_lost_stays_unless_it_has_to_move() -> None:
     ):  # fmt: skip
         run(one, gets_slow)
         assert bool(one.moves) is moved
+
+
+def test_a_device_that_refuses_is_asked_less_and_less_often() -> None:
+    async def journey(bench: Bench) -> None:
+        bench.absent = frozenset({"fast"})
+        await bench.live(20)
+        bench.absent = frozenset()
+        asked_ms: list[float] = []
+        while len(asked_ms) < 4:
+            bench.clock.now_ms += 1_000.0
+            if await bench.look() is not None:
+                asked_ms.append(bench.clock.now_ms)
+                bench.improving.refused("fast")
+        waited = [b - a for a, b in itertools.pairwise(asked_ms)]
+        assert waited == sorted(waited)
+        assert waited[0] >= RETURN_FIRST_MS
+        assert waited[2] >= 4 * RETURN_FIRST_MS
+
+    run(Bench(work="slow"), journey)
+
+
+def test_a_plan_beside_another_workflow_is_old_when_that_has_changed() -> None:
+    async def journey(bench: Bench) -> None:
+        bench.absent = frozenset({"fast"})
+        await bench.live(10)
+        bench.absent = frozenset()
+        assert bench.improving.look() is None
+        search = bench.improving._search
+        assert search is not None
+        await asyncio.wait({search.task})
+        bench.improving._search = replace(search, mapping_version=search.mapping_version - 1)
+        assert bench.improving.look() is None
+        assert bench.improving._search is None
+
+    run(Bench(work="slow"), journey)
