@@ -172,6 +172,21 @@ def weighed_instance(seed: int, *, max_aims: int = 4, max_devices: int = 3) -> I
     return _running(rng, instance) if weights["migration"] else instance
 
 
+def measured_instance(seed: int) -> Instance:
+    """The tiny instance of ``seed`` at run time: some devices are slow to reach, some batteries are low."""
+    rng = random.Random(f"measured {VERSION} {seed}")  # noqa: S311  seeded instances, nothing secret
+    instance = tiny_instance(seed)
+    devices = tuple(
+        replace(
+            device,
+            delay_ms=rng.choice((0.0, 0.5, 7.3, 120.0)),
+            energy=replace(device.energy, price=rng.choice((1.0, 4.0))),
+        )
+        for device in instance.inventory.devices
+    )
+    return replace(instance, inventory=replace(instance.inventory, devices=devices))
+
+
 def _weighing(workflows: Sequence[Workflow], **weights: float) -> tuple[Workflow, ...]:
     """The same workflows with these weights; objectives that are not named keep theirs."""
     return tuple(

@@ -72,7 +72,7 @@ class Offering:
         ram_bytes = code.ram_bytes - code.arena_bytes + arena + queues
         cpu_us_per_s = whole(rate_hz * cost.latency_us)
         power_mw = rate_hz * cost.energy_uj / 1000.0
-        on_battery = power_mw if device.energy.source == "battery" else 0.0
+        on_battery = device.energy.price * power_mw if device.energy.source == "battery" else 0.0
         demand = self._demand(code, device, home, ram_bytes=ram_bytes, cpu_us_per_s=cpu_us_per_s)
         if battery_limit_uw(device, self.policy.battery_life_h) is not None:
             demand = (*demand, (Limit("battery", device.id), whole(1000.0 * power_mw)))

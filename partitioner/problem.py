@@ -270,7 +270,8 @@ class _Builder:
         for device, milliwatts in cost.radio_mw:
             if self.battery_uw[device] is not None:
                 demand.append((Limit("battery", device), whole(1000.0 * milliwatts)))
-        battery_mw = sum(mw for d, mw in cost.radio_mw if self.devices[d].energy.source == "battery")
+        energies = ((self.devices[d].energy, mw) for d, mw in cost.radio_mw)
+        battery_mw = sum(energy.price * mw for energy, mw in energies if energy.source == "battery")
         leaving = rate_hz if self.devices[a].zone != self.devices[b].zone else 0.0
         terms = (
             ("energy", weights.energy * battery_mw / POWER_SCALE_MW),

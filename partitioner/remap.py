@@ -173,6 +173,23 @@ class Replanner:
         self.problem.inventory.device(device)
         return self._avoid([device], self.now())
 
+    def spare(self, devices: Iterable[str]) -> Remapping:
+        """Devices shall run only what is offered nowhere else, such as what needs their sensors."""
+        began_s = self.now()
+        rows = [self.star.position[device] for device in devices if device in self.star.position]
+        for options in self.star.options:
+            offered = options.allowed & np.isfinite(options.price[options.kind_of]).any(axis=1)
+            offered[rows] = False
+            if offered.any():
+                options.allowed[rows] = False
+        for workflow, bill in list(self.ledger.bills.items()):
+            spots = zip(self.star.items_of[workflow], bill.spots, strict=True)
+            if not all(self.star.options[item].allowed[row] for item, (row, _) in spots):
+                self.wanted[workflow] = bill.spots
+                self.ledger.leave(workflow)
+                self.missing.append(workflow)
+        return self.settle(began_s)
+
     def _rebuilt(self, lost: list[str], began_s: float) -> Remapping:
         """Messages went through a lost device: routes are worked out again."""
         self.lost += lost

@@ -141,15 +141,26 @@ _Waiting = tuple[int, int, tuple[tuple[str, str], ...], int, Route]
 """A way not yet known to be the best: ns, hops, steps, order of arrival, route."""
 
 
+def added_us(device: Device) -> int:
+    """What messages to or from a device take longer than by its links (us)."""
+    return whole(device.delay_ms * 1000.0)
+
+
 def crossing(
     route: Route, payload_bytes: int, rate_hz: float, devices: Mapping[str, Device], policy: PlanPolicy
 ) -> Crossing:
-    """Cost of a Channel along ``route``: transfer times, loads (with repeats), radio power."""
+    """Cost of a Channel along ``route``: transfer times, loads (with repeats), radio power.
+
+    What the two ends were measured to add to their links is added once each; whoever passes messages on adds
+    nothing, since it is not known whether these messages pass it.
+    """
     frame_bytes = payload_bytes + policy.frame_overhead_bytes
     bytes_per_s = frame_bytes * rate_hz
     load: dict[str, int] = {}
     radio: dict[str, float] = {}
-    delay_us = policy.remote_handling_us
+    delay_us = policy.remote_handling_us + sum(
+        added_us(devices[end]) for end in (route[0].sender, route[-1].receiver)
+    )
     for hop in route:
         delay_us += whole(hop.link.transfer_ms(frame_bytes) * 1000.0)
         load[hop.link.id] = load.get(hop.link.id, 0) + whole(8.0 * bytes_per_s / (1.0 - hop.link.loss))

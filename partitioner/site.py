@@ -3,7 +3,8 @@
 Decides where a new workflow goes beside those that run, whose loads are taken off the devices and links;
 where the AIMs of a running one go when devices are lost or shall run nothing: the first answer that moves few
 of them (``remap``), and only if there is none a search for any; and whether one could be mapped better, or as
-a person wants it. The others are not moved to make room.
+a person wants it. The others are not moved to make room. Whether a better plan is worth its moves is for the
+caller to say; here is only what it would bring.
 
 A chain of parts that was chosen for an AIM is kept when the workflow is mended: another choice would be
 another workflow, with other AIMs.
@@ -22,11 +23,12 @@ from aif.model.aim import AIMMetadata, PlacementHint, Runtime
 from aif.model.aiw import LeafAIM, Workflow
 from aif.model.inventory import Inventory
 from aif.model.optional import steps
-from aif.model.placement import Assignment, PlacedWorkflow, Placement, Places
+from aif.model.placement import Assignment, Better, PlacedWorkflow, Placement, Places
 from partitioner.alternatives import choose
 from partitioner.costs import model_facts
-from partitioner.parts import Candidate, Limit, Load, PlacementProblem
-from partitioner.planner import DEFAULT_TIME_LIMIT_S, Plan, place
+from partitioner.evaluate import evaluate
+from partitioner.parts import OBJECTIVE_SCALE, Candidate, Limit, Load, PlacementProblem
+from partitioner.planner import DEFAULT_TIME_LIMIT_S, Plan, place, plan
 from partitioner.policy import ModelFacts, PlanPolicy
 from partitioner.problem import build_problem
 from partitioner.reasons import describe
@@ -39,6 +41,9 @@ EXPLAINED = 100
 """AIMs times devices up to which it is worked out in full, in some 10 ms, why there is no room."""
 
 LOADS_KEPT = 1_000
+
+RESTART_S = 1.0
+"""Assumed: documents, evidence and keys of a device that takes up an AIM. Measured: 0.1 to 0.5 s."""
 
 Releases = Mapping[str, ModelFacts]
 """What is known of the newest model releases, by Store component."""
@@ -90,6 +95,7 @@ class SitePlanner:
         *,
         lost: Collection[str] = (),
         resting: Collection[str] = (),
+        spared: Collection[str] = (),
         beside: Collection[PlacedWorkflow] = (),
     ) -> tuple[Placement, frozenset[str]]:
         """Where the AIMs of a running workflow go now, with as few moves as possible.
@@ -98,6 +104,7 @@ class SitePlanner:
             placed: the workflow with all its AIMs, and where those are that have a place.
             lost: devices that nobody reaches, and that pass nothing on.
             resting: devices that shall run nothing, but still pass messages on.
+            spared: devices that shall run only what can run nowhere else, if there is room for the rest.
             beside: the others that run.
 
         Returns:
@@ -110,9 +117,12 @@ class SitePlanner:
         failure: PlacementError | None = None
         for left_out in steps(placed.workflow):
             workflow = placed.workflow.without(left_out)
+            problem = build_problem([workflow], present, self._policy, releases=self._releases, taken=load)
+            found = self._mended(workflow, problem, placed.placement, spared) if spared else None
             try:
-                placement = self._mended(workflow, present, placed.placement, load)
-                return replace(placement, stand_ins=placed.placement.stand_ins), left_out
+                found = found or self._mended(workflow, problem, placed.placement)
+                found = found or _anyhow(problem, workflow)
+                return replace(found, stand_ins=placed.placement.stand_ins), left_out
             except PlacementError as error:
                 failure = failure or error
         raise failure or PlacementError(f"{placed.workflow.name} has no AIMs")
@@ -122,54 +132,74 @@ class SitePlanner:
         placed: PlacedWorkflow,
         *,
         places: Places,
+        held: Collection[str] = (),
         lost: Collection[str] = (),
         resting: Collection[str] = (),
         beside: Collection[PlacedWorkflow] = (),
-    ) -> tuple[Placement | None, Placement]:
-        """What the mapping of a running workflow costs now, and the best one, or one with some AIMs held.
+        time_limit_s: float = DEFAULT_TIME_LIMIT_S,
+    ) -> Better:
+        """The best plan for a running workflow, or one with some AIMs held, and what it would bring.
 
         Args:
             placed: the AIMs that work, and where they are.
             places: where some AIMs have to be; the others stay, and only if that is not possible move too.
+            held: AIMs that stay in any case, but for ``places``.
             lost: devices that nobody reaches, and that pass nothing on.
             resting: devices that shall run nothing, but still pass messages on.
             beside: the others that run.
-
-        Returns:
-            The mapping as it is, None where it is not possible any more; and the other one.
+            time_limit_s: for each search.
 
         Raises:
-            PlacementError: there is no such mapping.
+            PlacementError: there is no such plan.
         """
         present, load = placed.inventory.without(lost).resting(resting), self._load(beside)
         workflow, aims = placed.workflow, {leaf.id for leaf in placed.workflow.aims}
         here = {a.aim: (a.device, a.implementation) for a in placed.placement.assignments if a.aim in aims}
 
-        def best(held: Places) -> Placement:
-            problem = build_problem(
-                [_holding(workflow, held)], present, self._policy, releases=self._releases,
+        fixed = {**{aim: place for aim, place in here.items() if aim in held}, **places}
+
+        def stated(there: Places) -> PlacementProblem:
+            return build_problem(
+                [_holding(workflow, there)], present, self._policy, releases=self._releases,
                 current={aim: device for aim, (device, _) in here.items()}, taken=load,
             )  # fmt: skip
-            return replace(_of_aims(place(problem), workflow), stand_ins=placed.placement.stand_ins)
+
+        def best(there: Places) -> Plan:
+            problem = stated(there)
+            warm = _running(problem, placed.placement)
+            return plan(problem, time_limit_s=time_limit_s, warm_start=warm)
 
         try:
-            before: Placement | None = best(here)
+            found = best({**here, **places} if places else fixed)
         except PlacementError:
-            before = None
-        try:
-            return before, best({**here, **places} if places else {})
-        except PlacementError:
-            if places.keys() >= here.keys():
+            if not places or places.keys() >= here.keys():
                 raise
-        return before, best(places)
+            found = best(fixed)
+        placement = replace(_of_aims(found.placement(), workflow), stand_ins=placed.placement.stand_ins)
+        moved = [a for a in placement.assignments if here.get(a.aim, ("", ""))[0] != a.device]
+        return Better(
+            placement=placement,
+            before=_objective(stated({}), placed.placement, found),
+            pause_s=sum(self._pause_s(workflow, present, assignment) for assignment in moved),
+        )
 
-    def _mended(self, workflow: Workflow, present: Inventory, before: Placement, load: Load) -> Placement:
-        problem = build_problem([workflow], present, self._policy, releases=self._releases, taken=load)
-        answer = Replanner(_running(problem, before)).settle(0.0)
+    def _pause_s(self, workflow: Workflow, inventory: Inventory, assignment: Assignment) -> float:
+        """How long an AIM stands still while it moves: its model and state on their way, and a restart."""
+        code = workflow.aim(assignment.aim).metadata.implementation(assignment.implementation)
+        links = [link for link in inventory.links if assignment.device in link.members]
+        if code is None or not links:
+            return RESTART_S
+        bytes_ = model_facts(code, self._releases).bytes_ + code.state_bytes
+        return RESTART_S + max(link.transfer_ms(bytes_) for link in links) / 1000.0
+
+    def _mended(
+        self, workflow: Workflow, problem: PlacementProblem, before: Placement, spared: Collection[str] = ()
+    ) -> Placement | None:
+        """A placement with few moves, None where none was found."""
+        replanner = Replanner(_running(problem, before))
+        answer = replanner.spare(spared) if spared else replanner.settle(0.0)
         if answer.unserved:
-            small = len(problem.items) * len(present.devices) <= EXPLAINED
-            found = place(problem, time_limit_s=MENDING_S, in_full=small)  # or why there is no room
-            return _of_aims(found, workflow)
+            return None
         placement = describe(
             problem, answer.choice, bound=0.0, method="few moves", seconds=0.0, alternatives=False
         )
@@ -201,15 +231,7 @@ class SitePlanner:
 def load_of(placed: PlacedWorkflow, policy: PlanPolicy, releases: Releases) -> Load:
     """What a running workflow takes of the devices and links that it is planned on."""
     problem = build_problem([placed.workflow], placed.inventory, policy, releases=releases)
-    positions = {device.id: n for n, device in enumerate(placed.inventory.devices)}
-    here = {a.aim: a for a in placed.placement.assignments if a.device in positions}
-    choice = {
-        number: candidate
-        for number, item in enumerate(problem.items)
-        if (where := here.get(item.key)) is not None
-        for candidate in item.made_for(positions[where.device])
-        if candidate.implementation == where.implementation
-    }
+    choice = _chosen(problem, placed.placement)
     used: Counter[Limit] = Counter()
     runtimes: set[tuple[str, Runtime]] = set()
     for candidate in choice.values():
@@ -235,6 +257,35 @@ def _holding(workflow: Workflow, places: Places) -> Workflow:
         return replace(leaf, placement=hint, implementation=implementation or leaf.implementation)
 
     return replace(workflow, aims=tuple(held(leaf) for leaf in workflow.aims))
+
+
+def _chosen(problem: PlacementProblem, placement: Placement) -> dict[int, Candidate]:
+    """The candidates that a placement has chosen, as far as they are still offered."""
+    positions = {device.id: n for n, device in enumerate(problem.inventory.devices)}
+    here = {a.aim: a for a in placement.assignments if a.device in positions}
+    return {
+        number: candidate
+        for number, item in enumerate(problem.items)
+        if (where := here.get(item.key)) is not None
+        for candidate in item.made_for(positions[where.device])
+        if candidate.implementation == where.implementation
+    }
+
+
+def _anyhow(problem: PlacementProblem, workflow: Workflow) -> Placement:
+    """Any placement that is found in short time, or why there is no room."""
+    small = len(problem.items) * len(problem.inventory.devices) <= EXPLAINED
+    return _of_aims(place(problem, time_limit_s=MENDING_S, in_full=small), workflow)
+
+
+def _objective(problem: PlacementProblem, placement: Placement, found: Plan) -> float | None:
+    """What a placement costs, None where it does not hold; bound Ports are where ``found`` has them."""
+    choice = {n: found.choice[n] for n, item in enumerate(problem.items) if item.leaf is None}
+    choice |= _chosen(problem, placement)
+    if len(choice) < len(problem.items):
+        return None
+    evaluation = evaluate(problem, choice)
+    return None if evaluation.broken else evaluation.objective / OBJECTIVE_SCALE
 
 
 def _running(problem: PlacementProblem, placement: Placement) -> Plan:

@@ -20,7 +20,7 @@ from partitioner.costs import whole
 from partitioner.parts import Candidate, Item, Limit, PlacementProblem, stamped
 from partitioner.paths import Path
 from partitioner.policy import POWER_SCALE_MW, TRAFFIC_SCALE_BYTES_PER_S
-from partitioner.routes import Hop, Route
+from partitioner.routes import Hop, Route, added_us
 from partitioner.sentences import device_of
 
 Floats = npt.NDArray[np.float64]
@@ -134,8 +134,8 @@ class Star:
 
     def _radio_uj(self, hop: Hop) -> float:
         sender, receiver = (self.problem.routes.devices[d].energy for d in (hop.sender, hop.receiver))
-        sent = sender.tx_uj_per_byte if sender.source == "battery" else 0.0
-        return sent + (receiver.rx_uj_per_byte if receiver.source == "battery" else 0.0)
+        sent = sender.price * sender.tx_uj_per_byte if sender.source == "battery" else 0.0
+        return sent + (receiver.price * receiver.rx_uj_per_byte if receiver.source == "battery" else 0.0)
 
     def _access(self) -> None:
         count = len(self.devices)
@@ -160,12 +160,13 @@ class Star:
             by_link: dict[tuple[float, float, float], int] = {}
             access = np.zeros(len(self.devices))
             for n, device in enumerate(self.devices):
+                access[n] = added_us(device)
                 link = attached.get(device.id)
                 if link is not None:
                     key = (link.latency_ms, link.bandwidth_bps, link.loss)
                     if key not in by_link:
                         by_link[key] = whole(link.transfer_ms(frame_bytes) * 1000.0)
-                    access[n] = by_link[key]
+                    access[n] += by_link[key]
             handling = self.problem.policy.remote_handling_us
             times = [
                 handling + sum(whole(hop.link.transfer_ms(frame_bytes) * 1000.0) for hop in route)
@@ -240,7 +241,8 @@ class Star:
         for n, device in enumerate(self.devices):
             link = self.problem.routes.attached.get(device.id)
             access = None if link is None else (link.latency_ms, link.bandwidth_bps, link.loss)
-            key = (access, self.out_uj[n], self.in_uj[n], device.zone, *self.room[n, :3].tolist())
+            way = (access, device.delay_ms, self.out_uj[n], self.in_uj[n], device.zone)
+            key = (*way, *self.room[n, :3].tolist())
             self.sort[n] = sorts.setdefault(key, len(sorts))
 
         self._cells: dict[Limit, tuple[int, int] | None] = {}

@@ -117,7 +117,7 @@ class Tally:
             self.terms["migration"] += weights.migration * moved_bytes / 1e6
         if device.energy.source == "battery":
             weight = self.facts.workflows[number].metadata.objectives.energy
-            self.terms["energy"] += weight * rate * energy_uj / 1000.0
+            self.terms["energy"] += weight * device.energy.price * rate * energy_uj / 1000.0
 
     def _suits(self, key: str, leaf: LeafAIM, code: Implementation, device: Device) -> None:
         self._pinned(key, leaf, device)
@@ -217,6 +217,8 @@ class Tally:
             return 0
         frame = self._frame_bytes(number, channel)
         delay = self.policy.remote_handling_us
+        for _, device in (ends[0], ends[1]):
+            delay += rounded_up(1000.0 * self.devices[device].delay_ms)
         for link_id, _, _ in self.facts.route(ends[0][1], ends[1][1]) or ():
             link = self.facts.links[link_id]
             delay += rounded_up(
@@ -257,7 +259,8 @@ class Tally:
             )
             for energy, uj_per_byte in radio:
                 if energy.source == "battery":
-                    self.terms["energy"] += weights.energy * rate * frame * uj_per_byte / 1000.0
+                    milliwatts = rate * frame * uj_per_byte / 1000.0
+                    self.terms["energy"] += weights.energy * energy.price * milliwatts
         self._radio(route, rate * frame)
         for link_id, bps in on_link.items():
             self.link_bps[link_id] += bps

@@ -35,7 +35,11 @@ def status(
     print("devices:" if seen["devices"] else "devices: none has said hello")
     for device in seen["devices"]:
         skew_s = device["clock_skew_s"]
-        words = [device["reason"], f"its clock is {skew_s:+.1f} s off" if abs(skew_s) > SKEW_SHOWN_S else ""]
+        words = [
+            device["reason"],
+            f"its clock is {skew_s:+.1f} s off" if abs(skew_s) > SKEW_SHOWN_S else "",
+            *sensed(device["sensed"]),
+        ]
         print(f"  {device['device']:<12} {device['trust']:<11} {'; '.join(filter(None, words))}".rstrip())
         if device["troubles"]:
             print(f"    control messages from it: {in_words(device['troubles'])}")
@@ -49,6 +53,19 @@ def status(
             print(f"    {line}")
         for trouble in troubles(workflow):
             print(f"    {trouble}")
+
+
+def sensed(figures: Mapping[str, Any]) -> Iterator[str]:
+    """What was measured of a device, where it is not as it should be; all figures are in ``--json``."""
+    link, battery = figures.get("link"), figures.get("battery")
+    if link and link["slow"]:
+        yield (
+            f"it answers in {link['rtt_p50_ms']:g} ms (95 % within {link['rtt_p95_ms']:g} ms, "
+            f"{link['loss']:.0%} lost), planned are {link['planned_rtt_ms']:g} ms"
+        )
+    if battery and battery["state"] != "good":
+        state = "nearly empty" if battery["state"] == "reserve" else "low"
+        yield f"its battery is {state}: {battery['level']:.0%}"
 
 
 def in_words(counts: Mapping[str, int]) -> str:

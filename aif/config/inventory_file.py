@@ -66,6 +66,8 @@ class EnergyEntry(Table):
 
     source: Literal["mains", "battery"] = "mains"
     battery_mwh: Annotated[MilliwattHours | None, Field(description="battery (mWh)")] = None
+    battery_low: Annotated[Share, Field(description="below this its energy is dearer to AIMs")] = 0.2
+    battery_reserve: Annotated[Share, Field(description="below this AIMs leave, where they can")] = 0.1
     active_mw: Annotated[Milliwatt, Field(description="power while computing (mW)")] = 0.0
     idle_mw: Annotated[Milliwatt, Field(description="power while idle (mW)")] = 0.0
     tx_uj_per_byte: Annotated[MicrojoulePerByte, Field(description="to send a byte (uJ)")] = 0.0
@@ -80,6 +82,8 @@ class EnergyEntry(Table):
                 else "runs on mains but has battery_mwh",
                 hint="source: battery and battery_mwh belong together",
             )
+        if self.battery_reserve > self.battery_low:
+            raise problem("has a battery_reserve above battery_low", hint="the reserve is the lower mark")
         return self
 
 

@@ -12,15 +12,17 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from aif.authoring.recording import read_recording
+from aif.emulator.battery import Battery
 from aif.emulator.budget import Budget
+from aif.emulator.energy import ExecutionModel
 from aif.emulator.engine import LoadedModel
 from aif.emulator.sensors import ReplayClock, ReplaySensor, check_speed
-from aif.emulator.settings import Replay, replays_of
+from aif.emulator.settings import Replay, battery_of, replays_of
 from aif.engines.base import DEFAULT_CONFIG, Engine, EngineConfig
 from aif.engines.registry import open_engine
 from aif.errors import ArenaOverflow, EngineUnavailable, NotFound, ResourceExceeded
@@ -59,6 +61,9 @@ class EmulatedDevice:
         self._device, self._recordings, self._clock = device, recordings, clock
         self._follow, self._speed, self._config = follow, speed, config
         self._replays = replays_of(device)
+        start, has_battery = battery_of(device), device.energy.source == "battery"
+        self.battery = Battery(device.energy, start, clock.monotonic_ms()) if has_battery else None
+        self._execution, self._invocation_uj = ExecutionModel(device), dict[str, float]()
         self._budget = Budget(device)
         self._sensors: dict[str, ReplaySensor] = {}
         self._models: dict[str, LoadedModel] = {}
@@ -80,6 +85,8 @@ class EmulatedDevice:
         for kind in implementation.requires.sensors:
             self._recording_file(kind)
         self._budget.admit(owner, implementation, queue_bytes=queue_bytes, model_bytes=model_bytes)
+        cost = self._execution.cost(implementation)
+        self._invocation_uj[owner] = cost.energy_uj if cost is not None else 0.0
 
     def release(self, owner: str) -> None:
         """Close the owner's engine and give back what it was charged; unknown owners are ignored.
@@ -90,6 +97,7 @@ class EmulatedDevice:
         if model is not None:
             model.close()
         self._budget.release(owner)
+        self._invocation_uj.pop(owner, None)
         in_use = self._budget.sensors_in_use()
         self._sensors = {kind: sensor for kind, sensor in self._sensors.items() if kind in in_use}
 
@@ -173,6 +181,23 @@ class EmulatedDevice:
     def engine_blocks(self, implementation: Implementation) -> bool:
         """Whether ``infer`` waits for another process, so that it must not run on the event loop."""
         return implementation.runtime is Runtime.TFLM
+
+    def battery_level(
+        self, invocations: Mapping[str, int], *, sent_bytes: int, received_bytes: int
+    ) -> float | None:
+        """How full the battery is (0..1) after all this; None on mains.
+
+        Args:
+            invocations: of each owner, since it was admitted.
+            sent_bytes: by its radio, since it began.
+            received_bytes: as ``sent_bytes``.
+        """
+        if self.battery is None:
+            return None
+        self.battery.idled(self._clock.monotonic_ms())
+        self.battery.worked(invocations, self._invocation_uj)
+        self.battery.sent(sent_bytes, received_bytes)
+        return self.battery.level
 
     def usage(self) -> Any:
         """A ``budget.Usage``: what is taken of the budgets, in bytes."""

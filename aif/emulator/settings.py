@@ -2,7 +2,7 @@
 
 Decides: its keys and values. Does not: look for the files that it names.
 
-    emulator: {replay: {imu: {recording: imu_held_out, speed: 40}}}
+    emulator: {replay: {imu: {recording: imu_held_out, speed: 40}}, battery: {level: 0.3, speed: 1000}}
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ from difflib import get_close_matches
 from typing import Final
 
 from aif.config.codes import Code
-from aif.emulator.sensors import check_speed
+from aif.emulator.battery import BatteryStart
+from aif.emulator.sensors import MAX_SPEED, check_speed
 from aif.errors import ConfigError, Diagnostic, ModelError
 from aif.model.inventory import Device
+
+KEYS: Final = ("replay", "battery")
 
 RECORDING_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 """A file name without its ending: it cannot lead out of the folder of recordings."""
@@ -43,6 +46,19 @@ def replays_of(device: Device) -> dict[str, Replay]:
     return found
 
 
+def battery_of(device: Device) -> BatteryStart:
+    """What the battery of an emulated device begins with.
+
+    Raises:
+        ConfigError: everything that is wrong with it, at once.
+    """
+    reader = _Reader(device)
+    start = reader.battery()
+    if reader.findings:
+        raise ConfigError(reader.findings)
+    return start
+
+
 class _Reader:
     """Reads one mapping and collects what is wrong with it."""
 
@@ -51,7 +67,7 @@ class _Reader:
         self.findings: list[Diagnostic] = []
 
     def replays(self) -> Iterator[tuple[str, Replay]]:
-        settings = self._mapping("emulator", self._device.emulator, ("replay",)) or {}
+        settings = self._mapping("emulator", self._device.emulator, KEYS) or {}
         kinds = {sensor.kind for sensor in self._device.sensors}
         replays = self._mapping("emulator.replay", settings.get("replay", {}), None) or {}
         for kind, entry in replays.items():
@@ -62,6 +78,24 @@ class _Reader:
             replay = None if values is None else self._replay(where, values)
             if replay is not None:
                 yield kind, replay
+
+    def battery(self) -> BatteryStart:
+        settings = self._mapping("emulator", self._device.emulator, KEYS) or {}
+        if "battery" not in settings:
+            return BatteryStart()
+        where = "emulator.battery"
+        if self._device.energy.battery_mwh is None:
+            self._add(Code.REFERENCE, f"has no battery for {where}", "give it energy: {source: battery, ...}")
+        values = self._mapping(where, settings["battery"], ("level", "speed")) or {}
+        level = self._number(f"{where}.level", values.get("level", 1.0), most=1.0)
+        speed = self._number(f"{where}.speed", values.get("speed", 1.0), most=MAX_SPEED)
+        return BatteryStart(level, speed)
+
+    def _number(self, where: str, value: object, *, most: float) -> float:
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0.0 <= value <= most:
+            return float(value)
+        self._add(Code.VALUE, f"{where} is {_shown(value)}, not a number from 0 to {most:,.0f}", "")
+        return 1.0
 
     def _replay(self, where: str, entry: Mapping[str, object]) -> Replay | None:
         recording, speed = entry.get("recording"), entry.get("speed", 1.0)

@@ -98,7 +98,8 @@ class SitePanels:
     def _device_table(self, width: int) -> Table:
         wide = width >= WIDE_COLUMNS
         return cells.grid(
-            Column("device"), Column("trust"), Column("AIMs", right=True),
+            Column("device"), Column("trust"), *([Column("rtt p95 ms", right=True)] if wide else []),
+            Column("AIMs", right=True),
             Column("CPU plan", right=True), Column("busy", right=True),
             *([Column("RAM plan", right=True)] if wide else []), Column("RAM"),
             *([Column("flash")] if wide else []), Column("", grows=True),
@@ -114,7 +115,8 @@ class SitePanels:
             planned = cells.size(one.planned_ram_bytes) if one.planned_ram_bytes else cells.NONE
             rows.append(
                 [
-                    Text(one.device), cells.state(one.trust), f"{one.aims}", _cpu(one),
+                    Text(one.device), cells.state(one.trust),
+                    *([_milliseconds(one)] if wide else []), f"{one.aims}", _cpu(one),
                     cells.percent(one.busy) if one.aims else cells.NONE,
                     *([planned] if wide else []), ram, *([flash] if wide else []), _remark(one),
                 ]
@@ -206,7 +208,14 @@ def _remark(one: DeviceLine) -> Text:
         return Text(one.reason, style="yellow")
     if one.heard_s is not None and one.heard_s > _STALE_S:
         return Text(f"silent for {one.heard_s:.0f} s", style="yellow")
-    return Text()
+    remark = Text("answers slowly  " if one.slow else "", style="yellow")
+    if one.battery is not None:
+        remark.append(f"battery {one.battery:.0%}", "" if one.battery_state == "good" else "yellow")
+    return remark
+
+
+def _milliseconds(one: DeviceLine) -> str:
+    return cells.NONE if one.rtt_p95_ms is None else cells.milliseconds(one.rtt_p95_ms)
 
 
 def _kbps(bps: int, *, known: bool = True) -> str:

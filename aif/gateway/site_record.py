@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from aif.gateway.event_fields import count, entries, items, mapping, number, text
+from aif.gateway.event_fields import count, entries, flag, items, mapping, number, text
 from aif.gateway.run_record import RunRecord
 from aif.gateway.site_view import AIMLine, DeviceLine, LinkLine, SiteEvent, SiteView, WorkflowLine
 
@@ -31,8 +31,13 @@ _TOLD: Final = {
     "first output after a loss": ("port",),
     "evidence accepted": ("device",),
     "device enrolled": ("device",),
+    "device answers quickly again": ("device",),
+    "the plan stays": ("why", "reason"),
 }
 """Lines of the Controller that are shown though nothing is wrong, and their facts; warnings always are."""
+
+_STAGED: Final = "workflow re-mapped"
+"""The only event whose times (``_ms``) are stages."""
 
 _WARNED: Final = ("aiw", "device", "aim", "reason", "detail", "step", "hint")
 """Facts of warnings and errors that are shown."""
@@ -162,9 +167,12 @@ class SiteRecord:
 
 
 def _device(entry: Mapping[str, Any]) -> DeviceLine:
+    sensed = mapping(entry.get("sensed"))
+    link, battery = mapping(sensed.get("link")), mapping(sensed.get("battery"))
     return DeviceLine(
         text(entry.get("device")), text(entry.get("trust")), text(entry.get("reason")),
-        number(entry.get("heard_s")),
+        number(entry.get("heard_s")), number(link.get("rtt_p95_ms")), flag(link.get("slow")),
+        number(battery.get("level")), text(battery.get("state")),
     )  # fmt: skip
 
 
@@ -236,6 +244,6 @@ def _event(line: Mapping[str, Any]) -> SiteEvent | None:
     stages = {
         name[: -len("_ms")]: ms
         for name in facts
-        if name.endswith("_ms") and (ms := number(facts[name])) is not None
+        if event == _STAGED and name.endswith("_ms") and (ms := number(facts[name])) is not None
     }
     return SiteEvent(count(line.get("time_us")), origin, level, event, words, stages)

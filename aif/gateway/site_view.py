@@ -22,6 +22,11 @@ class DeviceLine:
         trust: where it stands; ``reason`` says why it is not trusted.
         reason: in words.
         heard_s: seconds since its last sealed word; None when there was none.
+        rtt_p95_ms: within this time nearly all its answers come; None where nothing was measured.
+        slow: whether that is longer than planned, for some time.
+        battery: how full it is (0..1), None where there is none; ``battery_state`` is ``good``, ``low``
+            or ``reserve``.
+        battery_state: empty without a battery.
         aims: how many AIMs run there.
         planned_cpu: share of its processor that the plans give to AIMs, and ``cpu_limit`` what they may give.
         cpu_limit: 0..1; 0 where nothing is planned.
@@ -37,6 +42,10 @@ class DeviceLine:
     trust: str
     reason: str
     heard_s: float | None
+    rtt_p95_ms: float | None = None
+    slow: bool = False
+    battery: float | None = None
+    battery_state: str = ""
     aims: int = 0
     planned_cpu: float = 0.0
     cpu_limit: float = 0.0

@@ -50,7 +50,12 @@ class Sensor:
 
 @dataclass(frozen=True, slots=True)
 class Energy:
-    """Mean power = idle_mw + invocations + radio bytes; lifetime = battery_mwh / mean power."""
+    """Mean power = idle_mw + invocations + radio bytes; lifetime = battery_mwh / mean power.
+
+    ``battery_low`` and ``battery_reserve`` are shares (0..1) of the battery: below the first its energy
+    counts for more than that of others (``price`` times, in snapshots made at run time), below the second
+    AIMs leave the device where they can.
+    """
 
     source: str = "mains"
     battery_mwh: float | None = None
@@ -58,11 +63,18 @@ class Energy:
     idle_mw: float = 0.0
     tx_uj_per_byte: float = 0.0
     rx_uj_per_byte: float = 0.0
+    battery_low: float = 0.2
+    battery_reserve: float = 0.1
+    price: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One device. ``ram_bytes`` and ``flash_bytes`` are what its base firmware or OS leaves for AIMs."""
+    """One device. ``ram_bytes`` and ``flash_bytes`` are what its base firmware or OS leaves for AIMs.
+
+    ``delay_ms`` is never declared: by how much messages to or from it were measured to take longer than by
+    its links.
+    """
 
     id: str
     device_class: DeviceClass
@@ -89,6 +101,7 @@ class Device:
     availability: float = 1.0
     connect: Mapping[str, object] = field(default_factory=dict)
     emulator: Mapping[str, object] = field(default_factory=dict)
+    delay_ms: float = 0.0
 
     @property
     def forwards(self) -> bool:

@@ -110,6 +110,22 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True)
+class Better:
+    """A plan for a workflow that runs, and what it would bring.
+
+    Attributes:
+        placement: the plan; its objective holds the price of its moves where the workflow gives them one.
+        before: objective of what runs now, None where that breaks a limit, such as a deadline.
+        pause_s: how long AIMs would stand still for it, all added up: their models and state on the way, and
+            restarts.
+    """
+
+    placement: Placement
+    before: float | None
+    pause_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class PlacedWorkflow:
     """A workflow that runs, and where: what others find taken on its devices."""
 

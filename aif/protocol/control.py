@@ -118,12 +118,18 @@ def verify_call(data: bytes, site_public: bytes, *, device: str) -> Call:
 class Heartbeat:
     """Both ways: I am here, and my wall clock says so.
 
-    The Controller's is a question with a number; a device answers it at once with the same number.
+    The Controller's is a question with a number; a device answers it at once with the same number, and says
+    how full its battery is (0..1) where it has one.
     """
 
     kind: ClassVar[int] = 1
     time_us: int
     number: int = 0
+    battery: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.battery is not None and not 0.0 <= self.battery <= 1.0:
+            raise ValueError(f"a battery of {self.battery:g} is not between 0 and 1")
 
 
 @dataclass(frozen=True, slots=True)

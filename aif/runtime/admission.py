@@ -49,6 +49,7 @@ from aif.runtime.grants import GrantOffice
 from aif.runtime.links import Appraised, DeviceLink, Trust
 from aif.runtime.liveness import Answers, HeartbeatSettings
 from aif.runtime.logbook import LogBook
+from aif.runtime.sensing import Sensing
 from aif.runtime.session import CLOCK_SKEW_WARNING_S, CONTROL_QOS
 from aif.runtime.vigil import Vigil
 from aif.transport.base import ConnectionChange, Received, Transport
@@ -102,6 +103,7 @@ class Admission:
         self._channels = ControlChannels(transport, communication, grants, clock=clock, log=log, audit=audit)
         self._reference, self._on_message, self._on_trust = reference, on_message, on_trust
         self.links: dict[str, DeviceLink] = {}
+        self.sensing = Sensing(log)
         self._audit, self._audit_failure = audit, ""
         self._on_stranger = on_stranger
         self._desk = EnrolmentDesk(
@@ -112,7 +114,7 @@ class Admission:
         self._called_ms: dict[str, float] = {}
         self.vigil = Vigil(
             heartbeat or HeartbeatSettings(), clock=clock, log=log, devices=self.links.values,
-            ask=lambda link, number: self.send(link.device, Heartbeat(clock.time_us(), number)),
+            ask=self._ask,
             lost=lambda link, why: self._end(link, Trust.LOST, why), connected=lambda: transport.connected,
         )  # fmt: skip
 
@@ -142,6 +144,13 @@ class Admission:
             self._log.info("connected to the broker again")
         else:
             self._log.warning("the connection to the broker is lost", reason=change.reason)
+
+    def _ask(self, link: DeviceLink, number: int) -> None:
+        if self._transport.connected:
+            self.sensing.asked(link.device, self._clock.monotonic_ms())
+        else:
+            self.sensing.restart(link.device)
+        self.send(link.device, Heartbeat(self._clock.time_us(), number))
 
     def link(self, device: str) -> DeviceLink:
         """The link to a device that the caller knows to exist."""
@@ -313,6 +322,7 @@ class Admission:
         )  # fmt: skip
         if fresh:
             link.answers = Answers()
+            self.sensing.restart(link.device)
             self._channels.open(link, lambda payloads: self._control_payloads(link, payloads))
         self._on_trust(link)
 
@@ -351,8 +361,12 @@ class Admission:
             return
         if isinstance(message, Heartbeat):
             link.skew_s = (message.time_us - self._clock.time_us()) / 1e6
+            if message.battery is not None:
+                self.sensing.battery(link.device, message.battery, link.heard_ms)
             if message.number:
-                link.answers.answered(message.number, link.heard_ms)
+                rtt_ms = link.answers.answered(message.number, link.heard_ms)
+                if rtt_ms is not None:
+                    self.sensing.answered(link.device, rtt_ms)
             else:
                 self.vigil.welcome(link)
         elif isinstance(message, CertificateRequest):

@@ -95,7 +95,7 @@ class Controller:
         )
         self._grants = grants
         self._kept = KeptWorkflows(workflows_folder, load, grants.senders, log)
-        self._planning = Planning(planner, self.workflows.values)
+        self._planning = Planning(planner, self.workflows.values, admission.sensing)
         self.draining = Draining(site, self._planning, self._changes, self._reasons, self.workflows.values)
         self.moving = Moving(self._planning, self._changes, self._reasons)
         self._drained: frozenset[str] = frozenset()
@@ -126,6 +126,7 @@ class Controller:
                 self._grants.remember(channel.channel.channel_id, channel.senders)
             self._number = max(self._number, int(running.aiw_id.rpartition("-")[2]))
             self.workflows[running.aiw_id] = running
+            self.admission.sensing.expect(running.inventory)
             self._log.info("workflow taken over", aiw=running.aiw_id, devices=", ".join(running.devices))
             running.task = asyncio.create_task(self._drive(running), name=f"workflow {running.aiw_id}")
         if self._broker is not None:
@@ -281,13 +282,17 @@ class Controller:
             await BringUp(running, means, on_waiting=waiting).run(self._turn)
             self._kept.keep(running)
             self._move(running, WorkflowState.READY)
-        return await Supervisor(
-            running,
-            means,
-            healing=self._healing(running, means),
-            log=self._log,
-            move=lambda state, note: self._move(running, state, note),
-        ).run()
+        healing = self._healing(running, means)
+        try:
+            return await Supervisor(
+                running,
+                means,
+                healing=healing,
+                log=self._log,
+                move=lambda state, note: self._move(running, state, note),
+            ).run()
+        finally:
+            healing.close()
 
     @property
     def _means(self) -> Means:

@@ -4,7 +4,8 @@ When there is no room for all, optional AIMs are left out, and come back when th
 none for the rest, the workflow is left as it is, and asked about again only when something about its devices
 has changed. A device that did not take up what it was given is out of the question for a while; one that
 was lost more than once, of late, gets AIMs only where no other can take them. What a person asks for comes
-first, and is made as it was asked for or not at all.
+first, and is made as it was asked for or not at all. When nothing has to move, a better plan is taken up that
+is worth it (``improving``).
 
 Decides when to ask and whether to act; why is said by ``reasons``, where to by the planner, and how is
 decided by ``remapping``.
@@ -19,11 +20,13 @@ from typing import Any
 
 from aif.errors import AIFError, PlacementError
 from aif.runtime.bringup import Means
+from aif.runtime.improving import Improving
 from aif.runtime.logbook import LogBook
 from aif.runtime.planning import Mended, Planning
 from aif.runtime.reasons import Reason, Reasons
-from aif.runtime.remapping import Change, Remapped, Remapping, TargetFailed, note_over
+from aif.runtime.remapping import Change, Remapped, Remapping, TargetFailed, moves_between, note_over
 from aif.runtime.workflows import RunningWorkflow, WantedMapping
+from aif.runtime.worth import Gain
 
 RETRY_S = 5.0
 """After an attempt that failed for another reason, such as a Store that did not answer."""
@@ -47,16 +50,33 @@ class Healing:
     ) -> None:
         self._running, self._means, self._planning, self._reasons = running, means, planning, reasons
         self._turn, self._log, self._publish = turn, log, publish
+        self._improving = Improving(
+            running, planning, absent=reasons.absent, closed=reasons.uninviting,
+            dwell_s=means.patience.dwell_s, clock=means.clock, log=log,
+        )  # fmt: skip
         self._answered: _Question | None = None
         self._retry_ms = float("-inf")
         self.failure: AIFError | None = None
         """Why the last attempt came to nothing; None when it did not."""
+
+    def close(self) -> None:
+        """End what goes on in the background."""
+        self._improving.close()
 
     async def heal(self) -> bool:
         """Move what has to move; whether something was tried, so that everything is to be looked at again."""
         if self._running.wanted is not None and not self._running.wanted.done.done():
             await self._move_as_wanted(self._running.wanted)
             return True
+        if await self._mend_what_has_to():
+            return True
+        better = self._improving.look() if self.failure is None else None
+        if better is not None:
+            now_ms = self._means.clock.monotonic_ms()
+            await self._remap(better.change, better.mended, now_ms, gain=better.gain)
+        return better is not None
+
+    async def _mend_what_has_to(self) -> bool:
         now_ms = self._means.clock.monotonic_ms()
         standing = self._reasons.standing()
         pressing = [reason for reason in standing if reason.must]
@@ -84,8 +104,10 @@ class Healing:
                     "no place is left", aiw=self._running.aiw_id, reason=str(error), hint=error.hint
                 )
             return False
-        if not pressing and not mended.left_out < self._running.left_out:
+        moves = moves_between(self._running, mended.placement, change.anew)
+        if not moves or not (pressing or mended.left_out < self._running.left_out):
             self._answered = question
+            self.failure = None if pressing else self.failure
             return False
         await self._remap(change, mended, now_ms)
         return True
@@ -96,9 +118,10 @@ class Healing:
         pressing = [reason for reason in self._reasons.standing() if reason.must]
         change = replace(self._change(pressing, now_ms), reason="asked for", began_ms=now_ms, noticed_ms=None)
         try:
-            _, mended = await self._planning.improve(
+            better = await self._planning.improve(
                 running, places=wanted.places, lost=change.lost, resting=change.resting
             )
+            mended = Mended(better.placement, running.left_out)
             done = await Remapping(running, self._means, change).run(self._turn, mended)
         except AIFError as error:
             if isinstance(error, TargetFailed):
@@ -108,7 +131,8 @@ class Healing:
             if not wanted.done.done():
                 wanted.done.set_exception(error)
         else:
-            self._tell(done)
+            self._improving.moved((move.aim for move in done.moves), in_haste=False)
+            self._tell(done, None)
             if not wanted.done.done():
                 wanted.done.set_result(done)
 
@@ -137,19 +161,24 @@ class Healing:
                 raise
         return await self._planning.mend(self._running, lost=change.lost, resting=change.resting)
 
-    async def _remap(self, change: Change, mended: Mended, now_ms: float) -> None:
+    async def _remap(
+        self, change: Change, mended: Mended, now_ms: float, *, gain: Gain | None = None
+    ) -> None:
         self._log.warning("workflow is re-mapped", aiw=self._running.aiw_id, reason=change.reason)
         try:
             done = await Remapping(self._running, self._means, change).run(self._turn, mended)
         except TargetFailed as error:
             self._reasons.avoid(error.device)
+            if gain is not None:
+                self._improving.refused(error.device)
             self._failed(error)
         except AIFError as error:
             self._retry_ms = now_ms + RETRY_S * 1000
             self._failed(error)
         else:
             self._answered, self.failure = None, None
-            self._tell(done)
+            self._improving.moved((move.aim for move in done.moves), in_haste=gain is None)
+            self._tell(done, gain)
 
     # --- what is told ------------------------------------------------------------------------------
 
@@ -159,7 +188,7 @@ class Healing:
             "re-mapping failed", aiw=self._running.aiw_id, code=error.code, reason=str(error), hint=error.hint
         )
 
-    def _tell(self, done: Remapped) -> None:
+    def _tell(self, done: Remapped, gain: Gain | None) -> None:
         moves = [str(move) for move in done.moves]
         self._log.info(
             "workflow re-mapped", aiw=self._running.aiw_id, reason=done.reason, moves="; ".join(moves),
@@ -168,5 +197,12 @@ class Healing:
         self._publish(
             {"type": "remapped", "aiw": self._running.aiw_id, "reason": done.reason, "moves": moves,
              "left_out": sorted(self._running.left_out), "mapping_version": done.mapping_version,
-             "stages_ms": dict(done.stages_ms)}
+             "stages_ms": dict(done.stages_ms), **_in_figures(gain)}
         )  # fmt: skip
+
+
+def _in_figures(gain: Gain | None) -> dict[str, Any]:
+    """What a move that nothing forced was made for."""
+    if gain is None:
+        return {}
+    return {"gain": {"saved": gain.saved, "needed": gain.needed, "pause_s": gain.pause_s}}

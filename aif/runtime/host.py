@@ -14,6 +14,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -80,8 +81,9 @@ class Host:
             state, transport, engine, clock=clock, random=random, log=log,
             components=self._components, on_message=self._enqueue,
             limits=limits_of(platform.device.device_class),
-            tls=tls,
+            tls=tls, battery=self._battery_level,
         )  # fmt: skip
+        self._transport = transport
         opened = DeviceModels(models, platform, engine)
         self._resources = Resources(
             library, platform, models, opened, engine, fetch, transport, self.session,
@@ -375,6 +377,13 @@ class Host:
             },
         }  # fmt: skip
         self.session.send(control.Metrics(workflow.deployment.aiw_id, values))
+
+    def _battery_level(self) -> float | None:
+        invocations = dict(chain.from_iterable(one.invocations().items() for one in self._parts.values()))
+        radio = self._transport.statistics
+        return self._platform.battery_level(
+            invocations, sent_bytes=radio.sent_bytes, received_bytes=radio.received_bytes
+        )
 
     # --- attestation -------------------------------------------------------------------------------
 

@@ -82,18 +82,23 @@ class Answers:
         """Any sealed word of it."""
         self.silent = 0
 
-    def answered(self, number: int, now_ms: float) -> None:
-        """It has answered a question; an answer that nobody asked for, or a second one, says nothing."""
+    def answered(self, number: int, now_ms: float) -> float | None:
+        """It has answered a question; an answer that nobody asked for, or a second one, says nothing.
+
+        Returns:
+            How long that took (ms).
+        """
         asked_ms = self._asked_ms.pop(number, None)
         if asked_ms is None:
-            return
+            return None
         self.newest = max(self.newest, number)
         sample_ms = now_ms - asked_ms
         if self.rtt_ms is None:
             self.rtt_ms, self.deviation_ms = sample_ms, sample_ms / 2
-            return
+            return sample_ms
         self.deviation_ms += (abs(sample_ms - self.rtt_ms) - self.deviation_ms) / 4
         self.rtt_ms += (sample_ms - self.rtt_ms) / 8
+        return sample_ms
 
     @property
     def timeout_ms(self) -> float:
@@ -119,7 +124,7 @@ class Reputation:
 
     def credible(self, now_ms: float) -> bool:
         """Whether a rumour about the device is worth a question now."""
-        return now_ms >= self.refuted_ms + _doubled(QUIET_FIRST_MS, self.refuted, QUIET_MOST_MS)
+        return now_ms >= self.refuted_ms + doubled(QUIET_FIRST_MS, self.refuted, QUIET_MOST_MS)
 
     def note_refuted(self, now_ms: float) -> None:
         """The device was said to have gone, and answered."""
@@ -133,10 +138,10 @@ class Reputation:
 
     def probation_ms(self, now_ms: float) -> float:
         """For how long nothing new should be put on the device; 0 when it may be relied on."""
-        until_ms = self.lost_ms + _doubled(PROBATION_FIRST_MS, self.losses - 1, PROBATION_MOST_MS)
+        until_ms = self.lost_ms + doubled(PROBATION_FIRST_MS, self.losses - 1, PROBATION_MOST_MS)
         return max(0.0, until_ms - now_ms)
 
 
-def _doubled(first_ms: float, times: int, most_ms: float) -> float:
+def doubled(first_ms: float, times: int, most_ms: float) -> float:
     """``first_ms``, doubled with every time after the first; 0 for none."""
     return 0.0 if times <= 0 else min(first_ms * 2.0 ** min(times - 1, 32), most_ms)

@@ -85,17 +85,17 @@ class Moving:
         """
         self._check(running, places)
         reasons = self.reasons(running)
-        before, mended = await self.planning.improve(
+        better = await self.planning.improve(
             running, places=places, lost=reasons.absent(), resting=reasons.closed()
         )
-        after = mended.placement
+        after = better.placement
         moves = moves_between(running, after, ())
         moved = {move.aim for move in moves}
         models = running.plan.models if running.plan is not None else ()
         return Proposal(
             aiw_id=running.aiw_id,
             moves=moves,
-            before=None if before is None else before.objective,
+            before=better.before,
             after=after.objective,
             gap=after.gap,
             model_bytes=sum(model.bytes_ for model in models if model.aim in moved),

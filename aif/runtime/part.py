@@ -187,7 +187,7 @@ class Part:
         implementation = contract.implementation(aim.implementation)
         if implementation is None:
             raise CreationFailed(f"{aim.use} has no implementation {aim.implementation}", kind="module")
-        owner = self._owner(aim)
+        owner = self._owner(aim.id)
         has.platform.admit(
             owner,
             implementation,
@@ -236,11 +236,16 @@ class Part:
             self._give_back(aim, has)
 
     def _give_back(self, aim: DeployedAIM, has: Resources) -> None:
-        has.factory.close(self._owner(aim))
-        has.platform.release(self._owner(aim))
+        has.factory.close(self._owner(aim.id))
+        has.platform.release(self._owner(aim.id))
 
-    def _owner(self, aim: DeployedAIM) -> str:
-        return f"{self.aiw_id}/{aim.id}"
+    def invocations(self) -> dict[str, int]:
+        """How often each AIM was invoked here, by the owner that it is charged to."""
+        instances = self.workflow.instances.values() if self.workflow is not None else ()
+        return {self._owner(instance.id): instance.metrics.invocations for instance in instances}
+
+    def _owner(self, aim_id: str) -> str:
+        return f"{self.aiw_id}/{aim_id}"
 
 
 def storage_owner(workflow: str, aim: DeployedAIM, contract: AIMMetadata) -> bytes:

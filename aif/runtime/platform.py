@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -90,6 +90,18 @@ class Platform(Sensors, Protocol):
 
     def engine_blocks(self, implementation: Implementation) -> bool:
         """Whether ``infer`` waits for another process, so that it must not run on the event loop."""
+        ...
+
+    def battery_level(
+        self, invocations: Mapping[str, int], *, sent_bytes: int, received_bytes: int
+    ) -> float | None:
+        """How full the battery is (0..1), None where there is none.
+
+        Args:
+            invocations: of each owner since it was admitted, for devices that do not measure it.
+            sent_bytes: by the radio, since it began.
+            received_bytes: as ``sent_bytes``.
+        """
         ...
 
     def usage(self) -> Usage: ...

@@ -3,7 +3,7 @@
 * A device that is lost, or not trusted any more, or has dropped its part: its AIMs have to go elsewhere.
 * A device that has started anew: it has to get its AIMs again. So has one that is behind its mapping, because
   the Controller ended in the middle of a change.
-* A device that is drained: its AIMs have to leave it.
+* A device that is drained: its AIMs have to leave it. One whose battery is nearly empty: those that can.
 * Optional AIMs without a place: there may be room now. Nothing has to move.
 
 A further kind of event is a further source. Decides nothing about what follows (``healing``).
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from aif.protocol.lifecycle import State
 from aif.runtime.bringup import Absences, Means, emptied
+from aif.runtime.conditions import stays_away_ms
 from aif.runtime.links import Trust
 from aif.runtime.workflows import RunningWorkflow
 
@@ -55,7 +56,15 @@ class Reasons:
         self._running, self._means, self._drained = running, means, drained
         self._absences = Absences(means.admission, means.clock)
         self._avoided_ms: dict[str, float] = {}
-        self._sources = (self._lost, self._unwilling, self._anew, self._behind, self._to_drain, self._room)
+        self._sources = (
+            self._lost,
+            self._unwilling,
+            self._anew,
+            self._behind,
+            self._to_drain,
+            self._spent,
+            self._room,
+        )
 
     def standing(self) -> list[Reason]:
         """Every reason there is now."""
@@ -84,6 +93,16 @@ class Reasons:
         back = {d.id for d in self._running.inventory.devices if self._means.admission.trusted(d.id)}
         keeping = {*self._running.devices} - {*emptied(self._running, self._means.admission)}
         return frozenset(d for d in back - keeping if link(d).reputation.probation_ms(now_ms) > 0)
+
+    def uninviting(self) -> frozenset[str]:
+        """Devices that nothing moves to for the sake of a better plan: those closed, or lost too recently.
+
+        With every loss a device is kept away from for twice as long.
+        """
+        now_ms, link = self._means.clock.monotonic_ms(), self._means.admission.link
+        lost = {d.id: link(d.id).reputation for d in self._running.inventory.devices}
+        early = {d for d, past in lost.items() if now_ms < past.lost_ms + stays_away_ms(past.losses)}
+        return self.closed() | (early - {*self._running.devices})
 
     # --- sources -----------------------------------------------------------------------------------
 
@@ -129,6 +148,12 @@ class Reasons:
         for device in self._drained():
             if device in self._running.devices and self._works(device):
                 yield Reason(f"{device} is drained", resting=frozenset({device}))
+
+    def _spent(self) -> Iterator[Reason]:
+        """The planner is told by ``planning``, whatever the reason is."""
+        for device in self._means.admission.sensing.spent():
+            if device in self._running.devices and self._works(device):
+                yield Reason(f"the battery of {device} is nearly empty")
 
     def _room(self) -> Iterator[Reason]:
         if self._running.left_out:

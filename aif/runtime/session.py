@@ -119,11 +119,12 @@ class DeviceSession:
         on_message: Callable[[ControlMessage], None],
         limits: ChannelLimits = HOST_LIMITS,
         tls: ClientFolder | None = None,
+        battery: Callable[[], float | None] = lambda: None,
     ) -> None:
         self._tls, self._keeper = tls, CertificateKeeper(tls) if tls is not None else None
         self._state, self._transport, self._engine, self._clock = state, transport, engine, clock
         self._random, self._log = random, log
-        self._components, self._on_message = components, on_message
+        self._components, self._on_message, self._battery = components, on_message, battery
         loaded = state.load()
         self.device, self._site_public = loaded.device, loaded.controller_pk
         self._notes = BoundNotes(state, engine)
@@ -220,6 +221,9 @@ class DeviceSession:
         with suppress(TransportError):
             self._up.flush()
 
+    def _heartbeat(self, number: int = 0) -> Heartbeat:
+        return Heartbeat(self._clock.time_us(), number, self._battery())
+
     def renew(self) -> None:
         """The Security Engine was started again: introduce its new session to the Controller."""
         if not self._state.load().enrolled:
@@ -257,7 +261,7 @@ class DeviceSession:
     def _connection_changed(self, change: ConnectionChange) -> None:
         if change.connected:
             self._log.info("connected to the broker again")
-            self.send(Heartbeat(self._clock.time_us()))  # a Controller that has given it up calls it
+            self.send(self._heartbeat())  # a Controller that has given it up calls it
         else:
             self._log.warning("the connection to the broker is lost", reason=change.reason)
 
@@ -272,7 +276,7 @@ class DeviceSession:
                 self._unanswered.restart()
             if self.trusted.is_set():
                 if silent_s > TRUSTED_TICK_S:
-                    self.send(Heartbeat(self._clock.time_us()))  # whoever is not asked shows itself
+                    self.send(self._heartbeat())  # whoever is not asked shows itself
                 if self._keeper is not None and (
                     request := self._keeper.wanted(self._clock.monotonic_ms(), self._now())
                 ):
@@ -400,7 +404,7 @@ class DeviceSession:
             self._last_heard_ms = self._clock.monotonic_ms()
             self.trusted.set()
             self._log.info("session with the Controller is trusted")
-            self.send(Heartbeat(self._clock.time_us()))
+            self.send(self._heartbeat())
 
     def _count_refusal(self, error: AIFError) -> None:
         if isinstance(error, TrustError | ProtocolError):
@@ -443,7 +447,7 @@ class DeviceSession:
             self._log.warning("control message refused", code=error.code, reason=str(error))
             return
         if isinstance(message, Heartbeat):
-            self.send(Heartbeat(self._clock.time_us(), message.number))
+            self.send(self._heartbeat(message.number))
             self.flush()
             self._controller_us = max(self._controller_us, message.time_us)
             self._take_time(message.time_us)

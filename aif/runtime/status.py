@@ -32,7 +32,10 @@ def status(
     links = sorted(admission.links.values(), key=lambda link: link.device)
     return {
         "controller": {"started_us": started_us, "time_us": clock.time_us()},
-        "devices": [_device(link, troubles(link), now_ms) for link in links],
+        "devices": [
+            _device(link, troubles(link), now_ms) | {"sensed": admission.sensing.report(link.device, now_ms)}
+            for link in links
+        ],
         "workflows": [_workflow(running) for running in workflows],
     }
 

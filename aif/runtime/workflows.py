@@ -46,6 +46,8 @@ class Patience:
     """For an AIM to notice that all its producers have ended, before it is stopped."""
     settle_s: float = 4.0
     """For every record to be counted as received or lost, after the last AIM has ended."""
+    dwell_s: float = 30.0
+    """For an AIM that has moved, before it moves again for the sake of a better plan."""
     stop_s: float = 3.0
     """For a device to confirm that it has dropped a workflow."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aif.cli.status import acknowledged, troubles
+from aif.cli.status import acknowledged, sensed, troubles
 
 NAME = "a.out -> b.in"
 
@@ -36,3 +36,15 @@ def test_senders_grants_and_control_channels_have_their_word() -> None:
         f"{NAME} from left: grant.exhausted 2",
         "control messages and grants at left: grant.time 3, frame.tag 1",
     ]
+
+
+def test_what_was_measured_of_a_device_is_said_where_it_is_not_as_it_should_be() -> None:
+    link = {
+        "origin": "measured", "age_s": 2.2, "planned_rtt_ms": 20.0, "slow": True, "rtt_p50_ms": 61.5,
+        "rtt_p95_ms": 90.0, "loss": 0.125, "answers": 1_200,
+    }  # fmt: skip
+    said, battery = sensed({"link": link, "battery": {"level": 0.084, "state": "reserve"}})
+    assert said == "it answers in 61.5 ms (95 % within 90 ms, 12% lost), planned are 20 ms"
+    assert battery == "its battery is nearly empty: 8%"
+    assert list(sensed({"link": link | {"slow": False}, "battery": {"level": 0.9, "state": "good"}})) == []
+    assert list(sensed({})) == []

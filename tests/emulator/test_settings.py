@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from aif.emulator.settings import Replay, replays_of
+from aif.emulator.battery import BatteryStart
+from aif.emulator.settings import Replay, battery_of, replays_of
 from aif.errors import ConfigError
 from aif.model.aim import Runtime
-from aif.model.inventory import Device, DeviceClass, Sensor
+from aif.model.inventory import Device, DeviceClass, Energy, Sensor
 
 
 def device(emulator: object) -> Device:
@@ -17,6 +20,7 @@ def device(emulator: object) -> Device:
         flash_bytes=0,
         runtimes=frozenset({Runtime.TFLM}),
         sensors=(Sensor("imu"), Sensor("microphone")),
+        energy=Energy("battery", battery_mwh=740.0),
         emulator=emulator,  # type: ignore[arg-type]  # an inventory may hold anything
     )
 
@@ -41,7 +45,7 @@ def test_settings_are_read() -> None:
     [
         ([], "emulator is [], not a mapping", "write it as {key: value}"),
         ({"repaly": {}}, "emulator has the unknown key 'repaly'", "did you mean 'replay'?"),
-        ({1: {}}, "emulator has the unknown key 1", "known: replay"),
+        ({1: {}}, "emulator has the unknown key 1", "known: battery, replay"),
         ({"replay": "imu"}, "emulator.replay is 'imu', not a mapping", "write it as {key: value}"),
         ({"replay": {"imu": "x"}}, "emulator.replay.imu is 'x', not a mapping", "write it as {key: value}"),
         (
@@ -95,3 +99,31 @@ def test_all_findings_come_at_once() -> None:
     assert (
         "error[AIF-E0102]: device mcu-1: emulator has the unknown key 'speed'" in caught.value.diagnostics()
     )
+
+
+def test_a_battery_begins_as_it_is_told() -> None:
+    assert battery_of(device({})) == BatteryStart(1.0, 1.0)
+    assert battery_of(device({"battery": {"level": 0.25, "speed": 60}})) == BatteryStart(0.25, 60.0)
+
+
+@pytest.mark.parametrize(
+    ("battery", "message"),
+    [
+        (0.3, "emulator.battery is 0.3, not a mapping"),
+        ({"level": 1.1}, "emulator.battery.level is 1.1, not a number from 0 to 1"),
+        ({"level": True}, "emulator.battery.level is True, not a number from 0 to 1"),
+        ({"level": float("nan")}, "emulator.battery.level is nan, not a number from 0 to 1"),
+        ({"speed": -1}, "emulator.battery.speed is -1, not a number from 0 to 1,000,000"),
+        ({"levle": 0.3}, "emulator.battery has the unknown key 'levle'"),
+    ],
+)
+def test_a_wrong_battery_is_told(battery: object, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        battery_of(device({"battery": battery}))
+    assert message in str(caught.value)
+
+
+def test_a_device_on_mains_begins_with_no_battery() -> None:
+    mains = replace(device({"battery": {"level": 0.3}}), energy=Energy())
+    with pytest.raises(ConfigError, match=r"has no battery for emulator\.battery"):
+        battery_of(mains)

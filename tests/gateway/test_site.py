@@ -89,6 +89,28 @@ def test_every_figure_finds_its_place(story: Any) -> None:
     assert json.loads(json.dumps(site_json(view), allow_nan=False))["schema"] == 1
 
 
+def test_what_was_measured_of_devices_stands_beside_them(story: Any) -> None:
+    record = SiteRecord(now_s=story.time)
+    status = answer(story)
+    (first, *_) = status["devices"]
+    first |= {
+        "trust": "trusted",
+        "sensed": {
+            "link": {"rtt_p95_ms": 88.2, "slow": True},
+            "battery": {"level": 0.09, "state": "reserve"},
+        },
+    }
+    slowly = line(1, "device answers slowly", device=first["device"], rtt_p95_ms=88.2)
+    record.take(status, [slowly])
+    view = record.view()
+    one = next(d for d in view.devices if d.device == first["device"])
+    assert (one.rtt_p95_ms, one.slow, one.battery, one.battery_state) == (88.2, True, 0.09, "reserve")
+    assert view.events[0].stages_ms == {}
+    shown = next(row for row in drawn(view, 160, 40) if row.lstrip().startswith(first["device"]))
+    assert "88" in shown
+    assert "answers slowly  battery 9%" in shown
+
+
 def test_rates_are_those_of_the_last_seconds(story: Any) -> None:
     record = SiteRecord(now_s=story.time)
     record.take(answer(story), [])

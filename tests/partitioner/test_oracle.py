@@ -13,7 +13,7 @@ from aif.model.placement import Placement
 from partitioner.checker import check
 from partitioner.evaluate import evaluate
 from partitioner.exhaustive import Best, best_placement
-from partitioner.generate import SELDOM, Instance, tiny_instance, weighed_instance
+from partitioner.generate import SELDOM, Instance, measured_instance, tiny_instance, weighed_instance
 from partitioner.parts import OBJECTIVE_SCALE
 from partitioner.planner import place
 from partitioner.search import Search
@@ -62,6 +62,11 @@ def test_equals_the_oracle_whichever_objectives_count() -> None:
         seed % (len(SELDOM) + 1) for seed in range(800) if agree(seed, weighed_instance) != "impossible"
     )
     assert min(placed[turn] for turn in range(len(SELDOM) + 1)) > 50, placed
+
+
+def test_equals_the_oracle_with_measured_delays_and_low_batteries() -> None:
+    kinds = Counter(agree(seed, measured_instance) for seed in range(400))
+    assert min(kinds["impossible"], kinds["together"], kinds["spread"]) > 30, kinds
 
 
 @pytest.mark.parametrize("turn", range(len(SELDOM) + 1))

@@ -14,7 +14,7 @@ from aif.model.placement import Assignment, PlacedWorkflow, Placement
 from partitioner.checker import check
 from partitioner.evaluate import evaluate
 from partitioner.families import instance
-from partitioner.parts import Limit, Load
+from partitioner.parts import OBJECTIVE_SCALE, Limit, Load
 from partitioner.planner import plan
 from partitioner.policy import ModelFacts, RuntimeCost
 from partitioner.problem import build_problem
@@ -209,12 +209,19 @@ def test_a_better_mapping_is_the_best_there_is_beside_the_others() -> None:
     small, large = inventory_of(8_000, 8_000), inventory_of(30_000, 30_000)
     split = placed(planner, workflow_of(CATALOGUE, "Whole@1.0"), small)
     here = replace(split, inventory=large)
-    before, after = planner.improve(here, places={})
+    better = planner.improve(here, places={})
+    after = better.placement
     best = plan(build_problem([here.workflow], large, POLICY), workers=1)
-    assert before is not None
-    assert where(before) == where(split.placement)
+    problem = build_problem([here.workflow], large, POLICY)
+    choice = {
+        n: next(c for c in item.on(a.device) if c.implementation == a.implementation)
+        for n, item in enumerate(problem.items)
+        for a in split.placement.assignments if a.aim == item.key
+    }  # fmt: skip
+    assert better.before == pytest.approx(evaluate(problem, choice).objective / OBJECTIVE_SCALE)
     assert after.objective == pytest.approx(best.placement().objective)
-    assert after.objective <= before.objective
+    assert better.before is not None
+    assert after.objective <= better.before
     assert after.stand_ins == split.placement.stand_ins == {"m0": "Chain@1.0"}
     check([here.workflow], large, after, POLICY)
 
@@ -223,14 +230,14 @@ def test_places_are_kept_or_refused_and_others_stay_if_they_can() -> None:
     planner, inventory = SitePlanner(POLICY), inventory_of(40_000, 40_000)
     now = placed(planner, workflow_of(CATALOGUE, "Whole@1.0"), inventory)
     other = "d1" if where(now.placement)["m0"] == "d0" else "d0"
-    _, after = planner.improve(now, places={"m0": (other, "")})
+    after = planner.improve(now, places={"m0": (other, "")}).placement
     assert where(after)["m0"] == other
     assert moved(now, after) == {"m0"}
     with pytest.raises(PlacementError):
         planner.improve(now, places={"m0": (other, "")}, resting=[other])
-    before, elsewhere = planner.improve(now, places={}, lost=[where(now.placement)["m0"]])
-    assert before is None
-    assert set(where(elsewhere).values()) == {other}
+    elsewhere = planner.improve(now, places={}, lost=[where(now.placement)["m0"]])
+    assert elsewhere.before is None
+    assert set(where(elsewhere.placement).values()) == {other}
 
 
 def test_a_wanted_place_moves_others_where_there_is_no_room_for_both() -> None:
@@ -240,5 +247,5 @@ def test_a_wanted_place_moves_others_where_there_is_no_room_for_both() -> None:
     now = PlacedWorkflow(planned, inventory, placement)
     device = where(now.placement)
     assert device["m0"] != device["source"]
-    _, after = planner.improve(now, places={"m0": (device["source"], "")})
+    after = planner.improve(now, places={"m0": (device["source"], "")}).placement
     assert where(after) == {"m0": device["source"], "source": device["m0"]}

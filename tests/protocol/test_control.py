@@ -49,6 +49,7 @@ MESSAGES: list[ControlMessage] = [
     ANNOUNCEMENT,
     Heartbeat(5),
     Heartbeat(5, 7),
+    Heartbeat(5, 7, 0.25),
     Deploy(b"document", (ModelKey("kws", b"w" * 80),)),
     ModelKeys((ModelKey("kws", b"w" * 80),)),
     SignalAIMs("w-1", "", Signal.PAUSE),
@@ -107,7 +108,12 @@ def test_a_changed_byte_is_refused_or_is_another_message(
         ([True, b"\xa1\x00\x01"], "unknown control message bool"),
         ([99, b""], "unknown control message 99"),
         (["x" * 1000, b""], "unknown control message str"),
-        ([1, b"\xa1\x02\x01"], "Heartbeat holds the unknown field 2"),
+        ([1, b"\xa1\x03\x01"], "Heartbeat holds the unknown field 3"),
+        ([1, b"\xa2\x00\x01\x02\xf9\x42\x00"], "Heartbeat: a battery of 3 is not between 0 and 1"),
+        (
+            [1, b"\xa2\x00\x01\x02\xf9\x7e\x00"],
+            "document is not valid CBOR: documents cannot carry this value of type float",
+        ),
     ],
 )
 def test_what_is_no_control_message_is_refused(outer: object, reason: str) -> None:

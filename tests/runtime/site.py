@@ -29,6 +29,7 @@ from aif.runtime.devices import Site
 from aif.runtime.host import Host
 from aif.runtime.hosted import HostedWorkflow
 from aif.runtime.library import AIMLibrary
+from aif.runtime.liveness import HeartbeatSettings
 from aif.runtime.logbook import LogBook
 from aif.runtime.workflows import Sources
 from aif.transport.base import LastWill
@@ -227,6 +228,7 @@ class BenchSite:
         inventory: str = INVENTORY,
         speed: float = 1.0,
         patience: Patience | None = None,
+        heartbeat: HeartbeatSettings | None = None,
     ) -> None:
         self.home = wiring.Home(folder / "home")
         self.aims = folder / "aims"
@@ -243,6 +245,7 @@ class BenchSite:
         self.engines: dict[str, SecurityEngine] = {}
         self.transports: dict[str, MemoryTransport] = {}
         self._speed, self._patience = speed, patience or Patience()
+        self._heartbeat = heartbeat
 
     @property
     def publisher(self) -> Publisher:
@@ -273,7 +276,7 @@ class BenchSite:
         clock = SiteClock(speed=self._speed)
         self.controller = wiring.build_controller(
             home=self.home, transport=transport, store_url=self.store.url, clock=clock,
-            log=LogBook("controller", clock, self.log),
+            log=LogBook("controller", clock, self.log), heartbeat=self._heartbeat,
         )  # fmt: skip
         self.controller.patience = self._patience
         self.controller.take_over()
@@ -456,9 +459,12 @@ async def bench_site(
     inventory: str = INVENTORY,
     speed: float = 1.0,
     patience: Patience | None = None,
+    heartbeat: HeartbeatSettings | None = None,
 ) -> AsyncIterator[BenchSite]:
     """A running site: store published and served, Controller and devices up."""
-    site = BenchSite(folder, aims=aims, inventory=inventory, speed=speed, patience=patience)
+    site = BenchSite(
+        folder, aims=aims, inventory=inventory, speed=speed, patience=patience, heartbeat=heartbeat
+    )
     site.publish()
     site.store = StoreServer(site.home.store)
     site.store.start()

@@ -34,7 +34,7 @@ MOVABLE = ENDLESS.replace("{device: right}", APART)
 
 GOES_ON = MOVABLE.replace("ON_DEGRADED", "continue")
 STOPS = MOVABLE.replace("ON_DEGRADED", "stop")
-QUICK = Patience(repeat_s=0.2, degraded_s=1.0, stop_s=1.0)
+QUICK = Patience(repeat_s=0.2, degraded_s=1.0, stop_s=1.0, dwell_s=600.0)
 
 
 def place_of(running: RunningWorkflow, aim: str) -> str:
