@@ -82,8 +82,9 @@ class Sensing:
         window = sensed.delays.asked(now_ms) if sensed is not None else None
         if sensed is None or window is None:
             return
-        took_ms = self._without_others(device, window.p50_ms, window.loss)
-        planned = sensed.planned_ms
+        planned, took_ms = sensed.planned_ms, answer_ms(window.p50_ms, window.loss)
+        if took_ms >= QUICK * planned:  # else the others do not matter, and sites are large
+            took_ms = self._without_others(device, window.p50_ms, window.loss)
         if sensed.slow.see(now_ms, worse=took_ms > SLOW * planned, better=took_ms < QUICK * planned):
             words = "device answers slowly" if sensed.slow.bad else "device answers quickly again"
             tell = self._log.warning if sensed.slow.bad else self._log.info
