@@ -29,7 +29,7 @@ from aif.runtime.logbook import LogBook
 FRAME_BYTES = 256
 """Of a question and of its answer, about."""
 
-LEAST_PLANNED_MS = 20.0
+LEAST_PLANNED_MS = 50.0
 """A round trip that is planned to be shorter is not expected to be."""
 
 LOW_PRICE, RESERVE_PRICE = 4.0, 16.0

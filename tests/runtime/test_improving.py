@@ -22,7 +22,7 @@ from aif.runtime.library import AIMLibrary
 from aif.runtime.logbook import LogBook
 from aif.runtime.planning import Planning
 from aif.runtime.remapping import moves_between
-from aif.runtime.sensing import Sensing
+from aif.runtime.sensing import LEAST_PLANNED_MS, Sensing
 from aif.runtime.workflows import RunningWorkflow
 from tests.partitioner.test_site_improvement import BATTERY, CODE, INVENTORY, PLANNER, chain, measured
 from tests.runtime.virtual_clock import VirtualClock
@@ -53,6 +53,7 @@ class Bench:
         )  # fmt: skip
         self.moves: list[tuple[float, str]] = []
         self.rtt_ms, self.level = 2.0, 1.0
+        self.noise_ms: Callable[[], float] = lambda: 0.0
 
     async def look(self) -> Improvement | None:
         """What is proposed once a search that this look begins has ended."""
@@ -70,7 +71,7 @@ class Bench:
                 self.clock.now_ms += WINDOW_MS / WINDOW_QUESTIONS
                 for name in ("near", "fast", "slow"):
                     self.sensing.asked(name, self.clock.now_ms)
-                    self.sensing.answered(name, self.rtt_ms if name == "fast" else 2.0)
+                    self.sensing.answered(name, self.rtt_ms + self.noise_ms() if name == "fast" else 2.0)
             self.sensing.battery("fast", self.level, self.clock.now_ms)
             proposal = await self.look()
             if proposal is not None:
@@ -244,9 +245,9 @@ def test_a_link_that_flaps_for_hours_moves_an_aim_a_few_times() -> None:
 def test_noise_around_the_mark_moves_next_to_nothing() -> None:
     async def journey(bench: Bench) -> None:
         rng = random.Random(11)
-        for _ in range(1_000):
-            bench.rtt_ms = rng.uniform(20.0, 34.0)
-            await bench.live(1)
+        bench.rtt_ms = 1.35 * LEAST_PLANNED_MS
+        bench.noise_ms = lambda: rng.uniform(-0.3, 0.3) * bench.rtt_ms + (rng.random() < 0.03) * 1_000.0
+        await bench.live(1_000)
         assert len(bench.moves) <= 2
 
     run(Bench(), journey)
