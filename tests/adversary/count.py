@@ -24,6 +24,8 @@ CLASSES: Final = {
     "test_broker_rules.py": "broker: identity and access",
     "test_disturbances.py": "broker that disturbs",
     "test_members.py": "member against its producer",
+    "test_rumours.py": "rumours about devices",
+    "test_secrets.py": "search for secrets",
     "test_starvation.py": "keeping a device out",
     "test_stateful.py": "planted defects",
     "test_wire_attacks.py": "connections, sessions, floods",
