@@ -107,7 +107,9 @@ class Healing:
         moves = moves_between(self._running, mended.placement, change.anew)
         if not moves or not (pressing or mended.left_out < self._running.left_out):
             self._answered = question
-            self.failure = None if pressing else self.failure
+            if pressing:
+                self.failure = None
+                self._log.info("AIMs stay", aiw=self._running.aiw_id, reason=change.reason)
             return False
         await self._remap(change, mended, now_ms)
         return True

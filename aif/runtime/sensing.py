@@ -112,7 +112,7 @@ class Sensing:
             if condition.see(now_ms, worse=level < mark, better=level > mark + CHARGED):
                 words = f"battery is {name}" if condition.bad else f"battery is not {name} any more"
                 tell = self._log.warning if condition.bad else self._log.info
-                tell(words, device=device, level=round(level, 3), mark=mark)
+                tell(words, device=device, battery=round(level, 3), mark=mark)
 
     # --- what it comes to --------------------------------------------------------------------------
 

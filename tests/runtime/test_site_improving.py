@@ -167,8 +167,10 @@ def test_what_needs_a_device_stays_on_it_with_an_empty_battery(tmp_path: Path) -
             running = await site.deploy(pinned)
             await site.outputs(running, 5)
             battery_of(site, "right").charge(0.01)
-            await site.until_logged("battery is nearly empty", device="right")
-            assert increasing(await site.outputs(running, 1_000))
+            line = await site.until_logged("battery is nearly empty", device="right")
+            assert line["battery"] <= 0.01
+            await site.until_logged("AIMs stay", reason="the battery of right is nearly empty")
+            assert increasing(await site.outputs(running, 100))
             assert moves(site) == []
             assert running.state is WorkflowState.RUNNING
 
