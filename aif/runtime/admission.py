@@ -315,6 +315,7 @@ class Admission:
         link.verdict, link.reason = appraised, ""
         link.attested_mapping, link.attested_ms = verdict.result.mapping_version, now_ms
         link.trust = Trust.TRUSTED
+        link.reputation.note_trusted(self._clock.monotonic_ms())
         self._audit.note("evidence accepted", link.device, result=_digest(verdict.signed_result))
         self._log.info(
             "evidence accepted", device=link.device, mapping_version=link.attested_mapping,

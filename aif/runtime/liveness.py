@@ -121,6 +121,8 @@ class Reputation:
     refuted_ms: float = float("-inf")
     losses: int = 0
     lost_ms: float = float("-inf")
+    back_ms: float | None = None
+    """When it was trusted again after its last loss; None until then."""
 
     def credible(self, now_ms: float) -> bool:
         """Whether a rumour about the device is worth a question now."""
@@ -134,11 +136,17 @@ class Reputation:
     def note_lost(self, now_ms: float) -> None:
         """The device was lost."""
         self.losses = 1 + (self.losses if now_ms - self.lost_ms < FORGOTTEN_MS else 0)
-        self.lost_ms = now_ms
+        self.lost_ms, self.back_ms = now_ms, None
+
+    def note_trusted(self, now_ms: float) -> None:
+        """The device is trusted, perhaps again."""
+        if self.back_ms is None:
+            self.back_ms = now_ms
 
     def probation_ms(self, now_ms: float) -> float:
-        """For how long nothing new should be put on the device; 0 when it may be relied on."""
-        until_ms = self.lost_ms + doubled(PROBATION_FIRST_MS, self.losses - 1, PROBATION_MOST_MS)
+        """For how long nothing new should be put on the device since it came back; 0: it may be relied on."""
+        since_ms = now_ms if self.back_ms is None else self.back_ms
+        until_ms = since_ms + doubled(PROBATION_FIRST_MS, self.losses - 1, PROBATION_MOST_MS)
         return max(0.0, until_ms - now_ms)
 
 

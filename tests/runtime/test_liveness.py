@@ -93,9 +93,13 @@ def test_one_loss_is_forgiven_and_more_are_not() -> None:
     for _ in range(12):
         now_ms += 1000
         reputation.note_lost(now_ms)
+        now_ms += PROBATION_MOST_MS  # however long it was away
         assert reputation.probation_ms(now_ms) == expected_ms
+        reputation.note_trusted(now_ms)
+        reputation.note_trusted(now_ms + 1000)  # again, by its next evidence
+        assert reputation.probation_ms(now_ms + expected_ms - 1) == 1
+        assert reputation.probation_ms(now_ms + expected_ms) == 0
         expected_ms = min(2 * expected_ms, PROBATION_MOST_MS)
-    assert reputation.probation_ms(now_ms + PROBATION_MOST_MS) == 0
     reputation.note_lost(now_ms + FORGOTTEN_MS)
     assert reputation.probation_ms(now_ms + FORGOTTEN_MS) == 0
 
