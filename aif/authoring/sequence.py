@@ -188,6 +188,9 @@ class OperatorSequence:
         for tensor in graph.tensors:
             if not 0 <= tensor.buffer < len(model.buffers) or model.buffers[tensor.buffer].size:
                 raise self._refused("a tensor's values are not in the file")
+            shape = [] if tensor.shape is None else [int(d) for d in tensor.shape]
+            if min(shape, default=0) < 0:
+                raise self._refused(f"damaged: {_text(tensor.name)} has the shape {shape}")
         return graph
 
     def _check_operators(self, graph: Any) -> None:

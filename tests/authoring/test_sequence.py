@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from flatbuffers import Builder
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from aif.authoring.flatbuffer import SCHEMA
@@ -233,6 +233,7 @@ def test_files_that_are_no_models_are_refused(content: bytes) -> None:
 
 @settings(max_examples=400, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, len(MODEL) - 1), st.integers(0, 255)), min_size=1, max_size=6))
+@example(damage=[(2331, 128)])  # a negative dimension
 def test_damaged_models_are_read_or_refused(damage: list[tuple[int, int]]) -> None:
     content = bytearray(MODEL)
     for position, value in damage:
