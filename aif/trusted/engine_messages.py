@@ -18,8 +18,6 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any, Final
 
-import cbor2
-
 from aif import errors
 from aif.errors import AIFError, RemoteProtocolError
 from aif.protocol.cbor import Fields, decode, encode
@@ -218,18 +216,13 @@ def encode_error(number: int, error: AIFError) -> bytes:
 def decode_answer(data: bytes, number: int) -> Any:
     """The result of request ``number``, as the CBOR value it is.
 
-    The engine is trusted more than whoever asks, so its answers are decoded without the strictness that its
-    own side needs.
+    As strict as the engine's own side: an engine that was taken over by a model must not reach further.
 
     Raises:
         AIFError: the error that the engine answered with.
         RemoteProtocolError: not the answer to this request.
     """
-    try:
-        answer = cbor2.loads(data)
-    except cbor2.CBORError as error:
-        raise RemoteProtocolError("the Security Engine's answer is no CBOR") from error
-    match answer:
+    match decode(data, max_bytes=MAX_MESSAGE_BYTES):
         case {0: int(found), 1: int(status), 2: result} if found == number:
             if status == PSAStatus.SUCCESS:
                 return result

@@ -30,3 +30,13 @@ def test_results_and_errors_arrive_as_they_were() -> None:
 def test_an_answer_that_is_none_is_said_to_be(answer: object, message: str) -> None:
     with pytest.raises(RemoteProtocolError, match=message):
         decode_answer(cbor2.dumps(answer), 7)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["d823116e0af7", "a30007010002c249ffffffffffffffffff", "a30007010002d8236161"],
+    ids=["regular expression of a number", "large number", "regular expression"],
+)
+def test_an_answer_with_tags_is_refused_before_anything_is_built_of_it(answer: str) -> None:
+    with pytest.raises(RemoteProtocolError, match="holds a tag"):
+        decode_answer(bytes.fromhex(answer), 7)
