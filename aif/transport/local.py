@@ -161,14 +161,23 @@ async def _open(path: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]
         ) from error
 
 
+async def _ask(writer: asyncio.StreamWriter, name: str, arguments: Mapping[str, Any]) -> None:
+    try:
+        await _send(writer, {"call": name, "arguments": arguments})
+    except ConnectionError as error:
+        raise _closed() from error
+
+
 async def _receive(reader: asyncio.StreamReader) -> dict[str, Any]:
     try:
         line = await reader.readline()
         body = json.loads(line) if line else {}
-    except (ValueError, RecursionError, ConnectionError) as error:
+    except (ValueError, RecursionError) as error:
         raise _unreadable() from error
+    except ConnectionError as error:
+        raise _closed() from error
     if not line:
-        raise NotConnected("the Controller closed the connection", hint="see its log")
+        raise _closed()
     match body:
         case {
             "error": {
@@ -181,6 +190,10 @@ async def _receive(reader: asyncio.StreamReader) -> dict[str, Any]:
             return body
         case _:
             raise _unreadable()
+
+
+def _closed() -> NotConnected:
+    return NotConnected("the Controller closed the connection", hint="see its log")
 
 
 def _unreadable() -> TransportError:
@@ -198,7 +211,7 @@ async def call(path: Path, name: str, **arguments: Any) -> Any:
     """
     reader, writer = await _open(path)
     try:
-        await _send(writer, {"call": name, "arguments": arguments})
+        await _ask(writer, name, arguments)
         return (await _receive(reader)).get("result")
     finally:
         writer.close()
@@ -208,7 +221,7 @@ async def stream(path: Path, name: str, **arguments: Any) -> AsyncIterator[Any]:
     """One call, many items; ends when the server ends it or the caller stops iterating."""
     reader, writer = await _open(path)
     try:
-        await _send(writer, {"call": name, "arguments": arguments})
+        await _ask(writer, name, arguments)
         while "item" in (body := await _receive(reader)):
             yield body["item"]
     finally:

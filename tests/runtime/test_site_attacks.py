@@ -143,8 +143,8 @@ def test_garbage_on_every_topic(tmp_path: Path) -> None:
                     for retain in (False, True):
                         eve.send(topic, rng.randbytes(size), qos=1, retain=retain)
                 await site.outputs(running, 1)
-            # the rumour that a device has gone is refuted by its answer
-            await site.until_logged("a rumour was refuted: the device answers", device="left")
+            # the rumour that a device has gone is refuted by its answer; the log leaves out most of a flood
+            await site.until_true(lambda: site.controller.admission.link("left").reputation.refuted > 0)
             await site.until_true(lambda: site.messages(running, "rejected") > 0)
             await check_untouched(site, running)
 

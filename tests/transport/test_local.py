@@ -194,3 +194,19 @@ def test_a_path_that_no_socket_can_have(tmp_path: Path) -> None:
         assert refused.value.hint == "use a shorter --home, such as ~/.aif"
 
     asyncio.run(journey())
+
+
+def test_a_controller_that_dies_while_it_is_asked_is_not_connected(tmp_path: Path) -> None:
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.abort()
+
+    async def run() -> None:
+        async with await asyncio.start_unix_server(hang_up, tmp_path / "s"):
+            for _ in range(200):  # the connection ends before, while or after the call is written
+                with pytest.raises(NotConnected, match="closed the connection"):
+                    await local.call(tmp_path / "s", "status", padding="x" * 100_000)
+            with pytest.raises(NotConnected, match="closed the connection"):
+                async for _ in local.stream(tmp_path / "s", "logs"):
+                    pass
+
+    asyncio.run(run())
