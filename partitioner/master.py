@@ -18,9 +18,6 @@ import ortools.linear_solver.pywraplp as lp
 
 from partitioner.star import Floats, Ints
 
-UNPLACED = 1e3
-"""Price of leaving a workflow out, in multiples of a generous cost of one workflow."""
-
 
 @dataclass(frozen=True, slots=True)
 class Column:

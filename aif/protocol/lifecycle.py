@@ -56,6 +56,9 @@ class Event(StrEnum):
 ALIVE_STATES = frozenset({State.RUNNING, State.PAUSED, State.DEGRADED})
 """What the standard calls ALIVE; every other state is DEAD."""
 
+ENDED_STATES = frozenset({State.STOPPED, State.FAILED})
+"""Nothing leads out of these."""
+
 _ENDING: dict[Signal | Event, State] = {
     Signal.STOP: State.STOPPING,
     Event.FINISHED: State.STOPPING,

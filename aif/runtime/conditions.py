@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aif.runtime.liveness import doubled
+from aif.runtime.liveness import FORGOTTEN_MS, doubled
 
 WINDOWS = 3
 """Windows in a row that speak for a change."""
@@ -26,9 +26,6 @@ CHARGED = 0.05
 
 RETURN_FIRST_MS, RETURN_MOST_MS = 30_000.0, 1_800_000.0
 """How long something stays bad at least; twice as long each time in a row."""
-
-FORGOTTEN_MS = 600_000.0
-"""What stayed good for this long has no past."""
 
 
 @dataclass(slots=True)

@@ -116,7 +116,7 @@ def troubles(link: DeviceLink) -> dict[str, int]:
     causes: Counter[str] = Counter()
     for end in (link.up, link.down):
         causes.update(end.statistics().causes if end is not None else {})
-    return {cause: count for cause, count in causes.items() if count}
+    return dict(causes)
 
 
 def _frames(link: DeviceLink) -> int:

@@ -25,7 +25,7 @@ from aif.model.handover import conforming
 from aif.model.ports import Port, PortRef
 from aif.protocol.control import BoundaryRecord
 from aif.protocol.deployment import Acknowledged, DeployedAIM, Deployment, RemoteChannel
-from aif.protocol.lifecycle import ALIVE_STATES, State
+from aif.protocol.lifecycle import ALIVE_STATES, ENDED_STATES, State
 from aif.runtime.clock import Clock
 from aif.runtime.hosted_channels import HostedChannels
 from aif.runtime.instance import AIMInstance, StateListener
@@ -41,7 +41,6 @@ CHECKED_LOCAL_RECORDS = 3
 
 STOP_TIMEOUT_S = 5.0
 
-_ENDED = (State.STOPPED, State.FAILED)
 
 MakeAIM = Callable[[DeployedAIM, AIMMetadata, Implementation], Callable[[], AIM]]
 
@@ -262,7 +261,7 @@ class HostedWorkflow:
         self._judge_finished()
 
     def _judge_finished(self) -> None:
-        if all(i.state in _ENDED for i in self.instances.values()):
+        if all(i.state in ENDED_STATES for i in self.instances.values()):
             self.finished.set()
         else:
             self.finished.clear()
@@ -333,7 +332,7 @@ class HostedWorkflow:
     def _ended(self, source: str) -> bool:
         """Whether the AIM behind an output is here, and over."""
         instance = self.instances.get(PortRef.parse(source).aim)
-        return instance is not None and instance.state in _ENDED
+        return instance is not None and instance.state in ENDED_STATES
 
     def _readers_of_ended(self, fresh: set[str]) -> list[tuple[str, str]]:
         """Streams between neighbours whose source has ended and whose reader is new."""
@@ -372,7 +371,7 @@ class HostedWorkflow:
             async with asyncio.timeout(STOP_TIMEOUT_S):
                 await asyncio.gather(*(instance.stop() for instance in chosen))
         except TimeoutError:
-            late = [i.id for i in chosen if i.state not in _ENDED]
+            late = [i.id for i in chosen if i.state not in ENDED_STATES]
             self._log.error("AIMs do not stop", aims=", ".join(late))
 
     def _chosen(self, aim_id: str) -> list[AIMInstance]:

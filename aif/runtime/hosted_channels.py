@@ -10,7 +10,7 @@ where a record goes whose channel was closed while it waited.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -247,7 +247,7 @@ class HostedChannels:
                 "invalid": arrivals.invalid,
                 "verified": seen.verified_messages,
                 "lost": seen.lost_messages,
-                "causes": _nonzero(seen.causes),
+                "causes": dict(seen.causes),
                 "latency_us": arrivals.latency_us.plain(),
                 "age_us": arrivals.age_us.plain(),
             }
@@ -264,13 +264,9 @@ class HostedChannels:
         seen = figures({c.channel_id for c in channels})
         messages = {
             "sealed": seen.sealed_messages, "frames": seen.sealed_frames, "verified": seen.verified_messages,
-            "rejected": seen.rejected_frames, "lost": seen.lost_messages, "causes": _nonzero(seen.causes),
+            "rejected": seen.rejected_frames, "lost": seen.lost_messages, "causes": dict(seen.causes),
         }  # fmt: skip
         return {
             "channels": received, "sent": sent, "sending": sending, "messages": messages,
             "acknowledged": self.acknowledged.metrics(),
         }  # fmt: skip
-
-
-def _nonzero(causes: Mapping[str, int]) -> dict[str, int]:
-    return {cause: count for cause, count in causes.items() if count}

@@ -23,7 +23,16 @@ from typing import Any
 
 from aif.errors import AIFError, AIMFailed, EndOfData, InvalidRecord
 from aif.model.aim import AIMMetadata
-from aif.protocol.lifecycle import ALIVE_STATES, AIMStatus, Event, Signal, State, next_state, status_of
+from aif.protocol.lifecycle import (
+    ALIVE_STATES,
+    ENDED_STATES,
+    AIMStatus,
+    Event,
+    Signal,
+    State,
+    next_state,
+    status_of,
+)
 from aif.runtime.acknowledged import AcknowledgedWork
 from aif.runtime.clock import Clock
 from aif.runtime.joining import Joiner
@@ -39,7 +48,6 @@ STOP_PATIENCE_S = 10.0
 
 StateListener = Callable[["AIMInstance", State, str], None]
 
-_ENDED = frozenset({State.STOPPED, State.FAILED})
 _NO_MORE = object()
 
 
@@ -149,7 +157,7 @@ class AIMInstance:
 
     def _conclude(self, cause: Event, detail: str = "") -> None:
         """The last change of state; what comes after it changes nothing."""
-        if self.state in _ENDED:
+        if self.state in ENDED_STATES:
             return
         if cause is Event.ENDED and self.state is not State.STOPPING:
             self._move(Event.FINISHED)

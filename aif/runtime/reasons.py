@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
-from aif.protocol.lifecycle import State
+from aif.protocol.lifecycle import ENDED_STATES
 from aif.runtime.bringup import Absences, Means, emptied
 from aif.runtime.conditions import stays_away_ms
 from aif.runtime.links import Trust
@@ -22,8 +22,6 @@ from aif.runtime.workflows import RunningWorkflow
 
 AVOIDED_S = 60.0
 """A device that did not take up its part is not asked again for this long."""
-
-_ENDED = (State.STOPPED, State.FAILED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +171,6 @@ class Reasons:
         return any(
             a.device == device
             and a.aim not in running.over
-            and (a.aim not in reports or reports[a.aim].state not in _ENDED)
+            and (a.aim not in reports or reports[a.aim].state not in ENDED_STATES)
             for a in running.placement.assignments
         )

@@ -22,7 +22,7 @@ from aif.model.aiw import Workflow
 from aif.model.placement import Placement
 from aif.protocol import control
 from aif.protocol.control import Phase
-from aif.protocol.lifecycle import Signal, State
+from aif.protocol.lifecycle import ENDED_STATES, Signal, State
 from aif.runtime.bringup import Means, device_facts, note_installed, send_document
 from aif.runtime.deployer import Plan
 from aif.runtime.grants import End
@@ -31,7 +31,6 @@ from aif.runtime.workflows import Awaited, RunningWorkflow
 
 AT_WORK = (Phase.RUNNING, Phase.PAUSED, Phase.FINISHED)
 TAKEN = (Phase.PREPARED, Phase.READY, *AT_WORK)
-ENDED = (State.STOPPED, State.FAILED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +108,7 @@ def note_over(running: RunningWorkflow, gone: Collection[str]) -> None:
     for device in gone:
         status = running.status.get(device)
         aims = status.aims.items() if status is not None else ()
-        running.over |= {aim for aim, report in aims if report.state in ENDED}
+        running.over |= {aim for aim, report in aims if report.state in ENDED_STATES}
 
 
 def outputs_behind(workflow: Workflow, aims: Collection[str]) -> set[str]:

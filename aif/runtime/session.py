@@ -413,8 +413,7 @@ class DeviceSession:
 
     def troubles(self) -> dict[str, int]:
         """What went wrong between this device and its Controller, by cause: grants, and control channels."""
-        causes = Counter(self.communication.statistics(self._control_ids).causes)
-        return {cause: count for cause, count in (causes + self._grants_refused).items() if count}
+        return dict(self._grants_refused + Counter(self.communication.statistics(self._control_ids).causes))
 
     def _apply(self, grant: Grant) -> None:
         """Hand a grant to its channel, and confirm a data channel's; a repeated grant is only confirmed.

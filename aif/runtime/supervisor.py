@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from aif.errors import AIMFailed, NotConnected, StartFailed
 from aif.protocol.control import ModelKeys, Phase, SignalAIMs
-from aif.protocol.lifecycle import Signal, State, WorkflowState
+from aif.protocol.lifecycle import ENDED_STATES, Signal, State, WorkflowState
 from aif.runtime.books import ChannelBook, channel_books, figure, output_books
 from aif.runtime.bringup import Absences, Means, check_devices, emptied
 from aif.runtime.grants import MAX_FRAMES, RENEWAL_S
@@ -37,7 +37,6 @@ from aif.runtime.workflows import RunningWorkflow
 KEYS_REPEATED_S = 5.0
 """For this long after a device has a new session its model keys are sent with every look at it."""
 
-_ENDED = (State.STOPPED, State.FAILED)
 _AT_WORK = (State.RUNNING, State.DEGRADED)
 
 
@@ -240,7 +239,7 @@ class Supervisor:
         running, now_ms = self._running, self._means.clock.monotonic_ms()
         status, fed_by = running.status, _feeders(running)
         states = {a: r.state for d, s in status.items() if d not in lost for a, r in s.aims.items()}
-        ended = {aim for aim, state in states.items() if state in _ENDED}
+        ended = {aim for aim, state in states.items() if state in ENDED_STATES}
         ended |= {aim for device in lost if device in status for aim in status[device].aims}
         for device in present:
             for aim in status[device].aims if device in status else ():

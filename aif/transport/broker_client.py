@@ -102,6 +102,7 @@ class BrokerClient(Endpoint, Generic[LinkT]):
         self._first: asyncio.Future[None] | None = None  # the first connection
         self._resubscribing: set[int] = set()
         self._replies: dict[int, asyncio.Future[None]] = {}  # by packet id of SUBSCRIBE or UNSUBSCRIBE
+        self._prepare()
 
     @property
     def _broker(self) -> BrokerAddress:
@@ -116,6 +117,10 @@ class BrokerClient(Endpoint, Generic[LinkT]):
         return self._link
 
     # --- what a client adds -----------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        """Set up what only this client has; the last step of its making."""
+        raise NotImplementedError
 
     def _ask(self, filters: Sequence[tuple[str, int]]) -> int | None:
         """Send one SUBSCRIBE for filters and their QoS; its packet id, None when the connection is gone."""

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import socket
 import ssl
 from collections.abc import Sequence
@@ -39,9 +38,7 @@ from aif.errors import (
     TransportError,
 )
 from aif.transport import packets
-from aif.transport.address import BrokerAddress
-from aif.transport.backoff import Backoff
-from aif.transport.base import LastWill, Limits, Received, Statistics, check_message
+from aif.transport.base import Received, Statistics, check_message
 from aif.transport.broker_client import BrokerClient
 from aif.transport.confirmations import Confirmations, Unconfirmed
 from aif.transport.fast_link import FastLink
@@ -55,30 +52,12 @@ _topic = lru_cache(maxsize=4_096)(packets.text)
 
 
 class FastTransport(BrokerClient[FastLink]):
-    """One client of one broker. Event loop thread only."""
+    """One client of one broker. Event loop thread only.
 
-    def __init__(
-        self,
-        broker: BrokerAddress | str | Sequence[BrokerAddress],
-        *,
-        client_id: str = "",
-        will: LastWill | None = None,
-        tls: ssl.SSLContext | None = None,
-        keep_alive_s: int = 30,
-        connect_timeout_s: float = 5.0,
-        limits: Limits | None = None,
-        backoff: Backoff | None = None,
-        rng: random.Random | None = None,
-    ) -> None:
-        """Prepare a client.
+    Of ``limits`` the bounds for incoming messages are not needed, because none of them ever waits here.
+    """
 
-        Arguments and errors are those of :class:`BrokerClient`; of ``limits`` the bounds for incoming
-        messages are not needed, because none of them ever waits here.
-        """
-        super().__init__(
-            broker, client_id=client_id, will=will, tls=tls, keep_alive_s=keep_alive_s,
-            connect_timeout_s=connect_timeout_s, limits=limits, backoff=backoff, rng=rng,
-        )  # fmt: skip
+    def _prepare(self) -> None:
         self._failures = 0
         self._keeper: asyncio.Task[None] | None = None
         self._unconfirmed = Confirmations()

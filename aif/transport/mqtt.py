@@ -16,16 +16,13 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-import random
-import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from aif.errors import LocalProtocolError, NotConnected, PublishTimeout, TransportError
 from aif.transport.address import BrokerAddress
-from aif.transport.backoff import Backoff
-from aif.transport.base import LastWill, Limits, Statistics, check_message
+from aif.transport.base import Statistics, check_message
 from aif.transport.broker_client import BrokerClient
 from aif.transport.outbox import Outbox, Ticket
 from aif.transport.tls import refusal
@@ -51,24 +48,7 @@ class _Unconfirmed:
 class MQTTTransport(BrokerClient["PahoLink"]):
     """One client of one broker."""
 
-    def __init__(
-        self,
-        broker: BrokerAddress | str | Sequence[BrokerAddress],
-        *,
-        client_id: str = "",
-        will: LastWill | None = None,
-        tls: ssl.SSLContext | None = None,
-        keep_alive_s: int = 30,
-        connect_timeout_s: float = 5.0,
-        limits: Limits | None = None,
-        backoff: Backoff | None = None,
-        rng: random.Random | None = None,
-    ) -> None:
-        """Prepare a client; arguments and errors are those of :class:`BrokerClient`."""
-        super().__init__(
-            broker, client_id=client_id, will=will, tls=tls, keep_alive_s=keep_alive_s,
-            connect_timeout_s=connect_timeout_s, limits=limits, backoff=backoff, rng=rng,
-        )  # fmt: skip
+    def _prepare(self) -> None:
         self._settling: asyncio.TimerHandle
         self._unconfirmed: dict[int, _Unconfirmed] = {}  # by packet id of PUBLISH
         self._outboxes = tuple(

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from aif.runtime.conditions import (
     CHARGED,
-    FORGOTTEN_MS,
     QUICK,
     RETURN_FIRST_MS,
     RETURN_MOST_MS,
@@ -20,6 +19,7 @@ from aif.runtime.conditions import (
     Condition,
     stays_away_ms,
 )
+from aif.runtime.liveness import FORGOTTEN_MS
 
 WINDOW_MS = 4_000.0
 
