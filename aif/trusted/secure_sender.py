@@ -62,7 +62,7 @@ class SealedChannel:
 
 @dataclass(frozen=True, slots=True)
 class ChannelStatistics:
-    """Figures of one channel end. Frames may carry many messages; ``causes`` counts drops, by their reason."""
+    """Figures of one channel end. Frames may carry many messages; ``causes`` counts drops by reason."""
 
     sealed_messages: int = 0
     sealed_frames: int = 0
