@@ -17,11 +17,11 @@ from typing import Any
 from benchmarks.harness import Spread
 from benchmarks.placement_rivals import RIVALS, Answer
 from benchmarks.report import Keep, Metric, forget, judged
-from partitioner.checker import Auditor
-from partitioner.families import instance
-from partitioner.generate import Instance
+from partitioner.checker.check import Auditor
+from partitioner.instances.families import instance
+from partitioner.instances.generate import Instance
 from partitioner.planner import plan
-from partitioner.problem import PlacementProblem, build_problem
+from partitioner.problem.build import PlacementProblem, build_problem
 
 OURS = "aif"
 LIMITS_S = {10: 2.0, 50: 1.0, 100: 5.0, 200: 10.0, 500: 10.0, 2000: 60.0}

@@ -30,7 +30,7 @@ from aif.cli import _wiring as wiring
 from aif.cli._publishing import open_publisher
 from aif.config import load_catalogue, load_inventory
 from aif.model.inventory import Inventory
-from aif.runtime.devices import Site
+from aif.runtime.devices.registry import Site
 from aif.runtime.local_site import LocalSite, LocalSiteOptions
 from aif.runtime.processes import ProcessGroup
 from aif.transport import local

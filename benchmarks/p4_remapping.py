@@ -17,10 +17,10 @@ from benchmarks.harness import Spread
 from benchmarks.p3_placement import FAMILY
 from benchmarks.p4_live import measure_live
 from benchmarks.report import Keep, Metric, forget, judged
-from partitioner.checker import Auditor
-from partitioner.families import instance
+from partitioner.checker.check import Auditor
+from partitioner.instances.families import instance
 from partitioner.planner import plan
-from partitioner.problem import build_problem
+from partitioner.problem.build import build_problem
 from partitioner.remap import Replanner
 
 SIZES = (200, 500)

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from partitioner.evaluate import Choice
-from partitioner.ledger import Ledger, Spots
-from partitioner.parts import OBJECTIVE_SCALE, PlacementProblem
-from partitioner.star import Floats, Star
+from partitioner.problem.evaluate import Choice
+from partitioner.problem.parts import OBJECTIVE_SCALE, PlacementProblem
+from partitioner.search.ledger import Ledger, Spots
+from partitioner.search.star import Floats, Star
 
 MAX_PAIR_LITERALS = 100_000
 """Beyond, building the quadratic model alone takes longer than any time limit here."""
@@ -179,7 +179,7 @@ def quadratic_cpsat(problem: PlacementProblem, time_limit_s: float, seed: int) -
     """CP-SAT with a literal per Channel and pair of devices."""
     if len(problem.flows) * len(problem.inventory.devices) ** 2 > MAX_PAIR_LITERALS:
         return Answer(None)
-    from partitioner.solver import solve
+    from partitioner.search.solver import solve
 
     found = solve(problem, hint=None, time_limit_s=time_limit_s, seed=seed, workers=2)
     return Answer(found.choice, found.bound / OBJECTIVE_SCALE)

@@ -21,9 +21,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from partitioner.checker import Auditor
-from partitioner.families import FAMILIES, VERSION, instance
-from partitioner.generate import Instance
+from partitioner.checker.check import Auditor
+from partitioner.instances.families import FAMILIES, VERSION, instance
+from partitioner.instances.generate import Instance
 from partitioner.planner import plan
 
 FOLDER = Path(__file__).parent / "instances"

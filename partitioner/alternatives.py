@@ -25,9 +25,9 @@ from aif.model.inventory import Inventory
 from aif.model.placement import Placement
 from aif.model.ports import BOUNDARY, ChannelSpec
 from aif.model.stand_ins import stand_ins_of, with_stand_ins
-from partitioner.parts import Load, PlacementProblem
 from partitioner.policy import ModelFacts, PlanPolicy
-from partitioner.problem import build_problem
+from partitioner.problem.build import build_problem
+from partitioner.problem.parts import Load, PlacementProblem
 
 MAX_VARIANTS = 256
 """Variants looked at; those with the fewest chains first."""

@@ -18,11 +18,11 @@ import hashlib
 import random
 from dataclasses import dataclass
 
-from partitioner.evaluate import Choice
-from partitioner.ledger import ROUNDING, Bill
-from partitioner.parts import OBJECTIVE_SCALE, PlacementProblem
-from partitioner.search import Search
-from partitioner.star import Star
+from partitioner.problem.evaluate import Choice
+from partitioner.problem.parts import OBJECTIVE_SCALE, PlacementProblem
+from partitioner.search.descent import Search
+from partitioner.search.ledger import ROUNDING, Bill
+from partitioner.search.star import Star
 
 MAX_ROUNDS = 30
 QUIET_ROUNDS = 2

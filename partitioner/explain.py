@@ -16,11 +16,11 @@ from aif.errors import Infeasible
 from aif.model.aim import PlacementHint
 from aif.model.aiw import LeafAIM, Workflow
 from aif.model.inventory import Device, Link, Sensor
-from partitioner.evaluate import evaluate
-from partitioner.filters import parts_of, pins
-from partitioner.parts import Candidate, Item, Limit, PlacementProblem
-from partitioner.problem import rebuilt
-from partitioner.sentences import (
+from partitioner.problem.build import rebuilt
+from partitioner.problem.evaluate import evaluate
+from partitioner.problem.filters import parts_of, pins
+from partitioner.problem.parts import Candidate, Item, Limit, PlacementProblem
+from partitioner.problem.sentences import (
     CAPACITIES,
     MAX_NAMED,
     amount,

@@ -16,8 +16,6 @@ from typing import Final
 from aif.errors import PlacementError
 from aif.model.aiw import Objectives, Workflow
 from aif.model.check import nearest
-from partitioner.evaluate import Choice, evaluate
-from partitioner.parts import PlacementProblem
 from partitioner.planner import Plan
 from partitioner.policy import (
     LATENCY_SCALE_US,
@@ -25,7 +23,9 @@ from partitioner.policy import (
     POWER_SCALE_MW,
     TRAFFIC_SCALE_BYTES_PER_S,
 )
-from partitioner.problem import MAX_OBJECTIVE_WEIGHT, rebuilt
+from partitioner.problem.build import MAX_OBJECTIVE_WEIGHT, rebuilt
+from partitioner.problem.evaluate import Choice, evaluate
+from partitioner.problem.parts import PlacementProblem
 
 NAMES: Final = tuple(field.name for field in fields(Objectives))
 TOLERANCE: Final = 0.01

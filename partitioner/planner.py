@@ -17,13 +17,13 @@ from typing import Literal
 
 from aif.errors import Infeasible, SolverTimeout
 from aif.model.placement import Placement
-from partitioner.evaluate import Choice, evaluate
 from partitioner.explain import Unproven, explain
-from partitioner.ledger import ROUNDING, Spots
-from partitioner.parts import EXACT_PAIRS, OBJECTIVE_SCALE, PlacementProblem
+from partitioner.problem.evaluate import Choice, evaluate
+from partitioner.problem.parts import EXACT_PAIRS, OBJECTIVE_SCALE, PlacementProblem
 from partitioner.reasons import describe
-from partitioner.search import Search
-from partitioner.star import Star
+from partitioner.search.descent import Search
+from partitioner.search.ledger import ROUNDING, Spots
+from partitioner.search.star import Star
 
 DEFAULT_TIME_LIMIT_S = 10.0
 DEFAULT_WORKERS = 2
@@ -192,14 +192,14 @@ class _Planning:
 
     def _prove_shortage(self, search: Search) -> None:
         """Raises: Infeasible, if it is proven in time that there is not enough room."""
-        from partitioner.shortage import explained, shortage
+        from partitioner.search.shortage import explained, shortage
 
         proof = shortage(search, lambda: self.now() >= self.end_s)
         if proof is not None:
             raise explained(self.problem, proof)
 
     def _close(self, search: Search, bound: int) -> int:
-        from partitioner.closing import Closing
+        from partitioner.search.closing import Closing
 
         closing = Closing(search, seed=self.seed, left_s=lambda: self.end_s - self.now())
         closing.bound = bound
@@ -207,7 +207,7 @@ class _Planning:
         return closing.bound
 
     def _exact(self, choice: Choice | None, bound: int) -> Plan:
-        from partitioner.solver import solve
+        from partitioner.search.solver import solve
 
         left_s = max(0.0, self.end_s - self.now())
         found = solve(self.problem, hint=choice, time_limit_s=left_s, seed=self.seed, workers=self.workers)
@@ -237,7 +237,7 @@ class _Planning:
         )
 
     def _explain(self) -> None:
-        from partitioner.cores import CoreFinder
+        from partitioner.search.cores import CoreFinder
 
         if self.in_full:
             raise explain(self.problem, CoreFinder(self.problem, seed=self.seed))

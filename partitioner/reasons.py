@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from aif.model.inventory import Device
 from aif.model.placement import Assignment, LinkUsage, PathLatency, Placement, Usage
-from partitioner.evaluate import Choice, Evaluation, evaluate
-from partitioner.filters import pins
-from partitioner.parts import OBJECTIVE_SCALE, Candidate, Item, Limit, PlacementProblem
-from partitioner.sentences import CAPACITIES, amount, device_of, refused, relation, what
+from partitioner.problem.evaluate import Choice, Evaluation, evaluate
+from partitioner.problem.filters import pins
+from partitioner.problem.parts import OBJECTIVE_SCALE, Candidate, Item, Limit, PlacementProblem
+from partitioner.problem.sentences import CAPACITIES, amount, device_of, refused, relation, what
 
 SAME_COST = 5e-4
 """Alternatives whose objective differs by less than this share are called equal."""

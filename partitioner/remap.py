@@ -19,15 +19,15 @@ import numpy as np
 
 from aif.errors import PlacementError
 from aif.model.inventory import Inventory
-from partitioner.blocks import spots_of
-from partitioner.branches import Branches
-from partitioner.evaluate import Choice, evaluate
-from partitioner.ledger import Bill, Ledger, Spots
-from partitioner.parts import OBJECTIVE_SCALE, PlacementProblem
 from partitioner.planner import Plan, spots_of_choice
-from partitioner.problem import rebuilt
-from partitioner.star import Star
-from partitioner.views import free_view
+from partitioner.problem.build import rebuilt
+from partitioner.problem.evaluate import Choice, evaluate
+from partitioner.problem.parts import OBJECTIVE_SCALE, PlacementProblem
+from partitioner.search.blocks import spots_of
+from partitioner.search.branches import Branches
+from partitioner.search.ledger import Bill, Ledger, Spots
+from partitioner.search.star import Star
+from partitioner.search.views import free_view
 
 MOVE_PRICE = 1e6
 """Objective units of one move: more than any objective, so that moves are compared first."""

@@ -25,12 +25,12 @@ from aif.model.inventory import Inventory
 from aif.model.optional import steps
 from aif.model.placement import Assignment, Better, PlacedWorkflow, Placement, Places
 from partitioner.alternatives import choose
-from partitioner.costs import model_facts
-from partitioner.evaluate import evaluate
-from partitioner.parts import OBJECTIVE_SCALE, Candidate, Limit, Load, PlacementProblem
 from partitioner.planner import DEFAULT_TIME_LIMIT_S, Plan, place, plan
 from partitioner.policy import ModelFacts, PlanPolicy
-from partitioner.problem import build_problem
+from partitioner.problem.build import build_problem
+from partitioner.problem.costs import model_facts
+from partitioner.problem.evaluate import evaluate
+from partitioner.problem.parts import OBJECTIVE_SCALE, Candidate, Limit, Load, PlacementProblem
 from partitioner.reasons import describe
 from partitioner.remap import Replanner
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from aif.cli._wiring import Home
-from aif.runtime.site_broker import SiteBroker
+from aif.runtime.devices.site_broker import SiteBroker
 from aif.trusted.authority import renewed
 from aif.trusted.certificates import Subject
 from aif.trusted.client_folder import ClientFolder

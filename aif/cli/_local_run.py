@@ -21,7 +21,7 @@ from aif.gateway.run_record import RunDevice, RunRecord
 from aif.gateway.summary import check_writable, summary, write_summary
 from aif.gateway.wire_tap import WireReport, WireTap, needles_from_recording
 from aif.model.inventory import Inventory
-from aif.runtime.devices import Site
+from aif.runtime.devices.registry import Site
 from aif.runtime.local_site import LocalSite, LocalSiteOptions
 from aif.runtime.processes import ProcessGroup
 from aif.transport import local

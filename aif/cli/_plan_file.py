@@ -18,7 +18,7 @@ def read_plan(path: Path) -> Placement:
         PlacementError: the file cannot be read, is too large, or holds something else.
     """
     from aif.config.document import MAX_DOCUMENT_BYTES
-    from partitioner.report import from_json
+    from partitioner.report.written import from_json
 
     try:
         with path.open("rb") as file:

@@ -6,18 +6,18 @@ from collections.abc import Callable
 from io import StringIO
 from typing import TYPE_CHECKING
 
-from partitioner.drawing import FULL, shares
-from partitioner.page import verdict
-from partitioner.report import aim_rows
-from partitioner.sentences import data_rate, power, size
+from partitioner.problem.sentences import data_rate, power, size
+from partitioner.report.drawing import FULL, shares
+from partitioner.report.page import verdict
+from partitioner.report.written import aim_rows
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
 
     from aif.model.placement import Placement, Usage
-    from partitioner.compare import Comparison
     from partitioner.pareto import Front
+    from partitioner.report.compare import Comparison
 
 PLAIN_WIDTH = 150
 """Columns of the table where the output is not a terminal."""

@@ -173,7 +173,7 @@ def config(
 
     _check_account(account)
     from aif.cli._equipment import equip_controller, equip_device
-    from aif.runtime.site_broker import BrokerRecord, SiteBroker
+    from aif.runtime.devices.site_broker import BrokerRecord, SiteBroker
 
     place, known = wiring.Home(home), load_inventory(inventory)
     channels = [channel for file in workflow for channel in _planned_channels(file, known, aims, deployments)]
@@ -217,7 +217,7 @@ def _planned_channels(
     """The sealed channels of a workflow as it will be placed, for each id that a Controller may give it."""
     from aif.cli import _wiring as wiring
     from aif.config import load_workflow
-    from aif.runtime.deployer import remote_channels
+    from aif.runtime.mapping.deployer import remote_channels
     from partitioner.site import SitePlanner
 
     contracts = wiring.catalogue(aims)
@@ -231,7 +231,7 @@ def _planned_channels(
 
 def _revoked(site_folder: Path) -> list[str]:
     """Devices that the site's registry has revoked."""
-    from aif.runtime.devices import Site
+    from aif.runtime.devices.registry import Site
 
     try:
         records = Site(site_folder, os.urandom).state.devices

@@ -37,7 +37,7 @@ def controller(
     from aif.cli import _wiring as wiring
     from aif.cli._broker_access import BrokerOptions, broker_access
     from aif.errors import NotFound
-    from aif.runtime.liveness import HeartbeatSettings
+    from aif.runtime.devices.liveness import HeartbeatSettings
     from aif.runtime.processes import die_with_parent, only_one, say_ready
     from aif.trusted.certificates import Subject
 

@@ -19,7 +19,7 @@ from aif.cli._options import HomeOption, InventoryOption
 
 if TYPE_CHECKING:
     from aif.cli._wiring import Home
-    from aif.runtime.devices import Site
+    from aif.runtime.devices.registry import Site
     from aif.trusted.state import DeviceRecord
 
 app = typer.Typer(
@@ -41,7 +41,7 @@ def add(
     from aif.cli import _wiring as wiring
     from aif.cli._equipment import equip_device
     from aif.config import load_inventory
-    from aif.runtime.devices import Site
+    from aif.runtime.devices.registry import Site
 
     place = wiring.Home(home)
     declared = load_inventory(inventory).device(device)
@@ -64,7 +64,7 @@ def accept(
     """Take a device over that another site has handed on."""
     from aif.cli import _wiring as wiring
     from aif.errors import NotFound
-    from aif.runtime.devices import MAX_MANIFEST_BYTES, Site, read_manifest
+    from aif.runtime.devices.registry import MAX_MANIFEST_BYTES, Site, read_manifest
 
     try:
         with manifest.open("rb") as file:
@@ -156,7 +156,7 @@ def re_enrol(device: DeviceArgument, home: HomeOption = Path(".aif")) -> None:
         _revoke(home, device, "it enrols anew")
     from aif.cli import _wiring as wiring
     from aif.cli._equipment import equip_device
-    from aif.runtime.devices import reset_device
+    from aif.runtime.devices.registry import reset_device
 
     place = wiring.Home(home)
     site.re_enrol(device)
@@ -208,7 +208,7 @@ def factory_reset(
 
     from aif.cli import _wiring as wiring
     from aif.errors import EnrolmentRefused
-    from aif.runtime.devices import reset_device
+    from aif.runtime.devices.registry import reset_device
 
     place = wiring.Home(home)
     try:
@@ -284,22 +284,22 @@ def scan(
 
 def _site(home: Path) -> Site:
     from aif.cli import _wiring as wiring
-    from aif.runtime.devices import Site
+    from aif.runtime.devices.registry import Site
 
     return Site.open_or_create(wiring.Home(home).site, os.urandom)
 
 
 def _admit(place: Home, device: str) -> None:
     """The broker lets it enrol, also if it was revoked before."""
-    from aif.runtime.site_broker import SiteBroker
+    from aif.runtime.devices.site_broker import SiteBroker
 
     SiteBroker(place.site).admit(device)
 
 
 def _note(place: Home, kind: str, device: str, **facts: str) -> None:
     """An entry of the audit log, signed at once; a Controller that runs may write to it too."""
-    from aif.runtime.audit_log import AuditLog
     from aif.runtime.clock import SystemClock
+    from aif.runtime.devices.audit_log import AuditLog
 
     audit = AuditLog(place.site, SystemClock().time_us)
     audit.note(kind, device, **facts)
@@ -322,7 +322,7 @@ def _now_s() -> int:
 
 def _described(record: DeviceRecord) -> dict[str, Any]:
     """What anybody may know of a device; its code is not among it."""
-    from aif.runtime.devices import secret_of
+    from aif.runtime.devices.registry import secret_of
 
     secret = secret_of(record).at(_now_s())
     state = "enrolled" if record.enrolled_s else f"secret {secret.state}"

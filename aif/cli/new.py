@@ -174,7 +174,7 @@ from pathlib import Path
 import pytest
 
 from aif.errors import InvalidRecord
-from aif.runtime.trial import try_aim
+from aif.runtime.host.trial import try_aim
 
 FOLDER = Path(__file__).parent
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from partitioner.objectives import Solve, Weighted
     from partitioner.planner import Plan
     from partitioner.policy import ModelFacts
-    from partitioner.problem import PlacementProblem
+    from partitioner.problem.build import PlacementProblem
 
 app = typer.Typer(add_completion=False)
 
@@ -201,7 +201,7 @@ class _Settings:
         return find(problem, time_limit_s=time_limit_s, seed=self.seed)
 
     def solve(self, workflow: Workflow) -> Plan:
-        from partitioner.problem import build_problem
+        from partitioner.problem.build import build_problem
 
         problem = build_problem(
             [workflow], self.inventory, self.policy, releases=self.releases, current=self.current
@@ -254,11 +254,11 @@ def _placement(
 ) -> str:
     """One plan in the form that was asked for; a table on a terminal is printed at once."""
     from aif.cli._plan_tables import render_comparison, render_placement
-    from partitioner.compare import compare, comparison_json
-    from partitioner.diagrams import dot, mermaid
-    from partitioner.lanes_svg import lanes_svg
-    from partitioner.page import placement_page
-    from partitioner.report import to_json
+    from partitioner.report.compare import compare, comparison_json
+    from partitioner.report.diagrams import dot, mermaid
+    from partitioner.report.lanes_svg import lanes_svg
+    from partitioner.report.page import placement_page
+    from partitioner.report.written import to_json
 
     placement, weighted = _planned(settings, objective, lexicographic)
     _check_channels(settings, placement)
@@ -295,8 +295,8 @@ def _check_channels(settings: _Settings, placement: Placement) -> None:
     """
     from aif.errors import PlacementError, StartFailed
     from aif.protocol.numbers import limits_of
-    from aif.runtime.channel_limits import check_numbers, check_sizes
-    from aif.runtime.deployer import remote_channels
+    from aif.runtime.mapping.channel_limits import check_numbers, check_sizes
+    from aif.runtime.mapping.deployer import remote_channels
 
     workflow = settings.workflow
     aims = {leaf.id for leaf in workflow.aims}
@@ -326,9 +326,9 @@ def _planned(
 
 def _front(settings: _Settings, form: Format, points: int) -> str:
     from aif.cli._plan_tables import render_front
-    from partitioner.front_svg import front_svg
-    from partitioner.page import front_page
     from partitioner.pareto import front, front_json
+    from partitioner.report.front_svg import front_svg
+    from partitioner.report.page import front_page
 
     found = front(settings.by_weights, points)
     title = f"{settings.workflow.name} on {settings.inventory.name}: energy against latency"

@@ -112,9 +112,9 @@ def audit_verify(home: HomeOption = Path(".aif")) -> None:
 
 def _read_audit(home: Path) -> tuple[list[Entry], int]:
     from aif.cli import _wiring as wiring
-    from aif.runtime.audit_log import AuditLog
     from aif.runtime.clock import SystemClock
-    from aif.runtime.devices import Site
+    from aif.runtime.devices.audit_log import AuditLog
+    from aif.runtime.devices.registry import Site
 
     place = wiring.Home(home)
     Site.open_or_create(place.site, os.urandom)

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aif.gateway.event_fields import count, entries, mapping, text
+from aif.runtime.host.platform import Usage
 from aif.runtime.metrics import MAX_BUCKET, Histogram
-from aif.runtime.platform import Usage
 
 
 @dataclass(frozen=True, slots=True)

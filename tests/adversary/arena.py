@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 
 import pytest
 
-from aif.runtime.controller import RunningWorkflow
+from aif.runtime.controller.controller import RunningWorkflow
 from aif.transport.backoff import Backoff
 from aif.transport.base import LastWill, Transport
 from aif.transport.embedded_broker import EmbeddedBroker

@@ -24,7 +24,7 @@ from aif.protocol.identifiers import id16
 from aif.protocol.lifecycle import Signal
 from aif.protocol.numbers import AuthMode, ControlCode, FrameType
 from aif.protocol.watermark import Watermark
-from aif.runtime.session import CALL_INTERVAL_MS
+from aif.runtime.host.session import CALL_INTERVAL_MS
 from aif.transport.faults import Delivery
 from tests.adversary.arena import MOSQUITTO, WIRES, Arena, ArenaThread
 from tests.adversary.conftest import Report

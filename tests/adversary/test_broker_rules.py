@@ -33,7 +33,7 @@ from hypothesis import strategies as st
 from aif.cli import _wiring as wiring
 from aif.cli.broker_config import BrokerFiles, Written, app, broker_config
 from aif.errors import AIFError, BrokerRefused, LocalProtocolError, RemoteProtocolError, TrustError
-from aif.runtime.devices import Site
+from aif.runtime.devices.registry import Site
 from aif.transport.address import BrokerAddress
 from aif.transport.backoff import Backoff
 from aif.transport.base import MAX_PACKET_BYTES, ConnectionChange, LastWill, Received

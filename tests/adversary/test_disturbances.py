@@ -17,7 +17,7 @@ import pytest
 
 from aif.protocol.lifecycle import WorkflowState
 from aif.protocol.numbers import FrameType
-from aif.runtime.controller import RunningWorkflow
+from aif.runtime.controller.controller import RunningWorkflow
 from aif.transport import faults
 from aif.transport.base import Received
 from aif.transport.faults import Delivery, Fault

@@ -23,11 +23,11 @@ from tests.adversary import arena
 from tests.adversary.conftest import Report
 from tests.adversary.proxy import Proxy
 from tests.runtime import site as site_module
+from tests.runtime.host.test_acknowledged import AWAY
+from tests.runtime.mapping.test_remapping import DEVICE, LINK, QUICK, THREE
 from tests.runtime.numbered import NUMBERED_AIMS, numbered_until
 from tests.runtime.site import bench_site
 from tests.runtime.storm import Storm
-from tests.runtime.test_acknowledged import AWAY
-from tests.runtime.test_remapping import DEVICE, LINK, QUICK, THREE
 
 FOUR = THREE.replace("links:", DEVICE.strip("\n").replace("NAME", "more") + "\nlinks:") + "".join(
     LINK.replace("spare", "more").replace("LINK", f"more-{one}").replace("ONE", one)

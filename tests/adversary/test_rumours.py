@@ -8,7 +8,7 @@ from pathlib import Path
 from aif.protocol.lifecycle import WorkflowState
 from aif.transport.base import Received
 from aif.transport.memory import MemoryTransport
-from tests.runtime.test_remapping import GOES_ON, all_up, increasing, place_of, three
+from tests.runtime.mapping.test_remapping import GOES_ON, all_up, increasing, place_of, three
 
 SPEED = 3.0
 REFUTED = "a rumour was refuted: the device answers"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from aif.runtime.devices import Site
+from aif.runtime.devices.registry import Site
 from aif.trusted.records import derive_key
 from aif.trusted.security_core import ROOT_FILE
 from tests.integration.terminals import Desk, Started, descendants, desk

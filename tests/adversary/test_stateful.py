@@ -37,7 +37,7 @@ from aif.protocol.ledger import SenderLedger
 from aif.protocol.numbers import FrameType
 from aif.protocol.window import ReplayWindow
 from aif.runtime.clock import Clock
-from aif.runtime.grants import End, GrantOffice, IssuedGrant, SessionKeys
+from aif.runtime.devices.grants import End, GrantOffice, IssuedGrant, SessionKeys
 from aif.trusted.communication import CommunicationService, SealedChannel, SecureReceiver, SecureSender
 from tests.adversary.conftest import Report
 from tests.adversary.hostile_client import Member

@@ -16,7 +16,7 @@ from aif.authoring.conversion import TrainedModel
 from aif.authoring.datasets import watch_recordings
 from aif.authoring.recording import UNSEEN, Recording
 from aif.errors import NotFound
-from aif.runtime.trial import Reading, try_aim
+from aif.runtime.host.trial import Reading, try_aim
 from aims.gesture_classifier import train as gestures
 from aims.motion_anomaly import train as anomaly
 from aims.motion_features.corpus import motion_corpus

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from aif.errors import AIMFailed, InvalidRecord, NotFound
-from aif.runtime.trial import Reading
+from aif.runtime.host.trial import Reading
 from aims.motion_features.features import motion_features
 from tests.aims.conftest import MotionRun, trial
 

@@ -13,7 +13,7 @@ from benchmarks.p3_placement import OURS, judge, measure, run
 from benchmarks.p4_remapping import answers
 from benchmarks.placement_rivals import RIVALS, Answer
 from benchmarks.report import Metric
-from partitioner.families import instance
+from partitioner.instances.families import instance
 from partitioner.planner import plan
 
 

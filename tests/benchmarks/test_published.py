@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.published import FOLDER, better, canonical, cost_of, digest, main
-from partitioner.families import instance
+from partitioner.instances.families import instance
 
 FILES = sorted(FOLDER.glob("*.json"))
 SMALL = 100

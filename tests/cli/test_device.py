@@ -8,8 +8,8 @@ import pytest
 
 from aif.cli import _wiring as wiring
 from aif.cli import main as cli
-from aif.runtime.audit_log import AuditLog
 from aif.runtime.clock import SystemClock
+from aif.runtime.devices.audit_log import AuditLog
 
 INVENTORY = """
 schema: 1

@@ -4,7 +4,7 @@ import pytest
 
 from aif.cli.main import main
 from aif.model.placement import Assignment, Placement
-from partitioner.report import to_json
+from partitioner.report.written import to_json
 
 EXAMPLES = Path(__file__).parents[1] / "config/examples"
 CALL = ["graph", str(EXAMPLES / "gesture"), "--aims", str(EXAMPLES / "aims")]

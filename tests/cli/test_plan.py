@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from aif.cli import main as cli
-from partitioner.report import from_json
+from partitioner.report.written import from_json
 
 WORKFLOW = """\
 schema: 1

@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from aif.cli import main as cli
-from partitioner.report import from_json
+from partitioner.report.written import from_json
 
 GESTURE = Path(__file__).resolve().parents[2] / "workflows" / "gesture"
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from aif.protocol.lifecycle import WorkflowState
 from tests.docs.console import ROOT
+from tests.runtime.mapping.test_remapping import all_up, place_of, three
 from tests.runtime.site import AIMS
-from tests.runtime.test_remapping import all_up, place_of, three
 
 PAGE = ROOT / "docs" / "howto" / "exactly_once.md"
 LAST = 800

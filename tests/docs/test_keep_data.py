@@ -11,7 +11,7 @@ from nacl.signing import VerifyKey
 from aif.config import load_aim
 from aif.protocol.deployment import DeployedAIM
 from aif.protocol.lifecycle import WorkflowState
-from aif.runtime.part import storage_owner
+from aif.runtime.host.part import storage_owner
 from tests.docs.console import ROOT
 from tests.runtime.site import bench_site
 

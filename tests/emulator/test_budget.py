@@ -11,8 +11,8 @@ from aif.emulator.budget import MODEL_SLOTS, UNDECLARED_DISK, Budget, Usage
 from aif.errors import AlreadyRunning, FlashOverflow, ModelError, ResourceExceeded
 from aif.model.aim import Implementation, Requirements, Runtime, StorageNeed
 from aif.model.inventory import Device, DeviceClass, Sensor, StorageUnit
-from partitioner.costs import ModelHome, model_home
 from partitioner.policy import PlanPolicy
+from partitioner.problem.costs import ModelHome, model_home
 
 INTERNAL = StorageUnit("internal_flash", 20_000)
 SPIFFS = StorageUnit("spiffs", 400_000)

@@ -32,7 +32,7 @@ from aif.errors import (
 from aif.model.aim import Implementation, Requirements, Runtime
 from aif.model.inventory import Device, DeviceClass, Sensor, StorageUnit
 from aif.runtime.clock import SystemClock
-from aif.runtime.platform import Engine, Platform
+from aif.runtime.host.platform import Engine, Platform
 from aif.sdk import Sensor as SDKSensor
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from aif.emulator.energy import (
 )
 from aif.model.aim import Implementation, Measurement, Runtime
 from aif.model.inventory import Device, DeviceClass, Energy, Inventory
-from partitioner.costs import invocation_cost
+from partitioner.problem.costs import invocation_cost
 
 BATTERY = Energy("battery", 740.0, active_mw=36.0, idle_mw=1.0, tx_uj_per_byte=5.0, rx_uj_per_byte=3.0)
 

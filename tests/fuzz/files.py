@@ -39,7 +39,7 @@ from aif.errors import (
 from aif.model.placement import Assignment, PathLatency, Placement, Usage
 from aif.protocol import topics
 from aif.transport.address import BrokerAddress, mqtt_url
-from partitioner.report import from_json, to_json
+from partitioner.report.written import from_json, to_json
 from store.client import StoreClient
 from store.floors import Floors
 from store.keys import RoleKeys

@@ -86,7 +86,7 @@ from aif.protocol.lifecycle import Signal, State
 from aif.protocol.pairing import SecretState, pairing_code, read_pairing_code
 from aif.protocol.ticket import ComponentState, InstallTarget, Slot, read_ticket, verify_ticket
 from aif.protocol.wrap import unwrap, wrap
-from aif.runtime.devices import Manifest, read_manifest
+from aif.runtime.devices.registry import Manifest, read_manifest
 from aif.trusted.state import DeviceRecord, DeviceState, InstalledModel, SiteState
 from tests.fuzz.campaign import Decoder, without_folder
 from tests.fuzz.inputs import LEAVES, damaged_text, damaged_tree

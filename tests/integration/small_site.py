@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.integration.terminals import Desk, Started
+from tests.runtime.mapping.test_remapping import GOES_ON, THREE
 from tests.runtime.site import AIMS, write_aim
-from tests.runtime.test_remapping import GOES_ON, THREE
 
 DEVICES = ("left", "right", "spare")
 AIW = "Adding-1"

@@ -9,11 +9,11 @@ import pytest
 
 from tests.integration.terminals import desk
 from tests.integration.test_processes import listening, workflow
+from tests.runtime.host.test_acknowledged import AWAY
+from tests.runtime.mapping.test_remapping import THREE
 from tests.runtime.numbered import NUMBERED_AIMS, numbered_until
 from tests.runtime.site import write_aim
 from tests.runtime.storm import SOURCE
-from tests.runtime.test_acknowledged import AWAY
-from tests.runtime.test_remapping import THREE
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 

@@ -14,7 +14,7 @@ import pytest
 
 from tests.integration.small_site import AIW, DEVICES, SmallSite
 from tests.integration.terminals import Desk, desk
-from tests.runtime.test_moving import FAR, TIMED
+from tests.runtime.controller.test_moving import FAR, TIMED
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 

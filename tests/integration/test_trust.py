@@ -13,7 +13,7 @@ from nacl.signing import SigningKey
 
 from aif.cli import _wiring as wiring
 from aif.protocol import cose
-from aif.runtime.devices import Site
+from aif.runtime.devices.registry import Site
 from tests.docs.console import ROOT, run_page
 from tests.integration.terminals import GESTURE, INVENTORY, desk
 

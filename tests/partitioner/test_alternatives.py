@@ -17,12 +17,12 @@ from aif.model.placement import Placement
 from aif.model.ports import ChannelSpec, Port, PortRef
 from aif.model.stand_ins import with_stand_ins
 from partitioner.alternatives import MAX_VARIANTS, Chosen, choose
-from partitioner.checker import check
-from partitioner.exhaustive import best_placement
-from partitioner.generate import input_port, output_port
-from partitioner.parts import PlacementProblem
+from partitioner.checker.check import check
+from partitioner.checker.exhaustive import best_placement
+from partitioner.instances.generate import input_port, output_port
 from partitioner.planner import place
 from partitioner.policy import PlanPolicy
+from partitioner.problem.parts import PlacementProblem
 
 POLICY = PlanPolicy(runtime_costs={}, model_slots=1)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from partitioner.auction import MAX_ROUNDS, bargain
-from partitioner.evaluate import evaluate
-from partitioner.families import instance
-from partitioner.parts import OBJECTIVE_SCALE
+from partitioner.instances.families import instance
 from partitioner.planner import plan
+from partitioner.problem.evaluate import evaluate
+from partitioner.problem.parts import OBJECTIVE_SCALE
 
 
 @pytest.mark.parametrize("loss", [0.0, 0.1])

@@ -11,13 +11,13 @@ from aif.model.aim import Implementation, PlacementHint, Requirements, Runtime, 
 from aif.model.aiw import Objectives, PathLimit, Workflow
 from aif.model.inventory import Device, DeviceClass, Inventory, Link
 from aif.model.ports import PortRef
-from partitioner.cores import CoreFinder
 from partitioner.explain import _shrunk, explain
-from partitioner.generate import input_port, leaf, output_port, tiny_instance, workflow
-from partitioner.parts import Limit, PlacementProblem
+from partitioner.instances.generate import input_port, leaf, output_port, tiny_instance, workflow
 from partitioner.planner import place
 from partitioner.policy import PlanPolicy
-from partitioner.problem import build_problem
+from partitioner.problem.build import build_problem
+from partitioner.problem.parts import Limit, PlacementProblem
+from partitioner.search.cores import CoreFinder
 
 POLICY = PlanPolicy(runtime_costs={}, channel_ram_bytes=0, frame_overhead_bytes=0)
 CODE = Implementation("c", Runtime.PYTHON, 1000, instructions=10_000)

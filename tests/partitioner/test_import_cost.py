@@ -12,9 +12,9 @@ import pytest
     "module",
     [
         "aif.cli.plan",
-        "partitioner.problem",
-        "partitioner.checker",
-        "partitioner.report",
+        "partitioner.problem.build",
+        "partitioner.checker.check",
+        "partitioner.report.written",
         "partitioner.explain",
     ],
 )

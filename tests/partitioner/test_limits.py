@@ -21,11 +21,11 @@ from aif.model.aiw import Binding, BoundaryPort, Objectives, PathLimit, Workflow
 from aif.model.inventory import Device, DeviceClass, Energy, Inventory, Link, Sensor, StorageUnit
 from aif.model.placement import Placement
 from aif.model.ports import PortRef
-from partitioner.checker import check
-from partitioner.generate import input_port, leaf, output_port, workflow
+from partitioner.checker.check import check
+from partitioner.instances.generate import input_port, leaf, output_port, workflow
 from partitioner.planner import place
 from partitioner.policy import ModelFacts, PlanPolicy
-from partitioner.problem import build_problem
+from partitioner.problem.build import build_problem
 
 POLICY = PlanPolicy(runtime_costs={}, model_slots=1)
 LATENCY_ONLY = Objectives(latency=1.0, energy=0.0)

@@ -13,7 +13,7 @@ from aif.model.aim import PlacementHint, Runtime
 from aif.model.aiw import LeafAIM, PathLimit, Workflow
 from aif.model.inventory import Device, DeviceClass, Link
 from aif.model.ports import PortRef
-from partitioner.generate import Instance, tiny_instance
+from partitioner.instances.generate import Instance, tiny_instance
 from partitioner.planner import place
 
 SEEDS = range(120)

@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aif.errors import Infeasible, PlacementError
-from partitioner.front_svg import front_svg
-from partitioner.generate import Instance, tiny_instance
+from partitioner.instances.generate import Instance, tiny_instance
 from partitioner.objectives import (
     NAMES,
     TOLERANCE,
@@ -28,7 +27,8 @@ from partitioner.objectives import (
 )
 from partitioner.pareto import Front, front, front_json
 from partitioner.planner import Plan, plan
-from partitioner.problem import build_problem
+from partitioner.problem.build import build_problem
+from partitioner.report.front_svg import front_svg
 
 NEAR = 1e-6
 

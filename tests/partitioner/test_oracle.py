@@ -10,14 +10,20 @@ import pytest
 
 from aif.errors import Infeasible, PlacementError
 from aif.model.placement import Placement
-from partitioner.checker import check
-from partitioner.evaluate import evaluate
-from partitioner.exhaustive import Best, best_placement
-from partitioner.generate import SELDOM, Instance, measured_instance, tiny_instance, weighed_instance
-from partitioner.parts import OBJECTIVE_SCALE
+from partitioner.checker.check import check
+from partitioner.checker.exhaustive import Best, best_placement
+from partitioner.instances.generate import (
+    SELDOM,
+    Instance,
+    measured_instance,
+    tiny_instance,
+    weighed_instance,
+)
 from partitioner.planner import place
-from partitioner.search import Search
-from partitioner.star import Star
+from partitioner.problem.evaluate import evaluate
+from partitioner.problem.parts import OBJECTIVE_SCALE
+from partitioner.search.descent import Search
+from partitioner.search.star import Star
 
 ROUNDING = 1e-6
 

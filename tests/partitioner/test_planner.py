@@ -10,11 +10,11 @@ import pytest
 from aif.errors import Infeasible, SolverTimeout
 from aif.model.inventory import Link
 from partitioner.auction import bargain
-from partitioner.checker import Auditor, check
-from partitioner.families import FAMILIES, instance
-from partitioner.generate import Instance
+from partitioner.checker.check import Auditor, check
+from partitioner.instances.families import FAMILIES, instance
+from partitioner.instances.generate import Instance
 from partitioner.planner import Plan, plan
-from partitioner.solver import solve
+from partitioner.search.solver import solve
 
 ROUNDING = 1e-6
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from aif.errors import ModelError, PlacementError
-from partitioner.checker import Auditor
-from partitioner.families import instance
+from partitioner.checker.check import Auditor
+from partitioner.instances.families import instance
 from partitioner.planner import Plan, plan
 from partitioner.remap import DeviceDrained, DeviceLost, InventoryChanged, Remapping, Replanner, remap
 

@@ -11,13 +11,13 @@ from aif.model.aim import Runtime
 from aif.model.aiw import Availability, Workflow
 from aif.model.inventory import Inventory
 from aif.model.placement import Assignment, PlacedWorkflow, Placement
-from partitioner.checker import check
-from partitioner.evaluate import evaluate
-from partitioner.families import instance
-from partitioner.parts import OBJECTIVE_SCALE, Limit, Load
+from partitioner.checker.check import check
+from partitioner.instances.families import instance
 from partitioner.planner import plan
 from partitioner.policy import ModelFacts, RuntimeCost
-from partitioner.problem import build_problem
+from partitioner.problem.build import build_problem
+from partitioner.problem.evaluate import evaluate
+from partitioner.problem.parts import OBJECTIVE_SCALE, Limit, Load
 from partitioner.site import SitePlanner, load_of
 from tests.partitioner.test_alternatives import (
     CATALOGUE,

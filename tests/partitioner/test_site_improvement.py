@@ -13,7 +13,7 @@ from aif.model.aiw import Objectives, PathLimit, Workflow
 from aif.model.inventory import Device, DeviceClass, Energy, Inventory, Link, Sensor
 from aif.model.placement import Assignment, Better, PlacedWorkflow, Placement
 from aif.model.ports import PortRef
-from partitioner.generate import input_port, leaf, output_port, workflow
+from partitioner.instances.generate import input_port, leaf, output_port, workflow
 from partitioner.policy import PlanPolicy
 from partitioner.site import RESTART_S, SitePlanner
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from aif.runtime.workflows import RunningWorkflow
+from aif.runtime.mapping.workflows import RunningWorkflow
 from tests.runtime.site import AIMS, BenchSite
 
 TALLY = (

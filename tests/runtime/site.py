@@ -24,14 +24,14 @@ from aif.emulator.device import EmulatedDevice
 from aif.protocol.lifecycle import FINAL_WORKFLOW_STATES, WorkflowState
 from aif.protocol.topics import Up, UpTopic
 from aif.runtime.clock import SystemClock
-from aif.runtime.controller import Controller, Patience, RunningWorkflow
-from aif.runtime.devices import Site
-from aif.runtime.host import Host
-from aif.runtime.hosted import HostedWorkflow
+from aif.runtime.controller.controller import Controller, Patience, RunningWorkflow
+from aif.runtime.devices.liveness import HeartbeatSettings
+from aif.runtime.devices.registry import Site
+from aif.runtime.host.host import Host
+from aif.runtime.host.hosted import HostedWorkflow
 from aif.runtime.library import AIMLibrary
-from aif.runtime.liveness import HeartbeatSettings
 from aif.runtime.logbook import LogBook
-from aif.runtime.workflows import Sources
+from aif.runtime.mapping.workflows import Sources
 from aif.transport.base import LastWill
 from aif.transport.memory import MemoryBroker, MemoryTransport
 from aif.trusted.measure import runtime_digest

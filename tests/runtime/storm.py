@@ -12,7 +12,7 @@ from pathlib import Path
 from random import Random
 
 from aif.protocol.lifecycle import WorkflowState
-from aif.runtime.workflows import RunningWorkflow
+from aif.runtime.mapping.workflows import RunningWorkflow
 from aif.transport.faults import Delivery, Fault, drop
 from tests.runtime.numbered import figures
 from tests.runtime.site import BenchSite

@@ -16,7 +16,7 @@ from aif.authoring.publication import StoredModel
 from aif.cli._publishing import hand_over_here
 from aif.engines.registry import open_engine
 from aif.protocol.lifecycle import WorkflowState
-from aif.runtime.controller import RunningWorkflow
+from aif.runtime.controller.controller import RunningWorkflow
 from aif.trusted.content_keys import SiteVault
 from store.release import Release
 from tests.runtime.site import FEATURES, BenchSite, bench_site

@@ -10,7 +10,7 @@ import pytest
 
 from aif.errors import LifecycleError, NotFound
 from aif.protocol.lifecycle import Signal, WorkflowState
-from aif.runtime.instance import AIMInstance
+from aif.runtime.host.instance import AIMInstance
 from aif.transport.faults import Delivery
 from tests.runtime.site import AIMS, ENDLESS, WORKFLOW, BenchSite, bench_site
 

@@ -18,7 +18,7 @@ from aif.protocol.control import Hello
 from aif.protocol.lifecycle import WorkflowState
 from aif.protocol.numbers import FrameType
 from aif.protocol.topics import Attestation, AttestationTopic, Down, DownTopic, Up, UpTopic
-from aif.runtime.controller import RunningWorkflow
+from aif.runtime.controller.controller import RunningWorkflow
 from aif.transport.base import Received
 from aif.transport.faults import Delivery, Fault, duplicate
 from aif.transport.memory import MemoryTransport

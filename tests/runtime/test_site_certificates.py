@@ -12,7 +12,7 @@ from cryptography import x509
 
 from aif.cli import _wiring as wiring
 from aif.cli._equipment import equip_device
-from aif.runtime.host import Host
+from aif.runtime.host.host import Host
 from aif.trusted.authority import CertificateAuthority
 from aif.trusted.certificates import LEAF_VALIDITY, Subject
 from aif.trusted.client_folder import ClientFolder

@@ -12,7 +12,7 @@ import pytest
 
 from aif.errors import PSAError, PSAStatus, StartFailed
 from aif.protocol.lifecycle import WorkflowState
-from aif.runtime.links import Trust
+from aif.runtime.devices.links import Trust
 from aif.trusted.records import OWNER_BYTES
 from aif.trusted.security_core import ROOT_FILE
 from tests.runtime.site import ENDLESS, BenchSite, bench_site

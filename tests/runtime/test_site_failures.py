@@ -22,7 +22,7 @@ from aif.emulator.device import EmulatedDevice
 from aif.engines.tflm import TFLMEngine
 from aif.errors import Infeasible, PlacementError
 from aif.protocol.lifecycle import WorkflowState
-from aif.runtime.controller import Patience, RunningWorkflow
+from aif.runtime.controller.controller import Patience, RunningWorkflow
 from tests.runtime.site import AIMS, ENDLESS, FEATURES, INVENTORY, BenchSite, bench_site
 
 Library = Mapping[str, tuple[str, str]]

@@ -12,11 +12,11 @@ from pathlib import Path
 from aif.emulator.battery import Battery
 from aif.emulator.device import EmulatedDevice
 from aif.protocol.lifecycle import WorkflowState
-from aif.runtime.controller import Patience
-from aif.runtime.liveness import HeartbeatSettings
+from aif.runtime.controller.controller import Patience
+from aif.runtime.devices.liveness import HeartbeatSettings
 from aif.transport.faults import Delivery, Fault, delay
+from tests.runtime.mapping.test_remapping import GOES_ON, THREE, all_up, increasing, place_of
 from tests.runtime.site import BenchSite, bench_site
-from tests.runtime.test_remapping import GOES_ON, THREE, all_up, increasing, place_of
 
 SPEED = 5.0
 PACE = HeartbeatSettings(interval_ms=250.0)

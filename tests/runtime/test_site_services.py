@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from aif.protocol.lifecycle import WorkflowState
-from aif.runtime.links import Trust
+from aif.runtime.devices.links import Trust
 from tests.runtime.site import bench_site
 
 CONTRACT = """

@@ -14,7 +14,7 @@ import pytest
 from aif.cli import _wiring as wiring
 from aif.errors import EnrolmentRefused
 from aif.protocol.lifecycle import WorkflowState
-from aif.runtime.controller import Patience, RunningWorkflow
+from aif.runtime.controller.controller import Patience, RunningWorkflow
 from tests.runtime.site import ENDLESS, BenchSite, bench_site
 
 STOP = ENDLESS.replace("ON_DEGRADED", "stop")

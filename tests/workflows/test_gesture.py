@@ -23,10 +23,10 @@ from aif.model.inventory import DeviceClass, Inventory
 from aif.model.placement import Placement
 from aif.model.rates import derive_rates
 from aif.runtime.clock import SystemClock
-from partitioner.checker import check
+from partitioner.checker.check import check
 from partitioner.planner import place
 from partitioner.policy import ModelFacts, PlanPolicy
-from partitioner.problem import build_problem
+from partitioner.problem.build import build_problem
 
 ROOT = Path(__file__).parents[2]
 GESTURE = ROOT / "workflows" / "gesture"

@@ -19,20 +19,20 @@ from aif.errors import TransportError
 from aif.model.aiw import Workflow
 from aif.model.inventory import Inventory
 from aif.protocol.appraisal import AppraisalPolicy
-from aif.runtime.admission import Admission
-from aif.runtime.admission import controller_signer as signer
-from aif.runtime.audit_log import AuditLog
 from aif.runtime.clock import Clock, SystemClock
-from aif.runtime.controller import Controller
-from aif.runtime.deployer import Deployer
-from aif.runtime.devices import Site
-from aif.runtime.discovery import Discovery
-from aif.runtime.grants import GrantOffice, SessionKeys
+from aif.runtime.controller.controller import Controller
+from aif.runtime.devices.admission import Admission
+from aif.runtime.devices.admission import controller_signer as signer
+from aif.runtime.devices.audit_log import AuditLog
+from aif.runtime.devices.discovery import Discovery
+from aif.runtime.devices.grants import GrantOffice, SessionKeys
+from aif.runtime.devices.liveness import HeartbeatSettings
+from aif.runtime.devices.registry import Site
+from aif.runtime.devices.site_broker import SiteBroker
+from aif.runtime.host.session import void
 from aif.runtime.library import AIMLibrary
-from aif.runtime.liveness import HeartbeatSettings
 from aif.runtime.logbook import LogBook
-from aif.runtime.session import void
-from aif.runtime.site_broker import SiteBroker
+from aif.runtime.mapping.deployer import Deployer
 from aif.transport.base import Transport
 from aif.trusted.attestation import RUNTIME_COMPONENT, Verifier
 from aif.trusted.communication import CommunicationService
@@ -50,7 +50,7 @@ async def run_controller(
     ready: Callable[[], None] = lambda: None,
 ) -> None:
     """Run the Controller and its User Agent socket until cancelled."""
-    from aif.runtime.useragent import UserAgentServer
+    from aif.runtime.controller.useragent import UserAgentServer
     from aif.transport.local import LocalServer
 
     clock = SystemClock()

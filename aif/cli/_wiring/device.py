@@ -20,10 +20,10 @@ from aif.protocol.deployment import Deployment
 from aif.protocol.identifiers import id16
 from aif.protocol.topics import Up, UpTopic
 from aif.runtime.clock import Clock, SystemClock
-from aif.runtime.enrolling_device import DeviceEnrolment
+from aif.runtime.host.enrolling_device import DeviceEnrolment
+from aif.runtime.host.part import ModelFetcher
 from aif.runtime.library import AIMLibrary
 from aif.runtime.logbook import LogBook
-from aif.runtime.part import ModelFetcher
 from aif.transport.base import LastWill
 from aif.trusted.measure import runtime_digest
 from aif.trusted.model_service import FIRMWARE_ABI, FIRMWARE_VERSION, Download, ModelService
@@ -89,7 +89,7 @@ async def run_device(
         NotFound: the device is not in the inventory, or was never added.
     """
     from aif.emulator.device import EmulatedDevice
-    from aif.runtime.host import Host
+    from aif.runtime.host.host import Host
 
     clock = SystemClock()
     device = load_inventory(inventory).device(name)

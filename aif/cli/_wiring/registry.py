@@ -8,11 +8,11 @@ from typing import Any
 
 from aif.cli._wiring.home import Home
 from aif.cli._wiring.process import now
-from aif.runtime.audit_log import AuditLog
 from aif.runtime.clock import SystemClock
-from aif.runtime.devices import Site
-from aif.runtime.revocation import Taken, withdrawn
-from aif.runtime.site_broker import SiteBroker
+from aif.runtime.controller.revocation import Taken, withdrawn
+from aif.runtime.devices.audit_log import AuditLog
+from aif.runtime.devices.registry import Site
+from aif.runtime.devices.site_broker import SiteBroker
 
 
 def withdraw_rights(home: Home, device: str) -> str:

@@ -1,0 +1,1 @@
+"""The Controller: what User Agents ask of workflows and devices, and the life of each workflow."""

@@ -1,0 +1,1 @@
+"""Seeded placement problems for tests, examples and benchmarks."""

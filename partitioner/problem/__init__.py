@@ -1,0 +1,1 @@
+"""Workflows and an inventory as a placement problem: limits, candidates, routes, prices."""

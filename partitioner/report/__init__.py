@@ -1,0 +1,1 @@
+"""Placements written down, compared and drawn."""
