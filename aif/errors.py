@@ -46,7 +46,8 @@ class Diagnostic:
             lines.append(f"  --> {at}")
             if at.text:
                 gutter = str(at.line)
-                caret = " " * (at.column - 1) + "^" * max(1, at.length)
+                indent = "".join("\t" if c == "\t" else " " for c in at.text[: at.column - 1])
+                caret = indent.ljust(at.column - 1) + "^" * max(1, at.length)
                 lines.append(f"{gutter} | {at.text}")
                 lines.append(f"{' ' * len(gutter)} | {caret} {self.label}".rstrip())
         lines.extend(f"   = {note}" for note in self.notes)
@@ -72,8 +73,9 @@ class AIFError(Exception):
     def diagnostics(self) -> str:
         """The whole story for a human, several lines."""
         text = f"error[{self.code}]: {self}"
-        if self.__cause__ is not None:
-            text += f"\n   = cause: {type(self.__cause__).__name__}: {self.__cause__}"
+        cause = self.__cause__
+        if cause is not None and (getattr(cause, "strerror", None) or str(cause)) not in str(self):
+            text += f"\n   = cause: {type(cause).__name__}: {cause}"
         return text + (f"\n   = help: {self.hint}" if self.hint else "")
 
 

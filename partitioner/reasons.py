@@ -16,6 +16,7 @@ from partitioner.problem.sentences import CAPACITIES, amount, device_of, refused
 SAME_COST = 5e-4
 """Alternatives whose objective differs by less than this share are called equal."""
 
+SAME = "costs the same"
 UNTRIED = "cheapest known together with all others"
 """Reason in plans so large that single alternatives are not tried."""
 
@@ -75,32 +76,32 @@ def _assignment(
     problem: PlacementProblem, choice: Choice, plan: Evaluation | None, number: int
 ) -> Assignment:
     item, chosen = problem.items[number], choice[number]
-    rejected: dict[str, str] = {}
-    cheapest: tuple[int, str] | None = None
+    allowed: list[tuple[int, str]] = []
+    refusals: dict[str, str] = {}
     for device in problem.inventory.devices if plan is not None else ():
         if device.id == chosen.device:
             continue
         candidates = item.on(device.id)
         if not candidates:
-            rejected[device.id] = refused(item, device.id)
+            refusals[device.id] = refused(item, device.id)
             continue
         tried = [(evaluate(problem, {**choice, number: c}), c) for c in candidates]
         result, moved = min(tried, key=lambda t: (len(t[0].broken), t[0].objective))
         if result.broken:
-            rejected[device.id] = _broken(problem, choice, number, moved, result)
+            refusals[device.id] = _broken(problem, choice, number, moved, result)
             continue
-        rejected[device.id] = _increase(plan.objective if plan is not None else 0, result.objective)
-        entry = (result.objective, device.id)
-        cheapest = entry if cheapest is None else min(cheapest, entry)
+        allowed.append((result.objective, device.id))
+    allowed.sort()
+    paid = plan.objective if plan is not None else 0
     return Assignment(
         aim=item.key,
         device=chosen.device,
         implementation=chosen.implementation,
-        reason=_reason(item, chosen, plan, cheapest) if plan is not None else UNTRIED,
+        reason=_reason(item, chosen, plan, allowed[0] if allowed else None) if plan is not None else UNTRIED,
         latency_us=float(chosen.latency_us),
         energy_uj=chosen.energy_uj,
         cost_rule=chosen.rule,
-        rejected=rejected,
+        rejected={device: _difference(paid, other) for other, device in allowed} | refusals,
         storage=chosen.storage,
     )
 
@@ -115,20 +116,25 @@ def _reason(item: Item, chosen: Candidate, plan: Evaluation, cheapest: tuple[int
     if cheapest is None:
         return "only one that fits"
     objective, device = cheapest
-    difference = _increase(plan.objective, objective).removeprefix("costs ")
-    return f"as good as {device}" if difference == "the same" else f"cheapest: {difference} on {device}"
+    difference = _difference(plan.objective, objective)
+    if difference == SAME:
+        return f"as good as {device}"
+    if objective < plan.objective:
+        return f"best found in time, though {device} {difference}"
+    return f"cheapest: {difference.removeprefix('costs ')} on {device}"
 
 
-def _increase(plan: int, other: int) -> str:
+def _difference(plan: int, other: int) -> str:
     """``costs +12 %``: how the whole objective changes; in objective units when the plan costs nothing."""
     if abs(other - plan) <= SAME_COST * max(abs(plan), 1):
-        return "costs the same"
+        return SAME
     if plan == 0:
         return f"costs +{other / OBJECTIVE_SCALE:.3g}"
     share = 100.0 * (other - plan) / plan
     if share >= MANIFOLD:
         return f"costs {other / plan:,.0f} times as much"
-    return f"costs {share:+.0f} %" if abs(share) >= 10 else f"costs {share:+.2g} %"
+    shown = f"{abs(share):.0f} %" if abs(share) >= 10 else f"{abs(share):.2g} %"
+    return f"costs +{shown}" if share > 0 else f"would save {shown}"
 
 
 def _broken(

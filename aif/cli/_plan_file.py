@@ -17,17 +17,18 @@ def read_plan(path: Path) -> Placement:
     Raises:
         PlacementError: the file cannot be read, is too large, or holds something else.
     """
-    from aif.config.document import MAX_DOCUMENT_BYTES
-    from partitioner.report.written import from_json
+    from partitioner.report.written import MAX_DOCUMENT_BYTES, from_json
 
+    hint = "write it with aif plan --format json"
     try:
         with path.open("rb") as file:
             data = file.read(MAX_DOCUMENT_BYTES + 1)
         text = data.decode("utf-8")
-    except (OSError, UnicodeDecodeError) as reason:
-        raise PlacementError(
-            f"cannot read {path.as_posix()}: {reason}", hint="write it with aif plan --format json"
-        ) from reason
-    if len(data) > MAX_DOCUMENT_BYTES:
-        raise PlacementError(f"{path.as_posix()} is larger than {MAX_DOCUMENT_BYTES:,} B")
-    return from_json(text)
+    except OSError as wrong:
+        raise PlacementError(f"cannot read {path.as_posix()}: {wrong.strerror}", hint=hint) from wrong
+    except UnicodeDecodeError as wrong:
+        raise PlacementError(f"{path.as_posix()} is not UTF-8 text", hint=hint) from wrong
+    try:
+        return from_json(text)
+    except PlacementError as wrong:
+        raise PlacementError(f"{path.as_posix()}: {wrong}", hint=wrong.hint or hint) from wrong

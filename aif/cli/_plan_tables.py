@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 PLAIN_WIDTH = 150
 """Columns of the table where the output is not a terminal."""
 
+MAX_ELSEWHERE = 4
+"""Answers why an AIM is not elsewhere; the cheapest places come first."""
+
 BAR_WIDTH = 12
 RIGHT = frozenset({"latency", "planned", "deadline", "power", "traffic", "before", "now", "difference"})
 """Columns of figures."""
@@ -104,7 +107,9 @@ def _aims(placement: Placement) -> Table:
     table = _table("AIM", "device", "implementation", "latency", "figure", "why there", "why not elsewhere")
     for row in aim_rows(placement):
         latency = f"{row.latency_us:,.0f} us" if row.rule else ""
-        elsewhere = "\n".join(row.elsewhere)
+        elsewhere = "\n".join(row.elsewhere[:MAX_ELSEWHERE])
+        if len(row.elsewhere) > MAX_ELSEWHERE:
+            elsewhere += f"\nand {len(row.elsewhere) - MAX_ELSEWHERE} more (--format json has all)"
         cells = (row.aim, row.device, row.implementation, latency, row.rule, row.reason, elsewhere)
         table.add_row(*(escape(cell) for cell in cells))
     return table

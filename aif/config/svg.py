@@ -187,9 +187,15 @@ def _text(css: str, x: float, y: float, shown: str, whole: str = "", more: str =
 
 
 def cut(text: str, width: float, character: float) -> str:
-    """``text`` as far as it fits into ``width`` px of characters ``character`` px wide."""
-    room = int(width / character)
-    return text if len(text) <= room else text[: max(1, room - 1)] + "…"
+    """``text`` less its middle where it does not fit into ``width`` px, ``character`` px each.
+
+    Names of one building begin alike, and differ at their ends.
+    """
+    room = max(3, int(width / character))
+    if len(text) <= room:
+        return text
+    tail = (room - 1) * 2 // 5
+    return f"{text[: room - 1 - tail]}…{text[len(text) - tail :]}"
 
 
 def _path(graph: Graph, line: Line, drawn: str, *more: str) -> str:

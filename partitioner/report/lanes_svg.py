@@ -2,8 +2,8 @@
 
 Decides shapes, sizes and colours; what is shown is decided in ``drawing``. The document needs no script, no
 font file and no network; colours follow the reader's light or dark preference, and nothing is said by
-colour alone: shares are written beside their bars, full ones are marked. Texts are cut to their space and
-complete in the tool tip.
+colour alone: shares are written beside their bars, full ones are marked. Texts too long for their space lose
+their middle, and are complete in the tool tip.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final
 from aif.config.svg import SMALL, cut
 from aif.model.aiw import Workflow
 from aif.model.placement import LinkUsage, Placement, Usage
-from partitioner.problem.sentences import data_rate, power, size
+from partitioner.problem.sentences import data_rate, listed, power, size
 from partitioner.report.drawing import FULL, Block, Drawing, Lane, Wire, drawing_of, shares
 
 MARGIN: Final = 20
@@ -288,7 +288,7 @@ def _links(links: Sequence[LinkUsage], y: float) -> tuple[list[str], float]:
         figure = f"{data_rate(link.bps)} of {data_rate(link.limit_bps)}"
         parts.append(text_at(MARGIN + 12, y, link.link, (150, 7.6), "b"))
         parts += bar(MARGIN + 176, y, "", share, figure, label=0, room=160)
-        parts.append(text_at(MARGIN + 500, y, ", ".join(link.members), (LINKS_WIDTH - 500, SMALL), "s"))
+        parts.append(text_at(MARGIN + 500, y, listed(link.members), (LINKS_WIDTH - 500, SMALL), "s"))
         y += ROW
     if len(idle) > MAX_IDLE:
         parts.append(

@@ -16,6 +16,7 @@ from typing import NoReturn, cast, get_args, get_origin, get_type_hints
 
 from aif.errors import PlacementError
 from aif.model.placement import Assignment, Placement
+from partitioner.problem.sentences import listed
 
 SCHEMA = 4
 MAX_DOCUMENT_BYTES = 16 * 2**20
@@ -150,4 +151,4 @@ def _elsewhere(assignment: Assignment) -> tuple[str, ...]:
     by_text: dict[str, list[str]] = {}
     for device, text in assignment.rejected.items():
         by_text.setdefault(text, []).append(device)
-    return tuple(f"{', '.join(devices)}: {text}" for text, devices in by_text.items())
+    return tuple(f"{listed(devices)}: {text}" for text, devices in by_text.items())

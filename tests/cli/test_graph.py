@@ -40,5 +40,22 @@ def test_a_plan_colours_the_devices(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_a_plan_of_another_workflow_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*CALL, "--placement", plan(tmp_path, "Other")]) == 4
     assert "places Other, not GestureRecognition" in capsys.readouterr().err
-    assert main([*CALL, "--placement", str(tmp_path / "none.json")]) == 4
-    assert "cannot read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [
+        (None, "cannot read {}: No such file or directory"),
+        (b"\0", "{}: the placement document is not JSON: Expecting value: line 1 column 1 (char 0)"),
+    ],
+)
+def test_a_file_that_is_no_plan_is_named(
+    held: bytes | None, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "plan.json"
+    if held is not None:
+        file.write_bytes(held)
+    assert main([*CALL, "--placement", str(file)]) == 4
+    assert capsys.readouterr().err == (
+        f"error[AIF-E0300]: {said.format(file)}\n   = help: write it with aif plan --format json\n"
+    )

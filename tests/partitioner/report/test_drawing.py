@@ -251,3 +251,13 @@ def test_texts_and_bars_stand_out_in_both_colour_schemes(part: int) -> None:
 def test_the_page_forbids_itself_to_load_anything() -> None:
     assert "default-src 'none'" in placement_page([], Placement("w", "1", "i", 1, ()))
     assert "url(" not in page.STYLE
+
+
+def test_names_that_are_cut_keep_both_ends() -> None:
+    name = "machine-hall-north-gateway-07"
+    placed = Placement(
+        "W", "1.0", "lab", 1, (Assignment("a", name, "c"),), (Usage(name, 1, 2, 0, 0, 0.1, 0.8, 1.0),)
+    )
+    root = parsed(lanes_svg([], placed))
+    tips = [node.find(f"{SVG}title") for node in root.iter(f"{SVG}text")]
+    assert [tip.tail for tip in tips if tip is not None and tip.text == name] == ["machine-hall-no…ateway-07"]

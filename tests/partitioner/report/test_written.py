@@ -139,6 +139,12 @@ def test_rows_join_devices_with_the_same_answer() -> None:
     assert row.elsewhere == ("x, y: has no imu sensor", "z: costs +12 %")
 
 
+def test_rows_count_the_devices_of_a_building() -> None:
+    rejected = {f"d{n}": "has no imu sensor" for n in range(20)}
+    (row,) = aim_rows(replace(EMPTY, assignments=(Assignment("a", "d", "c", rejected=rejected),)))
+    assert row.elsewhere == ("d0, d1, d2 and 17 others: has no imu sensor",)
+
+
 def test_shares_leave_out_what_is_not_budgeted() -> None:
     usage = Usage("d", 512, 1024, 0, 0, 0.2, 0.8, 1.0)
     assert shares(usage) == {"RAM": 0.5, "CPU": 0.25}
