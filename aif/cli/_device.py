@@ -8,7 +8,7 @@ from pathlib import Path
 from aif.cli import _wiring as wiring
 from aif.cli._broker_access import BrokerOptions, broker_access
 from aif.config import load_inventory
-from aif.errors import ModelError, NotFound
+from aif.errors import ModelError
 from aif.model.inventory import DeviceClass
 from aif.runtime.processes import collect_rarely, die_with_parent, only_one
 from aif.trusted.certificates import Subject
@@ -41,11 +41,7 @@ def serve_device(
             f"{name} is a device of class {declared.device_class}, not mcu", hint="start it with `aif host`"
         )
     place = wiring.Home(home)
-    if not place.device_state(name).exists():
-        raise NotFound(
-            f"{name} has no identity in {place.device(name)}",
-            hint=f"add it with `aif device add {name} --inventory {inventory}`",
-        )
+    place.known_device(name, inventory)
     access = broker_access(broker, place.device_tls(name), Subject.device(name))
     with only_one(place.device(name) / "running.lock", f"device {name}"):
         return wiring.run_until_signalled(

@@ -28,6 +28,7 @@ def check(
     from aif.trusted.certificates import Subject
 
     place = wiring.Home(home)
+    place.known_device(device)
     ours = broker_access(BrokerOptions(broker), place.controller_tls, Subject.controller())
     theirs = broker_access(BrokerOptions(str(ours)), place.device_tls(device), Subject.device(device))
 

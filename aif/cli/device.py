@@ -215,7 +215,7 @@ def factory_reset(
         site_pk = bytes.fromhex(site) if site else None
     except ValueError:
         raise EnrolmentRefused("the key of a site is 64 hexadecimal digits") from None
-    code = reset_device(place.device_state(device), os.urandom, site_pk=site_pk)
+    code = reset_device(place.known_device(device), os.urandom, site_pk=site_pk)
     for folder in ("models", "store-cache"):
         shutil.rmtree(place.device(device) / folder, ignore_errors=True)
     print(f"device {device} was reset: keys, models and floors of its site are gone")
@@ -242,6 +242,8 @@ def list_devices(home: HomeOption = Path(".aif"), as_json: JSONOption = False) -
     if as_json:
         print(json.dumps([_described(record) for record in records], indent=1))
         return
+    if not records:
+        print("no device; `aif device add` brings one in")
     for record in records:
         print(f"{record.device:<16} {record.hw_class:<28} {_described(record)['state']}")
 
@@ -286,7 +288,7 @@ def _site(home: Path) -> Site:
     from aif.cli import _wiring as wiring
     from aif.runtime.devices.registry import Site
 
-    return Site.open_or_create(wiring.Home(home).site, os.urandom)
+    return Site.open(wiring.Home(home).site, os.urandom)
 
 
 def _admit(place: Home, device: str) -> None:

@@ -11,7 +11,7 @@ import sys
 from typing import NamedTuple
 
 from aif import __version__
-from aif.errors import AIFError
+from aif.errors import AIFError, ConfigError, Diagnostic
 
 MISUSE = 2
 """Exit code for an unknown verb or a wrong option."""
@@ -81,6 +81,25 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output left, as in `aif logs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        if error.filename is None:  # about no file: a defect, whose trace is wanted
+            raise
+        unusable = _unusable(error)
+        print(unusable.diagnostics(), file=sys.stderr)
+        return unusable.exit_code
+
+
+def _unusable(error: OSError) -> AIFError:
+    """A file or folder that the machine refuses, wherever a verb met it: no permission, no space."""
+    return ConfigError(
+        [
+            Diagnostic(
+                ConfigError.code,
+                f"cannot use {error.filename}: {error.strerror}",
+                hint="name another place (--home, or the file's option), or make this one usable",
+            )
+        ]
+    )
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -107,7 +126,9 @@ def _run(name: str, rest: list[str]) -> int:
     try:
         result = module.app(args=rest, prog_name=f"aif {name}", standalone_mode=False)
     except TyperException as misuse:
-        print(f"error: {misuse.format_message()}\n  = help: aif {name} --help", file=sys.stderr)
+        context = getattr(misuse, "ctx", None)
+        path = context.command_path if context is not None else f"aif {name}"
+        print(f"error: {misuse.format_message()}\n  = help: {path} --help", file=sys.stderr)
         return MISUSE
     except typer.Exit as done:
         return done.exit_code

@@ -36,6 +36,8 @@ IN_WORDS: Final[Mapping[str, str]] = {
     "policy": "it has every part that the site demands",
 }
 
+NO_ENTRY: Final = "the audit log has no entry yet"
+
 
 @app.command()
 def show(
@@ -84,6 +86,8 @@ def audit_show(context: typer.Context, home: HomeOption = Path(".aif"), as_json:
     entries, _ = _read_audit(home)
     for entry in entries:
         print(_entry_json(entry) if as_json else _entry_line(entry))
+    if not entries and not as_json:
+        print(NO_ENTRY)
 
 
 def _entry_json(entry: Entry) -> str:
@@ -105,8 +109,10 @@ def _entry_line(entry: Entry) -> str:
 def audit_verify(home: HomeOption = Path(".aif")) -> None:
     """Check that nothing was deleted from the audit log, edited in it, or cut off its end."""
     entries, signed = _read_audit(home)
-    first = entries[0].number if entries else 0
-    print(f"the audit log is whole: entries {first} to {entries[-1].number if entries else 0}")
+    if not entries:
+        print(NO_ENTRY)
+        return
+    print(f"the audit log is whole: entries {entries[0].number} to {entries[-1].number}")
     print(f"the Controller signed it up to entry {signed}")
 
 
@@ -117,7 +123,7 @@ def _read_audit(home: Path) -> tuple[list[Entry], int]:
     from aif.runtime.devices.registry import Site
 
     place = wiring.Home(home)
-    Site.open_or_create(place.site, os.urandom)
+    Site.open(place.site, os.urandom)
     return AuditLog(place.site, SystemClock().time_us).verify()
 
 

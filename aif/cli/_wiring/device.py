@@ -14,7 +14,6 @@ from aif.cli._broker_access import BrokerAccess
 from aif.cli._wiring.connection import open_transport
 from aif.cli._wiring.home import PACKAGE, Home, catalogue
 from aif.config import load_inventory
-from aif.errors import NotFound
 from aif.model.inventory import Device, DeviceClass
 from aif.protocol.deployment import Deployment
 from aif.protocol.identifiers import id16
@@ -93,12 +92,7 @@ async def run_device(
 
     clock = SystemClock()
     device = load_inventory(inventory).device(name)
-    state = home.device_state(name)
-    if not state.exists():
-        raise NotFound(
-            f"{name} has no identity in {home.device(name)}",
-            hint=f"provision it with `aif device add {name} --inventory {inventory}`",
-        )
+    state = home.known_device(name, inventory)
     log = LogBook(name, clock, log_stream)
     will = LastWill(str(UpTopic(name, Up.STATUS)), b"gone", qos=1)
     with start_engine(home, name, clock, remote_disk) as engine:

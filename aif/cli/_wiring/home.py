@@ -1,6 +1,6 @@
 """Where one machine keeps its state, and what this installation ships.
 
-Decides the names of files and folders under ``--home``. Opens none of them.
+Decides the names of files and folders under ``--home``. Changes none of them.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import aif
 from aif.config import Catalogue, load_catalogue
+from aif.errors import NotFound
 from aif.trusted.state import DeviceState, StateFile
 
 PACKAGE = Path(aif.__file__).resolve().parent
@@ -68,6 +69,20 @@ class Home:
 
     def device_state(self, name: str) -> StateFile[DeviceState]:
         return StateFile(self.device(name) / "device.cbor", DeviceState)
+
+    def known_device(self, name: str, inventory: Path | str = "FILE") -> StateFile[DeviceState]:
+        """State of a device that has its identity here.
+
+        Raises:
+            NotFound: it was never added.
+        """
+        state = self.device_state(name)
+        if not state.exists():
+            raise NotFound(
+                f"{name} has no identity in {self.device(name)}",
+                hint=f"add it with `aif device add {name} --inventory {inventory}`",
+            )
+        return state
 
 
 def catalogue(aims: Iterable[Path]) -> Catalogue:

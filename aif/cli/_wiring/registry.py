@@ -22,7 +22,7 @@ def withdraw_rights(home: Home, device: str) -> str:
 
 def revoke_in_registry(home: Home, device: str, reason: str, *, lost: bool) -> list[dict[str, Any]]:
     """Revoke a device while no Controller runs: there is nobody whose keys must change."""
-    site = Site.open_or_create(home.site, os.urandom)
+    site = Site.open(home.site, os.urandom)
     site.device(device)
     taken = [withdrawn(lambda name: withdraw_rights(home, name), device)]
     site.revoke(device, reason, now_s=int(now().timestamp()), lost=lost)

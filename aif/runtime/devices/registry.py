@@ -100,6 +100,21 @@ class Site:
         self._random = random
 
     @classmethod
+    def open(cls, folder: Path, random: Callable[[int], bytes]) -> Site:
+        """The site in ``folder``.
+
+        Raises:
+            NotFound: there is none; nothing is made, so that a mistyped home is no new site.
+        """
+        site = cls(folder, random)
+        if not site._file.exists():
+            raise NotFound(
+                f"there is no site in {folder}",
+                hint="give the --home that has it, or begin with `aif device add`",
+            )
+        return site
+
+    @classmethod
     def open_or_create(cls, folder: Path, random: Callable[[int], bytes], *, name: str = "site") -> Site:
         site = cls(folder, random)
         if not site._file.exists():
