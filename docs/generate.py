@@ -32,6 +32,10 @@ ABOUT_COMMANDS: Final = """\
 `aif VERB --help` prints the same. Exit codes: 0 done, 130 stopped by Ctrl-C, else the family of the
 [error](../errors/index.md).
 """
+ABOUT_COUNTERS: Final = """\
+What devices drop or miss is counted by cause; `aif status`, `aif top` and the summary of a run show what is
+above 0. A refused frame is never answered, and costs its sender nothing but itself.
+"""
 ABOUT_ERRORS: Final = """\
 Every error has a code, and every code a page. Exit codes of `aif` follow the family: 2 files and models,
 4 placement, 5 protocol, 6 trust, 7 store, 8 transport, 9 life cycle, 10 resources, 11 engines, 1 the rest.
@@ -68,6 +72,7 @@ def pages() -> dict[Path, str]:
     return {
         DOCS / "reference" / "cli.md": command_line(),
         DOCS / "reference" / "files.md": files(),
+        DOCS / "reference" / "counters.md": counters(),
         DOCS / "errors" / "index.md": errors(),
         DOCS / "security.md": NOTE + "\n" + security_page.security(security_page.load()),
     }
@@ -105,6 +110,19 @@ def _help_of(command: Any, name: str) -> Iterator[str]:
     yield "\n".join(line.rstrip() for line in command.get_help(context).splitlines())
     for word, inner in getattr(command, "commands", {}).items():
         yield from _help_of(inner, f"{name} {word}")
+
+
+# --- counters ---------------------------------------------------------------------------------------------
+
+
+def counters() -> str:
+    """What each counter of a channel counts."""
+    from aif.gateway.causes import MEANS
+
+    rows = [f"| `{cause}` | {words} |" for cause, words in MEANS.items()]
+    return "\n".join(
+        [NOTE, "# Counters\n", ABOUT_COUNTERS, "| counter | counts what is |", "|---|---|", *rows, ""]
+    )
 
 
 # --- configuration files ----------------------------------------------------------------------------------

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from aif.cli._options import HomeOption
+from aif.gateway.causes import LOST, in_words
+from aif.gateway.site_view import LOST as DEVICE_LOST
 
 app = typer.Typer(add_completion=False)
 
@@ -37,22 +39,31 @@ def status(
         skew_s = device["clock_skew_s"]
         words = [
             device["reason"],
+            "drained: no AIM is put there" if device["drained"] else "",
             f"its clock is {skew_s:+.1f} s off" if abs(skew_s) > SKEW_SHOWN_S else "",
             *sensed(device["sensed"]),
         ]
         print(f"  {device['device']:<12} {device['trust']:<11} {'; '.join(filter(None, words))}".rstrip())
         if device["troubles"]:
             print(f"    control messages from it: {in_words(device['troubles'])}")
+    trust = {device["device"]: device["trust"] for device in seen["devices"]}
     print("workflows:" if seen["workflows"] else "workflows: none")
     for workflow in seen["workflows"]:
         print(f"  {workflow['aiw']:<24} {workflow['state']:<10} {workflow['note']}".rstrip())
         for device, part in workflow["devices"].items():
-            aims = ", ".join(f"{aim} {state}" for aim, state in part["aims"].items())
-            print(f"    {device:<12} {part['phase']:<10} {aims}")
+            print(f"    {device:<12} {in_part(part, trust.get(device))}")
         for line in acknowledged(workflow):
             print(f"    {line}")
         for trouble in troubles(workflow):
             print(f"    {trouble}")
+
+
+def in_part(part: Mapping[str, Any], trust: str | None) -> str:
+    """What a device does in a workflow; where it is lost, that was before."""
+    aims = part["aims"].items()
+    if trust != DEVICE_LOST:
+        return f"{part['phase']:<10} {', '.join(f'{aim} {state}' for aim, state in aims)}"
+    return f"{trust:<10} {', '.join(f'{aim} was {state}' for aim, state in aims)}"
 
 
 def sensed(figures: Mapping[str, Any]) -> Iterator[str]:
@@ -68,11 +79,6 @@ def sensed(figures: Mapping[str, Any]) -> Iterator[str]:
         yield f"its battery is {state}: {battery['level']:.0%}"
 
 
-def in_words(counts: Mapping[str, int]) -> str:
-    """Counters above 0, by name."""
-    return ", ".join(f"{cause} {count:,}" for cause, count in counts.items() if count)
-
-
 def acknowledged(workflow: Mapping[str, Any]) -> Iterator[str]:
     """What becomes of the messages of acknowledged channels, one line per end and channel."""
     for device, figures in workflow["metrics"].items():
@@ -85,7 +91,7 @@ def troubles(workflow: Mapping[str, Any]) -> Iterator[str]:
     """What went wrong on the channels of a workflow, one line per end and channel."""
     for device, figures in workflow["metrics"].items():
         for name, seen in figures.get("channels", {}).items():
-            if words := in_words({"lost": seen.get("lost", 0), **seen.get("causes", {})}):
+            if words := in_words({LOST: seen.get("lost", 0), **seen.get("causes", {})}):
                 yield f"{name} at {device}: {words}"
         for name, causes in figures.get("sending", {}).items():
             yield f"{name} from {device}: {in_words(causes)}"

@@ -16,7 +16,7 @@ from rich.text import Text
 from aif.gateway import cells
 from aif.gateway.cells import Column, Glyphs
 from aif.gateway.panels import WIDE_COLUMNS, filled, one_line
-from aif.gateway.site_view import AIMLine, DeviceLine, SiteView, WorkflowLine
+from aif.gateway.site_view import TRUSTED, AIMLine, DeviceLine, SiteView, WorkflowLine
 from aif.protocol.lifecycle import FINAL_WORKFLOW_STATES
 
 _STALE_S = 3.0
@@ -81,7 +81,7 @@ class SitePanels:
             text = f"{self._signs.dot} the Controller does not answer{waited}; asking again"
             return one_line(Text(text, style="bold yellow"))
         up_s = max(0.0, (view.time_us - view.started_us) / 1e6)
-        trusted = sum(device.trust == "trusted" for device in view.devices)
+        trusted = sum(device.trust == TRUSTED for device in view.devices)
         working = sum(one.state not in FINAL_WORKFLOW_STATES for one in view.workflows)
         line = Text.assemble(
             (f"{self._signs.dot} ", "green"), (_moment(view.time_us), "bold"),
@@ -172,7 +172,7 @@ class SitePanels:
     # --- events ----------------------------------------------------------------------------------------
 
     def _events(self) -> list[Text]:
-        """The lines of all events, the newest last; a re-mapping has a second one for its stages."""
+        """Lines of all events, newest last; some have a second: what may help, or the stages of a move."""
         lines = []
         for event in self._view.events:
             style = {"warning": "yellow", "error": "red"}.get(event.level, "")
@@ -183,6 +183,8 @@ class SitePanels:
                 (event.event + took, "bold green" if took else style), f": {words}" if words else "",
             )  # fmt: skip
             lines.append(line)
+            if event.hint:
+                lines.append(Text(f"         may help: {event.hint}", style="dim"))
             if event.stages_ms:
                 stages = ", ".join(f"{name} {cells.milliseconds(ms)}" for name, ms in event.stages_ms.items())
                 lines.append(Text(f"         after ms: {stages}", style="dim"))
@@ -204,8 +206,10 @@ def _cpu(one: DeviceLine) -> str:
 
 
 def _remark(one: DeviceLine) -> Text:
-    if one.trust != "trusted":
+    if one.trust != TRUSTED:
         return Text(one.reason, style="yellow")
+    if one.drained:
+        return Text("drained: no AIM is put there", style="yellow")
     if one.heard_s is not None and one.heard_s > _STALE_S:
         return Text(f"silent for {one.heard_s:.0f} s", style="yellow")
     remark = Text("answers slowly  " if one.slow else "", style="yellow")

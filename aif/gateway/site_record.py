@@ -16,9 +16,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from aif.gateway.causes import MEANS
 from aif.gateway.event_fields import count, entries, flag, items, mapping, number, text
 from aif.gateway.run_record import RunRecord
-from aif.gateway.site_view import AIMLine, DeviceLine, LinkLine, SiteEvent, SiteView, WorkflowLine
+from aif.gateway.site_view import LOST, AIMLine, DeviceLine, LinkLine, SiteEvent, SiteView, WorkflowLine
 
 EVENTS_KEPT: Final = 200
 MAX_WORKFLOWS: Final = 200
@@ -29,7 +30,6 @@ _TOLD: Final = {
     "workflow taken over": ("devices",),
     "workflow re-mapped": ("moves", "reason"),
     "first output after a loss": ("port",),
-    "evidence accepted": ("device",),
     "device enrolled": ("device",),
     "device answers quickly again": ("device",),
     "the plan stays": ("why", "reason"),
@@ -39,8 +39,8 @@ _TOLD: Final = {
 _STAGED: Final = "workflow re-mapped"
 """The only event whose times (``_ms``) are stages."""
 
-_WARNED: Final = ("aiw", "device", "aim", "reason", "detail", "step", "hint")
-"""Facts of warnings and errors that are shown."""
+_WARNED: Final = ("aiw", "device", "aim", "reason", "detail", "step")
+"""Facts of warnings and errors that are shown; what may help has a line of its own."""
 
 
 @dataclass(slots=True)
@@ -126,7 +126,7 @@ class SiteRecord:
             restarts=self.restarts,
             devices=tuple(self._filled(device) for device in self._devices),
             links=self._links(),
-            workflows=tuple(_workflow(run) for run in self._runs.values()),
+            workflows=tuple(self._workflow(run) for run in self._runs.values()),
             events=tuple(self._events),
         )
 
@@ -155,6 +155,15 @@ class SiteRecord:
             flash_limit_bytes=used.flash_limit_bytes if used else 0,
         )
 
+    def _workflow(self, run: RunRecord) -> WorkflowLine:
+        """A workflow; what an AIM said last is not told of it while its device is lost."""
+        away = {device.device: LOST for device in self._devices if device.trust == LOST}
+        return WorkflowLine(
+            run.aiw, run.workflow, run.state, run.note,
+            tuple(_aim(run, assignment.aim, away) for assignment in run.assignments),
+            {} if run.ended else {name: run.rate_hz(name) for name in run.channels()},
+        )  # fmt: skip
+
     def _links(self) -> tuple[LinkLine, ...]:
         links: dict[str, LinkLine] = {}
         for plan in self._plans.values():
@@ -171,7 +180,8 @@ def _device(entry: Mapping[str, Any]) -> DeviceLine:
     link, battery = mapping(sensed.get("link")), mapping(sensed.get("battery"))
     return DeviceLine(
         text(entry.get("device")), text(entry.get("trust")), text(entry.get("reason")),
-        number(entry.get("heard_s")), number(link.get("rtt_p95_ms")), flag(link.get("slow")),
+        number(entry.get("heard_s")), flag(entry.get("drained")),
+        number(link.get("rtt_p95_ms")), flag(link.get("slow")),
         number(battery.get("level")), text(battery.get("state")),
     )  # fmt: skip
 
@@ -189,15 +199,7 @@ def _link(entry: Mapping[str, Any]) -> LinkLine:
     )  # fmt: skip
 
 
-def _workflow(run: RunRecord) -> WorkflowLine:
-    return WorkflowLine(
-        run.aiw, run.workflow, run.state, run.note,
-        tuple(_aim(run, assignment.aim) for assignment in run.assignments),
-        {} if run.ended else {name: run.rate_hz(name) for name in run.channels()},
-    )  # fmt: skip
-
-
-def _aim(run: RunRecord, aim: str) -> AIMLine:
+def _aim(run: RunRecord, aim: str, away: Mapping[str, str]) -> AIMLine:
     assignment = next(a for a in run.assignments if a.aim == aim)
     here = run.metrics.get(assignment.device)
     figures = here.aims.get(aim) if here is not None else None
@@ -208,7 +210,7 @@ def _aim(run: RunRecord, aim: str) -> AIMLine:
         aim=aim,
         device=assignment.device,
         implementation=assignment.implementation,
-        state=state.aims.get(aim, "") if state is not None else "",
+        state=away.get(assignment.device) or (state.aims.get(aim, "") if state is not None else ""),
         rate_hz=0.0 if run.ended else run.aim_rate_hz(aim),
         p50_us=spent.quantile(0.5) if spent else None,
         p99_us=spent.quantile(0.99) if spent else None,
@@ -240,10 +242,12 @@ def _event(line: Mapping[str, Any]) -> SiteEvent | None:
         return None
     if event in _TOLD and "aiw" in facts:
         shown = ("aiw", *shown)
-    words = "; ".join(text(facts[name]) for name in shown if name in facts and text(facts[name]))
+    told = (text(facts.get(name)) for name in shown)
+    words = "; ".join(MEANS.get(word, word) for word in told if word)
     stages = {
         name[: -len("_ms")]: ms
         for name in facts
         if event == _STAGED and name.endswith("_ms") and (ms := number(facts[name])) is not None
     }
-    return SiteEvent(count(line.get("time_us")), origin, level, event, words, stages)
+    hint = text(facts.get("hint")) if shown is _WARNED else ""
+    return SiteEvent(count(line.get("time_us")), origin, level, event, words, stages, hint)

@@ -11,6 +11,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 SCHEMA: Final = 1
+TRUSTED: Final = "trusted"
+LOST: Final = "lost"
+"""How a device stands that has proven what it runs, and that of one that does not answer any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,7 @@ class DeviceLine:
         trust: where it stands; ``reason`` says why it is not trusted.
         reason: in words.
         heard_s: seconds since its last sealed word; None when there was none.
+        drained: it shall run nothing, because an operator said so.
         rtt_p95_ms: within this time nearly all its answers come; None where nothing was measured.
         slow: whether that is longer than planned, for some time.
         battery: how full it is (0..1), None where there is none; ``battery_state`` is ``good``, ``low``
@@ -42,6 +46,7 @@ class DeviceLine:
     trust: str
     reason: str
     heard_s: float | None
+    drained: bool = False
     rtt_p95_ms: float | None = None
     slow: bool = False
     battery: float | None = None
@@ -105,7 +110,7 @@ class WorkflowLine:
 
 @dataclass(frozen=True, slots=True)
 class SiteEvent:
-    """Something that happened, and why; ``stages_ms`` since it began, for re-mappings."""
+    """What happened, and why; ``stages_ms`` since it began for re-mappings, ``hint`` for trouble."""
 
     time_us: int
     origin: str
@@ -113,6 +118,7 @@ class SiteEvent:
     event: str
     words: str
     stages_ms: Mapping[str, float] = field(default_factory=dict)
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from aif.gateway import cells
+from aif.gateway.causes import in_words
 from aif.gateway.cells import Column, Glyphs
 
 
@@ -61,14 +62,14 @@ def _headlines(content: Mapping[str, Any], signs: Glyphs) -> Iterable[Text]:
     )  # fmt: skip
     for name, seen in content["channels"].items():
         if seen["troubles"]:
-            causes = ", ".join(f"{cause} {n:,}" for cause, n in sorted(seen["troubles"].items()))
+            causes = in_words(dict(sorted(seen["troubles"].items())))
             yield Text(f"  {name.replace('->', signs.arrow)}: {causes}", style="yellow")
     for name, seen in content["acknowledged"].items():
         words = ", ".join(f"{n:,} {what}" for what, n in seen.items() if n or what == "acknowledged")
         style = "yellow" if seen["abandoned"] or seen["held"] else ""
         yield Text(f"  {name.replace('->', signs.arrow)}: {words}", style=style)
     for device, causes in content["control"].items():
-        words = ", ".join(f"{cause} {n:,}" for cause, n in sorted(causes.items()))
+        words = in_words(dict(sorted(causes.items())))
         yield Text(f"  control messages and grants at {device}: {words}", style="yellow")
     yield _wire(counts["plaintext_on_wire"], counts["frames_watched"])
     yield _placement(content["placement"])

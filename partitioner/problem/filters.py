@@ -50,7 +50,10 @@ def device_refusals(leaf: LeafAIM, device: Device) -> Iterator[Refusal]:
 def implementation_refusals(
     leaf: LeafAIM, implementation: Implementation, device: Device, policy: PlanPolicy
 ) -> Iterator[Refusal]:
-    """Everything about one implementation that ``device`` cannot offer."""
+    """Everything about one implementation that ``device`` cannot offer; one answer if it offers nothing."""
+    if not device.runtimes:
+        yield Refusal(device.id, "", "idle", "takes no AIMs: it is drained or away, or offers no runtime")
+        return
     for kind, text in _mismatches(leaf, implementation, device, policy):
         yield Refusal(device.id, implementation.id, kind, text)
 
@@ -61,7 +64,7 @@ def _mismatches(
     if leaf.implementation is not None and implementation.id != leaf.implementation:
         yield "implementation pin", f"only implementation {leaf.implementation} is allowed"
     if implementation.runtime not in device.runtimes:
-        offered = ", ".join(sorted(device.runtimes)) or "nothing"
+        offered = ", ".join(sorted(device.runtimes))
         yield "runtime", f"has no {implementation.runtime} runtime (runs {offered})"
     if not _accepts(implementation.arch, device.arch):
         yield "arch", f"is {device.arch}, built for {', '.join(implementation.arch)}"

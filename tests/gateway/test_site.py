@@ -62,6 +62,28 @@ def drawn(view: SiteView, width: int, height: int, *, limited: bool = True) -> l
     return [one.rstrip() for one in stream.getvalue().splitlines()]
 
 
+def test_an_operator_sees_who_is_lost_who_is_drained_and_what_may_help(story: Any) -> None:
+    record = SiteRecord(now_s=story.time)
+    status = answer(story)
+    lost, drained = status["devices"][:2]
+    lost["trust"], drained["trust"], drained["drained"] = "lost", "trusted", True
+    trouble = line(1, "no place is left", "error", aiw="gesture-1", reason="no placement", hint="+662 B RAM")
+    record.take(status, [trouble, line(2, "messages lost", "warning", detail="loss.tail")])
+    view = record.view()
+    states = {aim.device: aim.state for one in view.workflows for aim in one.aims}
+    assert states[lost["device"]] == "lost"
+    assert "lost" not in {state for device, state in states.items() if device != lost["device"]}
+    screen = drawn(view, 130, 40)
+    assert any(
+        row.startswith(drained["device"]) and row.endswith("drained: no AIM is put there") for row in screen
+    )
+    at = next(n for n, row in enumerate(screen) if row.endswith("no place is left: gesture-1; no placement"))
+    assert screen[at + 1].strip() == "may help: +662 B RAM"
+    assert screen[at + 2].endswith(
+        "messages lost: ends that did not come: the sender said that it had sent more"
+    )
+
+
 def test_every_figure_finds_its_place(story: Any) -> None:
     record = SiteRecord(now_s=story.time)
     moved = line(

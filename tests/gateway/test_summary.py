@@ -117,7 +117,10 @@ def test_losses_and_refusals_are_told_by_channel_and_cause(story: Any) -> None:
     screen = io.StringIO()
     print_summary(Console(file=screen, width=120), content)
     (line,) = [line for line in screen.getvalue().splitlines() if "frame.tag" in line]
-    assert line.endswith(": frame.tag 6, loss.gap 2, lost 4")
+    assert line.endswith(
+        "6 not sealed with the channel's key: forged, damaged or put on another channel (frame.tag); "
+        "2 gaps: later messages came, these did not (loss.gap); 4 lost"
+    )
 
 
 def test_what_became_of_acknowledged_messages_is_told_once_for_both_ends(story: Any) -> None:

@@ -311,6 +311,11 @@ class Controller:
     def _reasons(self, running: RunningWorkflow) -> Reasons:
         return Reasons(running, self._means, drained=lambda: self._drained)
 
+    @property
+    def drained(self) -> frozenset[str]:
+        """Devices that shall run nothing, as of the last look into the registry."""
+        return self._drained
+
     def _note_drained(self) -> None:
         drained = frozenset(record.device for record in self._site.state.devices if record.drained)
         if drained != self._drained:

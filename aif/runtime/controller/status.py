@@ -5,7 +5,7 @@ Decides the names under which a User Agent finds each figure. Decides nothing ab
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -18,7 +18,11 @@ from aif.runtime.mapping.workflows import RunningWorkflow
 
 
 def status(
-    admission: Admission, workflows: Iterable[RunningWorkflow], clock: Clock, started_us: int
+    admission: Admission,
+    workflows: Iterable[RunningWorkflow],
+    clock: Clock,
+    started_us: int,
+    drained: Collection[str] = (),
 ) -> dict[str, Any]:
     """Everything a screen needs.
 
@@ -27,13 +31,15 @@ def status(
         workflows: those that are told of.
         clock: of the Controller.
         started_us: when it began; tells one Controller from the next.
+        drained: devices that shall run nothing.
     """
     now_ms = clock.monotonic_ms()
     links = sorted(admission.links.values(), key=lambda link: link.device)
     return {
         "controller": {"started_us": started_us, "time_us": clock.time_us()},
         "devices": [
-            _device(link, troubles(link), now_ms) | {"sensed": admission.sensing.report(link.device, now_ms)}
+            _device(link, troubles(link), now_ms)
+            | {"sensed": admission.sensing.report(link.device, now_ms), "drained": link.device in drained}
             for link in links
         ],
         "workflows": [_workflow(running) for running in workflows],

@@ -89,7 +89,10 @@ class UserAgentServer:
             ended = [running.aiw_id for running in workflows if running.ended]
             old = frozenset(ended[: max(0, len(ended) - ENDED_IN_BRIEF)])
             workflows = [running for running in workflows if running.aiw_id not in old]
-        return status(self._controller.admission, workflows, self._clock, self._started_us)
+        controller = self._controller
+        return status(
+            controller.admission, workflows, self._clock, self._started_us, drained=controller.drained
+        )
 
     def _scan(self) -> dict[str, Any]:
         return self._controller.discovery.scan(self._controller.admission.links)
