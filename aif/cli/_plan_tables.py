@@ -6,6 +6,7 @@ from collections.abc import Callable
 from io import StringIO
 from typing import TYPE_CHECKING
 
+from aif.gateway.cells import WIDE_COLUMNS
 from partitioner.problem.sentences import data_rate, power, size
 from partitioner.report.drawing import FULL, shares
 from partitioner.report.page import verdict
@@ -45,11 +46,13 @@ def render_placement(placement: Placement, console: Console) -> None:
     console.print(
         f"[bold]{title}[/] on inventory [bold]{placement.inventory}[/] v{placement.inventory_version}"
     )
-    parts: list[RenderableType] = [_aims(placement), _devices(placement)]
+    wide = console.width >= WIDE_COLUMNS
+    bar = BAR_WIDTH if wide else BAR_WIDTH // 3
+    parts: list[RenderableType] = [_aims(placement, wide=wide), _devices(placement, bar)]
     if placement.links:
-        parts.append(_links(placement))
+        parts.append(_links(placement, bar))
     if placement.paths:
-        parts.append(_paths(placement))
+        parts.append(_paths(placement, bar))
     for part in parts:
         console.print(part)
     console.print(f"{verdict(placement)} in {placement.seconds:.2f} s", soft_wrap=True, highlight=False)
@@ -101,61 +104,64 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _aims(placement: Placement) -> Table:
+def _aims(placement: Placement, *, wide: bool) -> Table:
+    """Where each AIM goes; a narrow terminal has no room for the rejected devices."""
     from rich.markup import escape
 
-    table = _table("AIM", "device", "implementation", "latency", "figure", "why there", "why not elsewhere")
+    columns = ("AIM", "device", "implementation", "latency", "figure", "why there", "why not elsewhere")
+    table = _table(*(columns if wide else ("AIM", "device", "latency", "why there")))
     for row in aim_rows(placement):
         latency = f"{row.latency_us:,.0f} us" if row.rule else ""
         elsewhere = "\n".join(row.elsewhere[:MAX_ELSEWHERE])
         if len(row.elsewhere) > MAX_ELSEWHERE:
             elsewhere += f"\nand {len(row.elsewhere) - MAX_ELSEWHERE} more (--format json has all)"
         cells = (row.aim, row.device, row.implementation, latency, row.rule, row.reason, elsewhere)
-        table.add_row(*(escape(cell) for cell in cells))
+        shown = cells if wide else (row.aim, row.device, latency, row.reason)
+        table.add_row(*(escape(cell) for cell in shown))
     return table
 
 
-def _devices(placement: Placement) -> Table:
+def _devices(placement: Placement, bar: int) -> Table:
     table = _table("device", "RAM", "flash", "CPU", "power")
     for usage in placement.usage:
-        table.add_row(usage.device, *_bars(usage), power(usage.power_mw))
+        table.add_row(usage.device, *_bars(usage, bar), power(usage.power_mw))
     return table
 
 
-def _bars(usage: Usage) -> tuple[str, str, str]:
+def _bars(usage: Usage, bar: int) -> tuple[str, str, str]:
     share = shares(usage)
     ram = f"{size(usage.ram_bytes)} of {size(usage.ram_limit_bytes)}"
     flash = f"{size(usage.flash_bytes)} of {size(usage.flash_limit_bytes)}"
     cpu = f"{usage.cpu_share:.1%} of {usage.cpu_limit:.0%}"
     return (
-        f"{_bar(share.get('RAM', 0.0))} {ram}",
-        f"{_bar(share['flash'])} {flash}" if "flash" in share else "not budgeted",
-        f"{_bar(share.get('CPU', 0.0))} {cpu}",
+        f"{_bar(share.get('RAM', 0.0), bar)} {ram}",
+        f"{_bar(share['flash'], bar)} {flash}" if "flash" in share else "not budgeted",
+        f"{_bar(share.get('CPU', 0.0), bar)} {cpu}",
     )
 
 
-def _bar(share: float) -> str:
+def _bar(share: float, width: int) -> str:
     """Filled to the used share; anything used shows at least one step."""
-    steps = min(BAR_WIDTH, max(round(share * BAR_WIDTH), 1 if share > 0 else 0))
+    steps = min(width, max(round(share * width), 1 if share > 0 else 0))
     colour = "red" if share > FULL else "green"
-    return f"[{colour}]{'█' * steps}[/][dim]{'░' * (BAR_WIDTH - steps)}[/]"
+    return f"[{colour}]{'█' * steps}[/][dim]{'░' * (width - steps)}[/]"
 
 
-def _links(placement: Placement) -> Table:
+def _links(placement: Placement, bar: int) -> Table:
     from rich.markup import escape
 
     table = _table("link", "devices", "traffic", "")
     for link in placement.links:
         share = link.bps / link.limit_bps if link.limit_bps else 0.0
         traffic = f"{data_rate(link.bps)} of {data_rate(link.limit_bps)}"
-        table.add_row(escape(link.link), escape(", ".join(link.members)), traffic, _bar(share))
+        table.add_row(escape(link.link), escape(", ".join(link.members)), traffic, _bar(share, bar))
     return table
 
 
-def _paths(placement: Placement) -> Table:
+def _paths(placement: Placement, width: int) -> Table:
     table = _table("path", "planned", "deadline", "")
     for path in placement.paths:
         deadline = "none" if path.deadline_ms is None else f"{path.deadline_ms:,.0f} ms"
-        bar = "" if not path.deadline_ms else _bar(path.latency_ms / path.deadline_ms)
+        bar = "" if not path.deadline_ms else _bar(path.latency_ms / path.deadline_ms, width)
         table.add_row(path.id, f"{path.latency_ms:,.1f} ms", deadline, bar)
     return table

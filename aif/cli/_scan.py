@@ -23,7 +23,7 @@ def print_scan(found: Mapping[str, Any]) -> None:
     if not console.is_terminal:
         console = Console(width=PLAIN_WIDTH)
     with console.capture() as capture:
-        console.print(_devices(found), highlight=False)
+        console.print(_devices(found, console.width), highlight=False)
     for line in capture.get().splitlines():
         print(line.rstrip())
     if found["strangers"] or found["left_out"]:
@@ -35,31 +35,39 @@ def print_scan(found: Mapping[str, Any]) -> None:
         print(f"  {found['left_out']:,} more were not noted")
 
 
-def _devices(found: Mapping[str, Any]) -> Any:
+def _devices(found: Mapping[str, Any], width: int) -> Any:
     from rich.text import Text
 
     from aif.gateway import cells
     from aif.gateway.cells import Column
 
-    table = cells.grid(
-        Column("device"), Column("class"), Column("board"), Column("RAM free/of", right=True),
-        Column("flash free/of", right=True), Column("runtimes", grows=True), Column("sensors"),
-        Column("heard", right=True), Column("usable"),
-    )  # fmt: skip
+    columns = [
+        Column("device"), Column("RAM free/of", right=True), Column("flash free/of", right=True),
+        Column("usable", grows=True),
+    ]  # fmt: skip
+    wide = width >= cells.WIDE_COLUMNS
+    if wide:
+        columns[3:] = [
+            Column("runtimes", grows=True),
+            Column("sensors"),
+            Column("heard", right=True),
+            Column("usable"),
+        ]
+        columns[1:1] = [Column("class"), Column("board")]
+    table = cells.grid(*columns)
     for one in found["devices"]:
         said, name = one["announced"], Text(one["device"])
         usable = cells.state("yes") if one["usable"] else Text(_why(one), style="yellow")
         if said is None:
-            table.add_row(name, *[Text(cells.NONE, style="dim")] * 6, cells.NONE, usable)
+            table.add_row(name, *[Text(cells.NONE, style="dim")] * (len(columns) - 2), usable)
             continue
         runtimes = ", ".join(f"{runtime} {version}" for runtime, version in sorted(said["runtimes"].items()))
-        table.add_row(
-            name, Text(said["device_class"]), Text(said["board"]),
-            _of(said["ram_free_bytes"], said["ram_bytes"]),
-            _of(said["flash_free_bytes"], said["flash_bytes"]), Text(runtimes),
-            Text(", ".join(sensor["kind"] for sensor in said["sensors"])), f"{one['age_s']:.0f} s ago",
-            usable,
-        )  # fmt: skip
+        ram = _of(said["ram_free_bytes"], said["ram_bytes"])
+        flash = _of(said["flash_free_bytes"], said["flash_bytes"])
+        sensors = ", ".join(sensor["kind"] for sensor in said["sensors"])
+        front, back = [said["device_class"], said["board"]], [runtimes, sensors, f"{one['age_s']:.0f} s ago"]
+        cells_of = [*(front if wide else []), ram, flash, *(back if wide else [])]
+        table.add_row(name, *(Text(cell) for cell in cells_of), usable)
     return table
 
 

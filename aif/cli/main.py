@@ -132,6 +132,8 @@ def _run(name: str, rest: list[str]) -> int:
         return MISUSE
     except typer.Exit as done:
         return done.exit_code
+    except SystemExit:  # how typer ends when the reader of our output has left
+        raise BrokenPipeError from None
     except typer.Abort:
         raise KeyboardInterrupt from None
     return result if isinstance(result, int) else 0

@@ -12,6 +12,8 @@ from typing import Final, NamedTuple
 from rich.table import Table
 from rich.text import Text
 
+WIDE_COLUMNS: Final = 96
+"""From this width on there is room for device classes, implementations and longer bars."""
 NONE: Final = "-"
 """Stands where a figure is not known."""
 NEARLY_FULL: Final = 0.9

@@ -14,12 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from aif.gateway import cells
-from aif.gateway.cells import Column, Glyphs
+from aif.gateway.cells import WIDE_COLUMNS, Column, Glyphs
 from aif.gateway.run_record import Prediction, RunRecord
 from aif.gateway.wire_tap import WireReport
 
-WIDE_COLUMNS = 96
-"""From this width on there is room for device classes, implementations and longer bars."""
 COMING_UP = frozenset({"planned", "deploying"})
 
 _HEADER_LINES, _HEADINGS, _GAPS = 2, 3, 4

@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from aif.gateway import cells
-from aif.gateway.cells import Column, Glyphs
-from aif.gateway.panels import WIDE_COLUMNS, filled, one_line
+from aif.gateway.cells import WIDE_COLUMNS, Column, Glyphs
+from aif.gateway.panels import filled, one_line
 from aif.gateway.site_view import TRUSTED, AIMLine, DeviceLine, SiteView, WorkflowLine
 from aif.protocol.lifecycle import FINAL_WORKFLOW_STATES
 
