@@ -181,6 +181,7 @@ class SitePanels:
             line = Text.assemble(
                 (f"{_moment(event.time_us)} {event.origin} ", "dim"),
                 (event.event + took, "bold green" if took else style), f": {words}" if words else "",
+                (f"  {event.times:,}x" if event.times > 1 else "", "dim"),
             )  # fmt: skip
             lines.append(line)
             if event.hint:

@@ -23,6 +23,8 @@ from aif.gateway.site_view import LOST, AIMLine, DeviceLine, LinkLine, SiteEvent
 
 EVENTS_KEPT: Final = 200
 MAX_WORKFLOWS: Final = 200
+MERGED_WITHIN: Final = 10
+"""An event that is among so many newest ones already is counted there, not shown twice."""
 
 _TOLD: Final = {
     "workflow planned": ("devices",),
@@ -110,7 +112,17 @@ class SiteRecord:
         self.last_line = count(line.get("number")) or self.last_line
         event = _event(line)
         if event is not None:
-            self._events.append(event)
+            self._note(event)
+
+    def _note(self, event: SiteEvent) -> None:
+        """Keep an event; what a device says again and again takes one place only."""
+        newest = range(len(self._events) - 1, max(-1, len(self._events) - 1 - MERGED_WITHIN), -1)
+        for at in newest:
+            if (before := self._events[at]).same_as(event):
+                del self._events[at]
+                event = replace(event, times=before.times + 1)
+                break
+        self._events.append(event)
 
     # --- what is shown -------------------------------------------------------------------------------
 

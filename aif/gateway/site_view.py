@@ -7,7 +7,7 @@ Decides which figures there are, and their names in ``aif top --json``. Does not
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 SCHEMA: Final = 1
@@ -110,7 +110,10 @@ class WorkflowLine:
 
 @dataclass(frozen=True, slots=True)
 class SiteEvent:
-    """What happened, and why; ``stages_ms`` since it began for re-mappings, ``hint`` for trouble."""
+    """What happened, and why; ``stages_ms`` since it began for re-mappings, ``hint`` for trouble.
+
+    ``times``: how often it came in a row of its kind; ``time_us`` is that of the last.
+    """
 
     time_us: int
     origin: str
@@ -119,6 +122,11 @@ class SiteEvent:
     words: str
     stages_ms: Mapping[str, float] = field(default_factory=dict)
     hint: str = ""
+    times: int = 1
+
+    def same_as(self, other: SiteEvent) -> bool:
+        """Whether both say the same of the same; moves never do."""
+        return not self.stages_ms and replace(self, time_us=0, times=1) == replace(other, time_us=0, times=1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,21 @@ def test_an_operator_sees_who_is_lost_who_is_drained_and_what_may_help(story: An
     )
 
 
+def test_what_comes_again_and_again_takes_one_line(story: Any) -> None:
+    record = SiteRecord(now_s=story.time)
+    knocks = [line(n, "hello ignored", device="mcu-2", reason="mcu-2 is revoked") for n in range(1, 100)]
+    record.take(answer(story), [*knocks[:50], line(50, device="gw-1"), *knocks[50:]])
+    lost, knocked = record.view().events
+    assert (lost.words, lost.times) == ("gw-1", 1)
+    assert (knocked.event, knocked.times) == ("hello ignored", 99)
+    assert any(
+        row.endswith("hello ignored: mcu-2; mcu-2 is revoked  99x") for row in drawn(record.view(), 130, 40)
+    )
+    moved = line(101, "workflow re-mapped", "info", aiw="gesture-1", started_ms=3.0)
+    record.take(answer(story), [moved, moved])
+    assert len(record.view().events) == 4
+
+
 def test_every_figure_finds_its_place(story: Any) -> None:
     record = SiteRecord(now_s=story.time)
     moved = line(
@@ -179,7 +194,7 @@ def test_what_is_usual_is_no_event_and_old_events_go(story: Any) -> None:
     record.take(answer(story), usual)
     assert record.view().events == ()
     assert record.last_line == 19
-    record.take(answer(story), [line(20 + n) for n in range(3 * EVENTS_KEPT)])
+    record.take(answer(story), [line(20 + n, device=f"d{n}") for n in range(3 * EVENTS_KEPT)])
     assert len(record.view().events) == EVENTS_KEPT
 
 
