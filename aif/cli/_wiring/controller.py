@@ -151,6 +151,7 @@ def build_controller(
         reference=references.components,
         on_message=lambda device, message: controller.reports.take(device, message),  # noqa: PLW0108  # made below
         on_stranger=discovery.stranger,
+        expected=discovery.expects,
         on_trust=lambda link: controller.reports.take_trust(link),  # noqa: PLW0108  # made below
     )
     controller = Controller(

@@ -33,7 +33,8 @@ def status(
     return {
         "controller": {"started_us": started_us, "time_us": clock.time_us()},
         "devices": [
-            _device(link, troubles(link), now_ms) | {"sensed": admission.sensing.report(link.device, now_ms)}
+            _device(link, admission.gates.refused(link.device) + troubles(link), now_ms)
+            | {"sensed": admission.sensing.report(link.device, now_ms)}
             for link in links
         ],
         "workflows": [_workflow(running) for running in workflows],

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 
-from aif.errors import AIFError, TransportError
+from aif.errors import AIFError, NotFound, TransportError
 from aif.protocol import control, topics
 from aif.protocol.control import (
     CertificateRequest,
@@ -41,6 +41,7 @@ from aif.runtime.devices.appraiser import CHALLENGE_PATIENCE_S, Appraiser
 from aif.runtime.devices.audit_log import AuditLog
 from aif.runtime.devices.control_channels import ControlChannels
 from aif.runtime.devices.enrolling import EnrolmentDesk
+from aif.runtime.devices.gatekeeper import Gatekeeper
 from aif.runtime.devices.grants import GrantOffice
 from aif.runtime.devices.links import DeviceLink, Trust
 from aif.runtime.devices.liveness import Answers, HeartbeatSettings
@@ -89,17 +90,21 @@ class Admission:
         on_message: Callable[[str, ControlMessage], None],
         on_trust: Callable[[DeviceLink], None],
         on_stranger: Callable[[str, str], None],
+        expected: Callable[[str], bool],
     ) -> None:
         self._site, self._transport, self.communication = site, transport, communication
         self._clock, self._log = clock, log
-        self._channels = ControlChannels(transport, communication, grants, clock=clock, log=log, audit=audit)
+        self.gates = Gatekeeper(site, expected=expected, clock=clock, log=log)
+        self._channels = ControlChannels(
+            transport, communication, grants, self.gates, clock=clock, log=log, audit=audit
+        )
         self._on_message, self._on_trust = on_message, on_trust
         self.links: dict[str, DeviceLink] = {}
         self.sensing = Sensing(log)
         self._audit, self._audit_failure = audit, ""
         self._on_stranger = on_stranger
         self._appraiser = Appraiser(
-            site, transport, verifier, clock=clock, log=log, audit=audit, reference=reference,
+            site, transport, verifier, self.gates, clock=clock, log=log, audit=audit, reference=reference,
             accepted=self._accepted, rejected=lambda link, why: self._end(link, Trust.REJECTED, why),
         )  # fmt: skip
         self._desk = EnrolmentDesk(
@@ -177,7 +182,9 @@ class Admission:
         if not isinstance(topic, UpTopic) or received.retained:
             return
         if topic.what is Up.HELLO:
-            self._hello(topic.device, received.payload)
+            hello = self.gates.admit(topic.device, topic, received.payload)
+            if hello is not None:
+                self._hello(topic.device, hello)
             return
         link = self.links.get(topic.device)
         if link is None:
@@ -192,7 +199,9 @@ class Admission:
     def _enrolment(self, received: Received) -> None:
         topic = _topic_of(received)
         if isinstance(topic, EnrolmentTopic) and not received.retained:
-            self._desk.take(topic.device, received.payload)
+            request = self.gates.admit(topic.device, topic, received.payload)
+            if request is not None:
+                self._desk.take(topic.device, request)
 
     def _hello(self, device: str, data: bytes) -> None:
         record = self._site.try_device(device)
@@ -238,7 +247,9 @@ class Admission:
     def _evidence(self, received: Received) -> None:
         topic = _topic_of(received)
         if isinstance(topic, AttestationTopic) and self._appraiser.expects(topic.device):
-            self._appraiser.take(self.link(topic.device), received.payload)
+            evidence = self.gates.admit(topic.device, topic, received.payload)
+            if evidence is not None:
+                self._appraiser.take(self.link(topic.device), evidence)
 
     def _accepted(self, link: DeviceLink, *, fresh: bool) -> None:
         """Evidence spoke for the session that exists, or for a fresh one, which begins now."""
@@ -263,9 +274,9 @@ class Admission:
         if now_ms - self._called_ms.get(device, float("-inf")) < CALL_INTERVAL_MS:
             return
         self._called_ms[device] = now_ms
-        with suppress(TransportError):  # it notices the silence
-            call = self._site.call(device, time_us=self._clock.time_us())
-            self._transport.send(str(DownTopic(device, Down.CALL)), call, qos=1)
+        with suppress(TransportError, NotFound):  # it notices the silence
+            call, topic = self._site.call(device, time_us=self._clock.time_us()), DownTopic(device, Down.CALL)
+            self._transport.send(str(topic), self.gates.stamped(device, topic, call), qos=1)
 
     # --- control messages --------------------------------------------------------------------------
 

@@ -13,13 +13,14 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
-from aif.errors import AttestationRejected, NotConnected, StoreError, TransportError
+from aif.errors import AttestationRejected, NotConnected, NotFound, StoreError, TransportError
 from aif.protocol.appraisal import AppraisalLog
 from aif.protocol.evidence import Component
 from aif.protocol.identifiers import id16
 from aif.protocol.topics import Attestation, AttestationTopic
 from aif.runtime.clock import Clock
 from aif.runtime.devices.audit_log import AuditLog
+from aif.runtime.devices.gatekeeper import Gatekeeper
 from aif.runtime.devices.links import Appraised, DeviceLink, Trust
 from aif.runtime.devices.registry import Site
 from aif.runtime.logbook import LogBook
@@ -40,6 +41,7 @@ class Appraiser:
     """The Verifier at work for all devices of a site.
 
     Args:
+        gates: put the site's stamp on challenges.
         reference: reference values by component name.
         accepted: see there; the link says the rest.
         rejected: a device's own answer was refused, and why.
@@ -50,6 +52,7 @@ class Appraiser:
         site: Site,
         transport: Transport,
         verifier: Verifier,
+        gates: Gatekeeper,
         *,
         clock: Clock,
         log: LogBook,
@@ -58,7 +61,7 @@ class Appraiser:
         accepted: Accepted,
         rejected: Callable[[DeviceLink, str], None],
     ) -> None:
-        self._site, self._transport, self._verifier = site, transport, verifier
+        self._site, self._transport, self._verifier, self._gates = site, transport, verifier, gates
         self._clock, self._log, self._audit = clock, log, audit
         self._reference, self._on_accept, self._on_reject = reference, accepted, rejected
 
@@ -73,10 +76,11 @@ class Appraiser:
         link.challenged_ms = self._clock.monotonic_ms()
         now_s = self._clock.time_us() // 1_000_000
         request = self._verifier.challenge(link.device, mapping_version=mapping_version, now_s=now_s)
+        topic = AttestationTopic(link.device, Attestation.REQUEST)
         try:
-            self._transport.send(str(AttestationTopic(link.device, Attestation.REQUEST)), request, qos=1)
-        except NotConnected:
-            return  # asked again with the next hello
+            self._transport.send(str(topic), self._gates.stamped(link.device, topic, request), qos=1)
+        except (NotConnected, NotFound):
+            return  # asked again with the next hello; one that was removed is not
         except TransportError as error:
             self._log.warning("challenge not sent", device=link.device, reason=str(error))
 

@@ -54,6 +54,7 @@ from aif.protocol.topics import (
 from aif.runtime.agreed import CLOCK_SKEW_WARNING_S, CONTROL_QOS, CONTROLLER_SILENCE_S
 from aif.runtime.books import log_channel_event
 from aif.runtime.clock import Clock
+from aif.runtime.host.device_gates import DeviceGates
 from aif.runtime.host.engine_requests import EngineRequests
 from aif.runtime.host.enrolling_device import DeviceEnrolment
 from aif.runtime.host.unanswered import Unanswered
@@ -107,6 +108,7 @@ class DeviceSession:
         self._on_message, self._battery = on_message, battery
         loaded = state.load()
         self.device, self._site_public = loaded.device, loaded.controller_pk
+        self._gates = DeviceGates(loaded, engine, clock=clock, log=log)
         self._frame_key = SigningKey(random(32))
         self._boot_id = random(16)
         self._unfit = ""
@@ -153,6 +155,7 @@ class DeviceSession:
             end_watch()
 
     async def _serve(self) -> None:
+        await self._gates.open()
         if not self._state.load().enrolled:
             enrolment = DeviceEnrolment(
                 self._state, self._transport, self._engine,
@@ -310,19 +313,20 @@ class DeviceSession:
         # A lost engine is noticed and started again by ``engine_watch``; the next hello is a new one's.
         with suppress(TransportError, PSAError):
             message = await asyncio.to_thread(control.sign_hello, hello, self._engine.sign_as_device)
-            self._publish(str(UpTopic(self.device, Up.HELLO)), message, 1)
+            topic = str(UpTopic(self.device, Up.HELLO))
+            self._publish(topic, self._gates.stamped(topic, message), 1)
 
     def _call(self, received: Received) -> None:
         """A Controller that has no session with this device asks for a Hello, as one that was started anew.
 
         What is older than its newest word is a replay. Nothing else happens than what its silence leads to.
         """
-        now_ms = self._clock.monotonic_ms()
-        if received.retained or now_ms - self._called_ms < CALL_INTERVAL_MS:
+        now_ms, message = self._clock.monotonic_ms(), self._gates.admit(received)
+        if message is None or now_ms - self._called_ms < CALL_INTERVAL_MS:
             return
         self._called_ms = now_ms
         try:
-            call = control.verify_call(received.payload, self._site_public, device=self.device)
+            call = control.verify_call(message, self._site_public, device=self.device)
         except AIFError as error:
             self._log.warning("call refused", code=error.code, reason=str(error))
             return
@@ -334,14 +338,18 @@ class DeviceSession:
             self.renew()
 
     def _attestation_request(self, received: Received) -> None:
-        self._requests.enqueue(partial(self._requests.attest, received.payload))
+        challenge = self._gates.admit(received)
+        if challenge is not None:
+            self._requests.enqueue(partial(self._requests.attest, challenge))
 
     def _send_evidence(self, evidence: bytes) -> None:
-        self._publish(str(AttestationTopic(self.device, Attestation.EVIDENCE)), evidence, 1)
+        topic = str(AttestationTopic(self.device, Attestation.EVIDENCE))
+        self._publish(topic, self._gates.stamped(topic, evidence), 1)
 
     def _grant(self, received: Received) -> None:
-        if not received.retained:
-            self._requests.enqueue(partial(self._requests.open_grant, received.payload))
+        grant = self._gates.admit(received)
+        if grant is not None:
+            self._requests.enqueue(partial(self._requests.open_grant, grant))
 
     def _keyed(self, channel: bytes, epoch: int) -> None:
         """A channel has its keys: those of data are confirmed, also again; both of control make a session."""
@@ -354,9 +362,9 @@ class DeviceSession:
             self.send(self._heartbeat())
 
     def troubles(self) -> dict[str, int]:
-        """What went wrong between this device and its Controller, by cause: grants, and control channels."""
+        """What went wrong between this device and its Controller, by cause."""
         channels = Counter(self.communication.statistics(self._control_ids).causes)
-        return dict(self._requests.troubles() + channels)
+        return dict(self._gates.refused + self._requests.troubles() + channels)
 
     # --- control messages --------------------------------------------------------------------------
 
