@@ -162,7 +162,7 @@ class Discovery:
     # --- what is known -------------------------------------------------------------------------------
 
     def applied(self, inventory: Inventory) -> Inventory:
-        """The inventory with what fresh announcements say of capacity and speed; from now on it is expected."""
+        """The inventory with what fresh announcements say of capacity and speed; its names are expected."""
         devices = []
         self._expected = frozenset(device.id for device in inventory.devices)
         for device in inventory.devices:
