@@ -223,6 +223,9 @@ class Cause(StrEnum):
     GRANT_TIME = "grant.time"
     GRANT_MAPPING = "grant.mapping"
     GRANT_EXHAUSTED = "grant.exhausted"
+    GATE_STAMP = "gate.stamp"
+    """Said outside a session, without the stamp of device and site."""
+    GATE_RATE = "gate.rate"
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,6 +107,7 @@ ENGINE_OPERATIONS: Final[Mapping[str, Signature]] = MappingProxyType(
         "open_grant": (bytes, int),
         "attest": (bytes, list, int),
         "sign_as_device": (bytes,),
+        "stamp_key": (bytes,),
         "generation": (),
         "floors": (),
         "lift_floors": (list,),

@@ -72,6 +72,7 @@ class Dispatcher:
             "open_grant": lambda blob, now_s: row_of_grant(core.open_grant(blob, now_s)),
             "attest": core.attest,
             "sign_as_device": core.sign_as_device,
+            "stamp_key": core.stamp_key,
             "generation": lambda: core.storage.generation,
             "floors": lambda: [[name, value] for name, value in core.floors.read().items()],
             "lift_floors": lambda rows: core.floors.lift(_floors(rows)),

@@ -3,8 +3,9 @@
 Decides which keys a device has and which purposes they serve. Owns them together with storage, keys of
 applications, opened grants and protected models. Does not talk to anybody (``engine_process``).
 
-Invariants: what comes out is public keys, handles, results, and (the one stated exception) the channel keys
-of an accepted grant; the identity key signs evidence and the messages of enrolment and hello, nothing else.
+Invariants: what comes out is public keys, handles, results, and (the stated exceptions) the channel keys of
+an accepted grant and the key for stamps; the identity key signs evidence and the messages of enrolment and
+hello, nothing else.
 
 The root key rests in a private file: there is no hardware root on these hosts.
 """
@@ -27,6 +28,7 @@ from aif.protocol.control import HELLO_AAD
 from aif.protocol.evidence import Component
 from aif.protocol.grant import Grant, open_grant
 from aif.protocol.limits import KEY_BYTES
+from aif.protocol.stamp import device_stamp_key
 from aif.trusted import primitives
 from aif.trusted.attestation import Attester
 from aif.trusted.encryption import EncryptionService
@@ -176,6 +178,14 @@ class SecurityCore:
                 PSAStatus.NOT_PERMITTED, "the identity key signs enrolment and hello messages only"
             )
         return bytes(self._identity.sign(message).signature)
+
+    def stamp_key(self, site_pk: bytes) -> bytes:
+        """The key for stamps between this device and a site; given out, since it protects time and no secret.
+
+        Raises:
+            SignatureInvalid: that is no key of a site.
+        """
+        return device_stamp_key(self._exchange_sk, site_pk)
 
     def close(self) -> None:
         self.models.close()

@@ -201,6 +201,14 @@ class SecurityEngine:
         """
         return bytes(self.call("sign_as_device", message))
 
+    def stamp_key(self, site_pk: bytes) -> bytes:
+        """The key for stamps between this device and a site (``protocol.stamp``); it opens and signs nothing.
+
+        Raises:
+            SignatureInvalid: that is no key of a site.
+        """
+        return bytes(self.call("stamp_key", site_pk))
+
     def storage_generation(self) -> int:
         return int(self.call("generation"))
 

@@ -38,6 +38,15 @@ class StateFile(Generic[S]):
     def exists(self) -> bool:
         return self.path.exists()
 
+    @property
+    def version(self) -> object:
+        """Another value for every document that was put in place; None while there is none."""
+        try:
+            status = self.path.stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns, status.st_size
+
     def load(self) -> S:
         """Read it.
 

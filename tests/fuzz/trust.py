@@ -81,9 +81,11 @@ from aif.protocol.evidence import (
     read_evidence,
     read_request,
 )
+from aif.protocol.gate import Budget, Gate
 from aif.protocol.grant import open_grant
 from aif.protocol.lifecycle import Signal, State
 from aif.protocol.pairing import SecretState, pairing_code, read_pairing_code
+from aif.protocol.stamp import stamp
 from aif.protocol.ticket import ComponentState, InstallTarget, Slot, read_ticket, verify_ticket
 from aif.protocol.wrap import unwrap, wrap
 from aif.runtime.devices.registry import Manifest, read_manifest
@@ -454,6 +456,20 @@ def _call() -> Decoder:
     return Decoder("call", (seed,), lambda: feed, (RemoteProtocolError, TrustError), craft)
 
 
+def _stamp() -> Decoder:
+    key, topic = bytes(range(32)), "aif/dev/mcu-1/up/hello"
+    seeds = tuple(stamp(key, topic, message, number) for number, message in enumerate((b"", b"hello")))
+
+    def fresh() -> Callable[[bytes], object]:
+        gate = Gate(topic, fresh=Budget(1e9, 1 << 40))
+        return lambda data: gate.admit(key, data, 0.0)
+
+    def craft(rng: Random) -> bytes:
+        return stamp(key, topic, rng.randbytes(rng.randrange(40)), rng.getrandbits(63))
+
+    return Decoder("stamp", seeds, fresh, (RemoteProtocolError,), craft)
+
+
 def _hello() -> Decoder:
     key = vectors.DEVICE_KEY
     seed = control.sign_hello(HELLO, lambda data: key.sign(data).signature)
@@ -542,6 +558,7 @@ _MAKERS: Mapping[str, Callable[[], Decoder]] = {
     "pairing code": _pairing_code,
     "control": _control,
     "hello": _hello,
+    "stamp": _stamp,
     "call": _call,
     "announcement": _announcement,
     "deployment": _deployment,

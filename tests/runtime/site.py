@@ -22,7 +22,8 @@ from aif.cli._publishing import open_publisher
 from aif.config import load_catalogue, load_inventory, load_workflow
 from aif.emulator.device import EmulatedDevice
 from aif.protocol.lifecycle import FINAL_WORKFLOW_STATES, WorkflowState
-from aif.protocol.topics import Up, UpTopic
+from aif.protocol.stamp import stamp
+from aif.protocol.topics import Topic, Up, UpTopic
 from aif.runtime.clock import SystemClock
 from aif.runtime.controller.controller import Controller, Patience, RunningWorkflow
 from aif.runtime.devices.liveness import HeartbeatSettings
@@ -261,6 +262,11 @@ class BenchSite:
     @property
     def registry(self) -> Site:
         return Site.open_or_create(self.home.site, os.urandom)
+
+    def stamped(self, device: str, topic: Topic, message: bytes) -> bytes:
+        """What somebody would send who had the stamp key of a device."""
+        key = self.registry.stamp_key(self.registry.device(device).exchange_pk)
+        return stamp(key, str(topic), message, SystemClock().time_us())
 
     def add_device(self, name: str) -> str:
         device = load_inventory(self.inventory_file).device(name)

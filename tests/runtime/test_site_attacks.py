@@ -17,6 +17,7 @@ from aif.protocol import control
 from aif.protocol.control import Hello
 from aif.protocol.lifecycle import WorkflowState
 from aif.protocol.numbers import FrameType
+from aif.protocol.stamp import STAMP_BYTES
 from aif.protocol.topics import Attestation, AttestationTopic, Down, DownTopic, Up, UpTopic
 from aif.runtime.controller.controller import RunningWorkflow
 from aif.transport.base import Received
@@ -211,7 +212,11 @@ def test_forged_hello_grant_and_evidence(tmp_path: Path) -> None:
             key = SigningKey(bytes(range(32)))
             forged = Hello("left", bytes(16), bytes(32), bytes(32), 0, 0, ())
             hello = control.sign_hello(forged, lambda message: key.sign(message).signature)
-            eve.send(str(UpTopic("left", Up.HELLO)), hello, qos=1)
+            topic = UpTopic("left", Up.HELLO)
+            eve.send(str(topic), hello, qos=1)
+            line = await site.until_logged("messages stopped at the gate", origin="controller")
+            assert (line["device"], line["cause"]) == ("left", "gate.stamp")
+            eve.send(str(topic), site.stamped("left", topic, hello), qos=1)  # of somebody who has the key
             line = await site.until_logged("hello refused", device="left")
             assert line["code"] == "AIF-E0501"
             eve.send(str(UpTopic("nobody", Up.HELLO)), hello, qos=1)
@@ -220,10 +225,14 @@ def test_forged_hello_grant_and_evidence(tmp_path: Path) -> None:
             assert "nobody" not in site.controller.admission.links
 
             (grant, *_) = [m.payload for m in heard if m.topic == str(DownTopic("right", Down.GRANT))]
-            eve.send(str(DownTopic("left", Down.GRANT)), grant, qos=1)  # another device's
+            there = DownTopic("left", Down.GRANT)
+            eve.send(str(there), grant, qos=1)  # another device's
+            line = await site.until_logged("messages stopped at the gate", origin="left")
+            assert line["cause"] == "gate.stamp"
+            eve.send(str(there), site.stamped("left", there, grant[:-STAMP_BYTES]), qos=1)
             line = await site.until_logged("grant refused", origin="left")
             assert line["code"] == "AIF-E0505"
-            refused = {"grant.recipient": 1}
+            refused = {"gate.stamp": 1, "grant.recipient": 1}
             await site.until_true(lambda: running.metrics.get("left", {}).get("control") == refused)
 
             (evidence, *_) = [

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
+from nacl.signing import SigningKey
+
 from aif.cli._broker_access import BrokerAccess
 from aif.cli._wiring.connection import open_transport
 from aif.cli._wiring.home import Home, catalogue
@@ -22,14 +24,12 @@ from aif.protocol.appraisal import AppraisalPolicy
 from aif.runtime.clock import Clock, SystemClock
 from aif.runtime.controller.controller import Controller
 from aif.runtime.devices.admission import Admission
-from aif.runtime.devices.admission import controller_signer as signer
 from aif.runtime.devices.audit_log import AuditLog
 from aif.runtime.devices.discovery import Discovery
 from aif.runtime.devices.grants import GrantOffice, SessionKeys
 from aif.runtime.devices.liveness import HeartbeatSettings
 from aif.runtime.devices.registry import Site
 from aif.runtime.devices.site_broker import SiteBroker
-from aif.runtime.host.session import void
 from aif.runtime.library import AIMLibrary
 from aif.runtime.logbook import LogBook
 from aif.runtime.mapping.deployer import Deployer
@@ -110,6 +110,10 @@ def build_controller(
     from partitioner.site import SitePlanner
 
     loop = asyncio.get_running_loop()
+
+    def call_later(delay_ms: float, function: Callable[[], None]) -> None:
+        loop.call_later(delay_ms / 1000.0, function)
+
     site = Site.open_or_create(home.site, os.urandom)
     state = site.state
     store_root = (home.store / "metadata" / "1.root.json").read_bytes()
@@ -117,10 +121,10 @@ def build_controller(
     communication = CommunicationService(
         publish=lambda topic, payload, qos: transport.send(topic, payload, qos=qos),
         now_ms=clock.monotonic_ms,
-        call_later=lambda delay_ms, function: void(loop.call_later(delay_ms / 1000.0, function)),
+        call_later=call_later,
     )
     grants = GrantOffice(
-        signer(state.grant_seed),
+        _signer(state.grant_seed),
         lambda device: _session_keys(admission, device),
         clock=clock,
         random=os.urandom,
@@ -137,7 +141,7 @@ def build_controller(
         Verifier(
             AppraisalPolicy("site-default", frozenset({RUNTIME_COMPONENT})),
             os.urandom,
-            signer(state.result_seed),
+            _signer(state.result_seed),
         ),
         clock=clock,
         log=log,
@@ -147,14 +151,15 @@ def build_controller(
         reference=references.components,
         on_message=lambda device, message: controller.reports.take(device, message),  # noqa: PLW0108  # made below
         on_stranger=discovery.stranger,
+        expected=discovery.expects,
         on_trust=lambda link: controller.reports.take_trust(link),  # noqa: PLW0108  # made below
     )
     controller = Controller(
         admission=admission,
         grants=grants,
         deployer=Deployer(
-            sign_deployment=signer(state.deployment_seed),
-            sign_ticket=signer(state.ticket_seed),
+            sign_deployment=_signer(state.deployment_seed),
+            sign_ticket=_signer(state.ticket_seed),
             random=os.urandom,
             store_url=store_url,
             vault=SiteVault(home.site, os.urandom),
@@ -187,3 +192,9 @@ def _load_deployment(
 ) -> tuple[Workflow, Inventory, AIMLibrary]:
     known = catalogue(aims)
     return load_workflow(workflow, known).workflow, load_inventory(inventory), AIMLibrary(known)
+
+
+def _signer(seed: bytes) -> Callable[[bytes], bytes]:
+    """A signing function over one of the Controller's keys."""
+    key = SigningKey(seed)
+    return lambda message: key.sign(message).signature

@@ -38,7 +38,7 @@ def status(
     return {
         "controller": {"started_us": started_us, "time_us": clock.time_us()},
         "devices": [
-            _device(link, troubles(link), now_ms)
+            _device(link, admission.gates.refused(link.device) + troubles(link), now_ms)
             | {"sensed": admission.sensing.report(link.device, now_ms), "drained": link.device in drained}
             for link in links
         ],

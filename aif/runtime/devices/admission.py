@@ -1,7 +1,7 @@
-"""The Controller's side of every device session: enrolment, hello, appraisal, control channels.
+"""The Controller's side of every device session: hellos, calls, control messages, and when it ends.
 
 A device is trusted for one boot and one mapping at a time. Until its Evidence has been accepted it gets no
-key. Nothing of a workflow is decided here.
+key; what that is worth is decided by ``appraiser``. Nothing of a workflow is decided here.
 
 Invariants: what anybody could have sent changes nothing. A Hello is only an offer until fresh Evidence speaks
 for its session key, so a replayed one ends with the challenge; Evidence that is not this device's own answer
@@ -11,15 +11,11 @@ devices of the registry take memory. When devices are lost, and for how long, is
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 
-from nacl.signing import SigningKey
-
-from aif.errors import AIFError, AttestationRejected, NotConnected, StoreError, TransportError
+from aif.errors import AIFError, NotFound, TransportError
 from aif.protocol import control, topics
-from aif.protocol.appraisal import AppraisalLog
 from aif.protocol.control import (
     CertificateRequest,
     ControlMessage,
@@ -29,7 +25,6 @@ from aif.protocol.control import (
     Unfit,
 )
 from aif.protocol.evidence import Component
-from aif.protocol.identifiers import id16
 from aif.protocol.topics import (
     Attestation,
     AttestationTopic,
@@ -42,18 +37,20 @@ from aif.protocol.topics import (
 )  # fmt: skip
 from aif.runtime.agreed import CLOCK_SKEW_WARNING_S, CONTROL_QOS
 from aif.runtime.clock import Clock
+from aif.runtime.devices.appraiser import CHALLENGE_PATIENCE_S, Appraiser
 from aif.runtime.devices.audit_log import AuditLog
 from aif.runtime.devices.control_channels import ControlChannels
 from aif.runtime.devices.enrolling import EnrolmentDesk
+from aif.runtime.devices.gatekeeper import Gatekeeper
 from aif.runtime.devices.grants import GrantOffice
-from aif.runtime.devices.links import Appraised, DeviceLink, Trust
+from aif.runtime.devices.links import DeviceLink, Trust
 from aif.runtime.devices.liveness import Answers, HeartbeatSettings
 from aif.runtime.devices.registry import Site
 from aif.runtime.devices.sensing import Sensing
 from aif.runtime.devices.vigil import Vigil
 from aif.runtime.logbook import LogBook
 from aif.transport.base import ConnectionChange, Received, Transport
-from aif.trusted.attestation import UNPROVEN_STEPS, Verdict, Verifier, steps_in_words
+from aif.trusted.attestation import Verifier
 from aif.trusted.communication import CommunicationService
 
 CALL_INTERVAL_MS = 1_000.0
@@ -61,9 +58,6 @@ CALL_INTERVAL_MS = 1_000.0
 
 CALLING_S = 5.0
 """After its start the Controller asks devices to say Hello for this long: they may not have noticed it."""
-
-CHALLENGE_PATIENCE_S = 3.0
-"""A challenge that was not answered is replaced after this long."""
 
 HELLO_INTERVAL_MS = 500.0
 """Hellos that follow a challenge faster are ignored: whoever repeats old ones must not keep a device busy."""
@@ -96,16 +90,23 @@ class Admission:
         on_message: Callable[[str, ControlMessage], None],
         on_trust: Callable[[DeviceLink], None],
         on_stranger: Callable[[str, str], None],
+        expected: Callable[[str], bool],
     ) -> None:
         self._site, self._transport, self.communication = site, transport, communication
-        self._verifier = verifier
         self._clock, self._log = clock, log
-        self._channels = ControlChannels(transport, communication, grants, clock=clock, log=log, audit=audit)
-        self._reference, self._on_message, self._on_trust = reference, on_message, on_trust
+        self.gates = Gatekeeper(site, expected=expected, clock=clock, log=log)
+        self._channels = ControlChannels(
+            transport, communication, grants, self.gates, clock=clock, log=log, audit=audit
+        )
+        self._on_message, self._on_trust = on_message, on_trust
         self.links: dict[str, DeviceLink] = {}
         self.sensing = Sensing(log)
         self._audit, self._audit_failure = audit, ""
         self._on_stranger = on_stranger
+        self._appraiser = Appraiser(
+            site, transport, verifier, self.gates, clock=clock, log=log, audit=audit, reference=reference,
+            accepted=self._accepted, rejected=lambda link, why: self._end(link, Trust.REJECTED, why),
+        )  # fmt: skip
         self._desk = EnrolmentDesk(
             site, transport, clock=clock, log=log, store_root=store_root, audit=audit, on_stranger=on_stranger
         )
@@ -181,7 +182,9 @@ class Admission:
         if not isinstance(topic, UpTopic) or received.retained:
             return
         if topic.what is Up.HELLO:
-            self._hello(topic.device, received.payload)
+            hello = self.gates.admit(topic.device, topic, received.payload)
+            if hello is not None:
+                self._hello(topic.device, hello)
             return
         link = self.links.get(topic.device)
         if link is None:
@@ -196,7 +199,9 @@ class Admission:
     def _enrolment(self, received: Received) -> None:
         topic = _topic_of(received)
         if isinstance(topic, EnrolmentTopic) and not received.retained:
-            self._desk.take(topic.device, received.payload)
+            request = self.gates.admit(topic.device, topic, received.payload)
+            if request is not None:
+                self._desk.take(topic.device, request)
 
     def _hello(self, device: str, data: bytes) -> None:
         record = self._site.try_device(device)
@@ -213,7 +218,9 @@ class Admission:
         link = self.link(device)
         now_ms = self._clock.monotonic_ms()
         waited_ms = now_ms - link.challenged_ms
-        if waited_ms < (CHALLENGE_PATIENCE_S * 1000 if self._verifier.expects(device) else HELLO_INTERVAL_MS):
+        if waited_ms < (
+            CHALLENGE_PATIENCE_S * 1000 if self._appraiser.expects(device) else HELLO_INTERVAL_MS
+        ):
             return  # its challenge is on the way
         if hello.boot_id == link.rejected_boot and waited_ms < REJECTED_PATIENCE_S * 1000:
             return
@@ -235,92 +242,17 @@ class Admission:
 
     def challenge(self, device: str, *, mapping_version: int) -> None:
         """Ask for fresh Evidence under a mapping; an earlier challenge is void."""
-        link = self.link(device)
-        if link.trust is not Trust.TRUSTED:
-            link.trust = Trust.APPRAISING
-        link.challenged_ms = self._clock.monotonic_ms()
-        now_s = self._clock.time_us() // 1_000_000
-        request = self._verifier.challenge(device, mapping_version=mapping_version, now_s=now_s)
-        try:
-            self._transport.send(str(AttestationTopic(device, Attestation.REQUEST)), request, qos=1)
-        except NotConnected:
-            return  # asked again with the next hello
-        except TransportError as error:
-            self._log.warning("challenge not sent", device=device, reason=str(error))
+        self._appraiser.challenge(self.link(device), mapping_version=mapping_version)
 
     def _evidence(self, received: Received) -> None:
         topic = _topic_of(received)
-        if not isinstance(topic, AttestationTopic) or not self._verifier.expects(topic.device):
-            return
-        device = topic.device
-        link, record = self.link(device), self._site.try_device(device)
-        if record is None:
-            return
-        steps, now_us = AppraisalLog(), self._clock.time_us()
-        try:
-            verdict = self._verifier.appraise(
-                device, id16("device", device), received.payload,
-                identity_pk=record.identity_pk, revoked=record.revoked, hw_class=record.hw_class,
-                reference=self._reference(), last_generation=record.last_generation,
-                now_s=now_us // 1_000_000, log=steps,
-            )  # fmt: skip
-        except AttestationRejected as error:
-            self._refuse(link, error, steps, proven=record.revoked or error.step not in UNPROVEN_STEPS)
-        except StoreError as error:
-            link.reason = f"no reference values: {error}"
-            self._log.error("evidence not appraised", device=device, code=error.code, reason=str(error))
-        else:
-            self._site.note_generation(device, verdict.generation)
-            passed = Appraised(True, now_us, verdict.steps, verdict.components, verdict.signed_result)
-            self._accept(link, verdict, passed)
+        if isinstance(topic, AttestationTopic) and self._appraiser.expects(topic.device):
+            evidence = self.gates.admit(topic.device, topic, received.payload)
+            if evidence is not None:
+                self._appraiser.take(self.link(topic.device), evidence)
 
-    def _refuse(
-        self, link: DeviceLink, error: AttestationRejected, steps: AppraisalLog, *, proven: bool
-    ) -> None:
-        """Evidence was refused; only what is the device's own fresh word costs it its trust."""
-        if not proven:
-            self._log.warning("evidence ignored", device=link.device, step=error.step, reason=str(error))
-            if link.trust is not Trust.TRUSTED:
-                link.reason = str(error)
-            return
-        asked, now_us = link.offered or link.hello, self._clock.time_us()
-        if asked is not None:
-            result = self._verifier.refusal(
-                id16("device", link.device), asked.session_public, asked.mapping_version,
-                now_s=now_us // 1_000_000,
-            )  # fmt: skip
-            link.verdict = Appraised(False, now_us, steps_in_words(steps), (), result)
-            self._audit.note("evidence rejected", link.device, step=error.step, result=_digest(result))
-        boot = asked.boot_id if asked is not None else b""
-        if (boot, str(error)) != (link.rejected_boot, link.reason):
-            for step in steps_in_words(steps):
-                self._log.info("appraisal step", device=link.device, step=step)
-            self._log.error("evidence rejected", device=link.device, step=error.step, reason=str(error))
-        link.rejected_boot = boot
-        self._end(link, Trust.REJECTED, str(error))
-
-    def _accept(self, link: DeviceLink, verdict: Verdict, appraised: Appraised) -> None:
-        """Evidence was accepted; it speaks for the session that exists, or for the one that was offered."""
-        offered, link.offered = link.offered, None
-        fresh = offered is not None and verdict.session_pk == offered.session_public
-        if not fresh and (link.hello is None or verdict.session_pk != link.hello.session_public):
-            self._log.warning(
-                "evidence ignored", device=link.device, reason="it speaks for another session than the hello"
-            )
-            return
-        now_ms = self._clock.monotonic_ms()
-        if fresh and offered is not None:
-            link.installed = {release.component: release for release in offered.installed}
-            link.hello, link.heard_ms = offered, now_ms
-        link.verdict, link.reason = appraised, ""
-        link.attested_mapping, link.attested_ms = verdict.result.mapping_version, now_ms
-        link.trust = Trust.TRUSTED
-        link.reputation.note_trusted(self._clock.monotonic_ms())
-        self._audit.note("evidence accepted", link.device, result=_digest(verdict.signed_result))
-        self._log.info(
-            "evidence accepted", device=link.device, mapping_version=link.attested_mapping,
-            steps="; ".join(verdict.steps),
-        )  # fmt: skip
+    def _accepted(self, link: DeviceLink, *, fresh: bool) -> None:
+        """Evidence spoke for the session that exists, or for a fresh one, which begins now."""
         if fresh:
             link.answers = Answers()
             self.sensing.restart(link.device)
@@ -342,9 +274,9 @@ class Admission:
         if now_ms - self._called_ms.get(device, float("-inf")) < CALL_INTERVAL_MS:
             return
         self._called_ms[device] = now_ms
-        with suppress(TransportError):  # it notices the silence
-            call = self._site.call(device, time_us=self._clock.time_us())
-            self._transport.send(str(DownTopic(device, Down.CALL)), call, qos=1)
+        with suppress(TransportError, NotFound):  # it notices the silence
+            call, topic = self._site.call(device, time_us=self._clock.time_us()), DownTopic(device, Down.CALL)
+            self._transport.send(str(topic), self.gates.stamped(device, topic, call), qos=1)
 
     # --- control messages --------------------------------------------------------------------------
 
@@ -426,20 +358,9 @@ class Admission:
         self._on_trust(link)
 
 
-def _digest(document: bytes) -> str:
-    """A document's name in the audit log."""
-    return hashlib.sha256(document).hexdigest()
-
-
 def _topic_of(received: Received) -> topics.Topic | None:
     """What a topic says; None for one that only a stranger would use, such as one that names no device."""
     try:
         return topics.parse(received.topic)
     except AIFError:
         return None
-
-
-def controller_signer(seed: bytes) -> Callable[[bytes], bytes]:
-    """A signing function over one of the Controller's keys."""
-    key = SigningKey(seed)
-    return lambda message: key.sign(message).signature

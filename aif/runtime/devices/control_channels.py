@@ -11,7 +11,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from aif.errors import AIFError, NotConnected, TransportError
+from aif.errors import AIFError, NotConnected, NotFound, TransportError
 from aif.protocol import control
 from aif.protocol.bundle import BundlePolicy
 from aif.protocol.control import CONTROLLER, ControlMessage
@@ -21,6 +21,7 @@ from aif.runtime.agreed import CONTROL_QOS
 from aif.runtime.books import log_channel_event
 from aif.runtime.clock import Clock
 from aif.runtime.devices.audit_log import AuditLog
+from aif.runtime.devices.gatekeeper import Gatekeeper
 from aif.runtime.devices.grants import MAX_FRAMES, RENEWAL_S, End, GrantOffice
 from aif.runtime.devices.links import DeviceLink
 from aif.runtime.logbook import LogBook
@@ -39,12 +40,14 @@ class ControlChannels:
         transport: Transport,
         communication: CommunicationService,
         grants: GrantOffice,
+        gates: Gatekeeper,
         *,
         clock: Clock,
         log: LogBook,
         audit: AuditLog,
     ) -> None:
-        self._transport, self._communication, self._grants = transport, communication, grants
+        self._transport, self._communication = transport, communication
+        self._grants, self._gates = grants, gates
         self._clock, self._log, self._audit = clock, log, audit
 
     def open(self, link: DeviceLink, take: Callable[[Sequence[bytes]], None]) -> None:
@@ -103,20 +106,21 @@ class ControlChannels:
     def send_grant(self, device: str, sealed: bytes) -> None:
         """Send a grant to the device it is sealed for; the audit log keeps its digest."""
         self._audit.note("grant", device, digest=hashlib.sha256(sealed).hexdigest())
+        topic = DownTopic(device, Down.GRANT)
         try:
-            self._transport.send(str(DownTopic(device, Down.GRANT)), sealed, qos=1)
-        except NotConnected:
+            self._transport.send(str(topic), self._gates.stamped(device, topic, sealed), qos=1)
+        except (NotConnected, NotFound):
             return  # what waits for the grant asks again
         except TransportError as error:
             self._log.warning("grant not sent", device=device, reason=str(error))
 
 
-def troubles(link: DeviceLink) -> dict[str, int]:
+def troubles(link: DeviceLink) -> Counter[str]:
     """What went wrong on the control channels of a device's session, by cause, as the Controller sees it."""
     causes: Counter[str] = Counter()
     for end in (link.up, link.down):
         causes.update(end.statistics().causes if end is not None else {})
-    return dict(causes)
+    return causes
 
 
 def _frames(link: DeviceLink) -> int:

@@ -8,7 +8,8 @@ Decides what of an announcement is believed: for capacity and speed it outweighs
 it is fresh; for policy (attestation, zone, site, shares, availability) and energy the file alone counts.
 
 Invariants: only what came over a sealed channel, or under this site's own signature, is kept as announced;
-strangers take bounded memory whoever sends how much, and never displace one another while they are fresh.
+strangers take bounded memory whoever sends how much, and never displace one another while they are fresh;
+names that an inventory knows have places of their own.
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ class Discovery:
         self._key = SigningKey(site.state.result_seed)
         self._heard: dict[str, Heard] = {}
         self._strangers: dict[str, Stranger] = {}
+        self._expected: frozenset[str] = frozenset()
         self.left_out = 0
         """Hellos and requests of strangers for whose name there was no room."""
 
@@ -104,19 +106,29 @@ class Discovery:
         self._publish(device, sign_announcement(kept, lambda message: self._key.sign(message).signature))
 
     def stranger(self, name: str, reason: str) -> None:
-        """Somebody said hello, or asked to be enrolled, and is not of this site."""
+        """Somebody said hello, or asked to be enrolled, and is not of this site.
+
+        Names of an inventory have their places, which no flood of other names takes.
+        """
         now_us = self._clock.time_us()
         known = self._strangers.get(name)
         if known is not None:
             known.reason, known.last_us, known.count = reason, now_us, known.count + 1
             return
-        if len(self._strangers) >= MAX_STRANGERS:
+        if not self.expects(name) and self._unexpected() >= MAX_STRANGERS:
             oldest_us = now_us - int(STRANGERS_KEPT_S * 1e6)
             self._strangers = {n: s for n, s in self._strangers.items() if s.last_us > oldest_us}
-        if len(self._strangers) >= MAX_STRANGERS:
-            self.left_out += 1
-        else:
-            self._strangers[name] = Stranger(reason, now_us, 1)
+            if self._unexpected() >= MAX_STRANGERS:
+                self.left_out += 1
+                return
+        self._strangers[name] = Stranger(reason, now_us, 1)
+
+    def expects(self, name: str) -> bool:
+        """Whether the inventory that was last planned with names this device."""
+        return name in self._expected
+
+    def _unexpected(self) -> int:
+        return sum(not self.expects(name) for name in self._strangers)
 
     def on_trust(self, link: DeviceLink) -> None:
         """A device that was revoked, or whose evidence was rejected, is not spoken of any more."""
@@ -150,8 +162,9 @@ class Discovery:
     # --- what is known -------------------------------------------------------------------------------
 
     def applied(self, inventory: Inventory) -> Inventory:
-        """The inventory with what fresh announcements say of capacity and speed."""
+        """The inventory with what fresh announcements say of capacity and speed; its names are expected."""
         devices = []
+        self._expected = frozenset(device.id for device in inventory.devices)
         for device in inventory.devices:
             heard = self._heard.get(device.id)
             fresh = heard is not None and not heard.retained and self._age_s(heard.heard_us) <= FRESH_S

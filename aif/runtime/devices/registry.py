@@ -28,6 +28,7 @@ from aif.protocol.enrolment import (
 from aif.protocol.identifiers import check_device_name, id16
 from aif.protocol.limits import KEY_BYTES
 from aif.protocol.pairing import EnrolmentSecret, SecretState, pairing_code, read_pairing_code
+from aif.protocol.stamp import site_stamp_key
 from aif.trusted.authority import CertificateAuthority
 from aif.trusted.certificates import Subject
 from aif.trusted.security_engine import DeviceKeys
@@ -149,6 +150,15 @@ class Site:
         """A signed request to a device to say Hello, since the Controller has no session with it."""
         key = SigningKey(self.state.enrolment_seed)
         return sign_call(Call(device, time_us), lambda m: key.sign(m).signature)
+
+    @property
+    def version(self) -> object:
+        """Another value whenever the registry was written, by whomever; cheaper than reading it."""
+        return self._file.version
+
+    def stamp_key(self, device_pk: bytes) -> bytes:
+        """The key for stamps between this site and the device with this exchange key."""
+        return site_stamp_key(self.state.enrolment_seed, device_pk)
 
     def next_mapping_version(self) -> int:
         changed = self._file.update(lambda state: replace(state, mapping_version=state.mapping_version + 1))

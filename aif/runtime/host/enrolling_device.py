@@ -19,6 +19,7 @@ from aif.protocol.enrolment import EnrolmentRequest, build_request, open_respons
 from aif.protocol.identifiers import id16
 from aif.protocol.topics import Enrolment, EnrolmentTopic
 from aif.runtime.clock import Clock
+from aif.runtime.host.device_gates import DeviceGates
 from aif.runtime.host.unanswered import Unanswered
 from aif.runtime.logbook import LogBook
 from aif.transport.base import Received, Transport
@@ -44,6 +45,7 @@ class DeviceEnrolment:
         tls: ClientFolder | None = None,
     ) -> None:
         self._state, self._transport, self._engine = state, transport, engine
+        self._gates = DeviceGates(state.load(), engine, clock=clock, log=log)
         self._clock, self._random, self._log, self._tls = clock, random, log, tls
         self._unanswered = Unanswered(clock, log)
         self._answers: asyncio.Queue[bytes] = asyncio.Queue(8)
@@ -60,6 +62,7 @@ class DeviceEnrolment:
             raise EnrolmentRefused(
                 f"{device} has no enrolment secret", hint="provision it with `aif device add`"
             )
+        await self._gates.open()
         topic = EnrolmentTopic(device, Enrolment.RESPONSE)
         subscription = await self._transport.subscribe(str(topic), self._response, qos=1)
         request = await asyncio.to_thread(
@@ -79,7 +82,8 @@ class DeviceEnrolment:
         enrolled = False
         while not enrolled:
             with suppress(TransportError):
-                self._transport.send(str(EnrolmentTopic(device, Enrolment.REQUEST)), request, qos=1)
+                asked = str(EnrolmentTopic(device, Enrolment.REQUEST))
+                self._transport.send(asked, self._gates.stamped(asked, request), qos=1)
             with suppress(TimeoutError):
                 async with asyncio.timeout(REQUEST_INTERVAL_S):
                     while not enrolled:

@@ -6,9 +6,8 @@ a workflow is decided here: control messages go to ``on_message``.
 
 Invariants: what anybody could have sent changes nothing; nothing is sent in clear but the signed Hello, the
 enrolment request and the evidence; a lost connection costs messages, never the session's life. Whatever needs
-a long-term key or the session key is done by the Security Engine, asked in threads and in order of arrival:
-it may be busy with a model. A new session of the engine keeps the boot: the hello names the same boot and
-another key.
+a long-term key or the session key is done by the Security Engine (``engine_requests``). A new session of the
+engine keeps the boot: the hello names the same boot and another key.
 """
 
 from __future__ import annotations
@@ -16,9 +15,8 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
@@ -28,11 +26,8 @@ from aif.errors import (
     AIFError,
     LocalProtocolError,
     NotConnected,
-    ProtocolError,
     PSAError,
-    ReplayDetected,
     TransportError,
-    TrustError,
 )
 from aif.protocol import control
 from aif.protocol.control import (
@@ -46,7 +41,6 @@ from aif.protocol.control import (
     Unfit,
 )
 from aif.protocol.evidence import Component
-from aif.protocol.grant import Grant, grant_cause
 from aif.protocol.numbers import HOST_LIMITS, AuthMode, ChannelLimits
 from aif.protocol.ticket import ticket_digest
 from aif.protocol.topics import (
@@ -60,11 +54,12 @@ from aif.protocol.topics import (
 from aif.runtime.agreed import CLOCK_SKEW_WARNING_S, CONTROL_QOS, CONTROLLER_SILENCE_S
 from aif.runtime.books import log_channel_event
 from aif.runtime.clock import Clock
+from aif.runtime.host.device_gates import DeviceGates
+from aif.runtime.host.engine_requests import EngineRequests
 from aif.runtime.host.enrolling_device import DeviceEnrolment
 from aif.runtime.host.unanswered import Unanswered
 from aif.runtime.logbook import LogBook
 from aif.transport.base import ConnectionChange, Received, Transport
-from aif.trusted.bound_notes import BoundNotes
 from aif.trusted.client_folder import CertificateKeeper, ClientFolder
 from aif.trusted.communication import CommunicationService, SealedChannel
 from aif.trusted.security_engine import SecurityEngine
@@ -82,17 +77,11 @@ CALL_INTERVAL_MS = 200.0
 
 POLL_INTERVAL_S = 0.1
 
-EPOCHS_KEPT = 4_096
-"""Channels whose last epoch is remembered, also after they were closed; four times what a host may have."""
-
 KEY_REQUEST_INTERVAL_S = 2.0
 """A new key for a channel that has stopped is asked for this often until it comes."""
 
 TIME_FLOOR_STEP_S = 60
 """The time floor is written down when the site's time is this far above it."""
-
-MAX_ENGINE_REQUESTS = 256
-"""Challenges and grants that may wait for the Security Engine; more are dropped, and asked for again."""
 
 
 class DeviceSession:
@@ -116,17 +105,14 @@ class DeviceSession:
         self._tls, self._keeper = tls, CertificateKeeper(tls) if tls is not None else None
         self._state, self._transport, self._engine, self._clock = state, transport, engine, clock
         self._random, self._log = random, log
-        self._components, self._on_message, self._battery = components, on_message, battery
+        self._on_message, self._battery = on_message, battery
         loaded = state.load()
         self.device, self._site_public = loaded.device, loaded.controller_pk
-        self._notes = BoundNotes(state, engine)
+        self._gates = DeviceGates(loaded, engine, clock=clock, log=log)
         self._frame_key = SigningKey(random(32))
         self._boot_id = random(16)
-        self._requests: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue(MAX_ENGINE_REQUESTS)
         self._unfit = ""
-        self._epochs: dict[bytes, int] = {}
         self._keys_asked_ms: dict[bytes, float] = {}
-        self._grants_refused: Counter[str] = Counter()
         self._told_skew_s = 0.0
         self._unanswered = Unanswered(clock, log)
         self._last_heard_ms = clock.monotonic_ms()
@@ -148,6 +134,11 @@ class DeviceSession:
             self._control_payloads,
             lambda event: log_channel_event(log, event, self._down_topic),
         )
+        self._requests = EngineRequests(
+            state, engine, self.communication,
+            frame_key=bytes(self._frame_key), control_ids=self._control_ids, components=components,
+            send_evidence=self._send_evidence, keyed=self._keyed, clock=clock, log=log,
+        )  # fmt: skip
 
     # --- life --------------------------------------------------------------------------------------
 
@@ -164,13 +155,14 @@ class DeviceSession:
             end_watch()
 
     async def _serve(self) -> None:
+        await self._gates.open()
         if not self._state.load().enrolled:
             enrolment = DeviceEnrolment(
                 self._state, self._transport, self._engine,
                 clock=self._clock, random=self._random, log=self._log, tls=self._tls,
             )  # fmt: skip
             await enrolment.run()
-        await self._bind_notes()
+        await self._requests.bind_notes()
         subscriptions = [
             await self._transport.subscribe(
                 str(AttestationTopic(self.device, Attestation.REQUEST)), self._attestation_request, qos=1
@@ -182,7 +174,7 @@ class DeviceSession:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._keep_trusted())
-                tasks.create_task(self._ask_engine())
+                tasks.create_task(self._requests.run())
                 tasks.create_task(self._poll())
         finally:
             for subscription in subscriptions:
@@ -222,33 +214,14 @@ class DeviceSession:
             return
         self.trusted.clear()
         self._unanswered.restart()
-        self._enqueue(self._bind_notes)
-        self._enqueue(self._say_hello)
-
-    async def _bind_notes(self) -> None:
-        """Notes that are older than the engine's floors are lifted to them."""
-        with suppress(PSAError):  # a lost engine is started again, and asked then
-            if fallen := await asyncio.to_thread(self._notes.take_up):
-                self._log.error(
-                    "this device's notes were older than its Security Engine remembers",
-                    floors=", ".join(fallen),
-                    hint="somebody has put an old device.cbor in place; its models come anew",
-                )
+        self._requests.enqueue(self._requests.bind_notes)
+        self._requests.enqueue(self._say_hello)
 
     def give_up(self, reason: str) -> None:
         """This host is unfit: say so, for as long as somebody hears it, and never ask for trust again."""
         self._unfit = reason
         self.trusted.clear()
         self.send(Unfit(reason))
-
-    def _enqueue(self, request: Callable[[], Awaitable[None]]) -> None:
-        with suppress(asyncio.QueueFull):
-            self._requests.put_nowait(request)
-
-    async def _ask_engine(self) -> None:
-        while True:
-            request = await self._requests.get()
-            await request()
 
     def _connection_changed(self, change: ConnectionChange) -> None:
         if change.connected:
@@ -340,19 +313,20 @@ class DeviceSession:
         # A lost engine is noticed and started again by ``engine_watch``; the next hello is a new one's.
         with suppress(TransportError, PSAError):
             message = await asyncio.to_thread(control.sign_hello, hello, self._engine.sign_as_device)
-            self._publish(str(UpTopic(self.device, Up.HELLO)), message, 1)
+            topic = str(UpTopic(self.device, Up.HELLO))
+            self._publish(topic, self._gates.stamped(topic, message), 1)
 
     def _call(self, received: Received) -> None:
         """A Controller that has no session with this device asks for a Hello, as one that was started anew.
 
         What is older than its newest word is a replay. Nothing else happens than what its silence leads to.
         """
-        now_ms = self._clock.monotonic_ms()
-        if received.retained or now_ms - self._called_ms < CALL_INTERVAL_MS:
+        now_ms, message = self._clock.monotonic_ms(), self._gates.admit(received)
+        if message is None or now_ms - self._called_ms < CALL_INTERVAL_MS:
             return
         self._called_ms = now_ms
         try:
-            call = control.verify_call(received.payload, self._site_public, device=self.device)
+            call = control.verify_call(message, self._site_public, device=self.device)
         except AIFError as error:
             self._log.warning("call refused", code=error.code, reason=str(error))
             return
@@ -364,62 +338,33 @@ class DeviceSession:
             self.renew()
 
     def _attestation_request(self, received: Received) -> None:
-        self._enqueue(partial(self._attest, received.payload))
+        challenge = self._gates.admit(received)
+        if challenge is not None:
+            self._requests.enqueue(partial(self._requests.attest, challenge))
 
-    async def _attest(self, challenge: bytes) -> None:
-        try:
-            components, mapping_version = list(self._components()), self._state.load().mapping_floor
-            evidence = await asyncio.to_thread(self._engine.attest, challenge, components, mapping_version)
-            self._publish(str(AttestationTopic(self.device, Attestation.EVIDENCE)), evidence, 1)
-        except AIFError as error:
-            self._log.warning("attestation request not answered", code=error.code, reason=str(error))
+    def _send_evidence(self, evidence: bytes) -> None:
+        topic = str(AttestationTopic(self.device, Attestation.EVIDENCE))
+        self._publish(topic, self._gates.stamped(topic, evidence), 1)
 
     def _grant(self, received: Received) -> None:
-        if not received.retained:
-            self._enqueue(partial(self._open_grant, received.payload))
+        grant = self._gates.admit(received)
+        if grant is not None:
+            self._requests.enqueue(partial(self._requests.open_grant, grant))
 
-    async def _open_grant(self, blob: bytes) -> None:
-        now_s = self._clock.time_us() // 1_000_000
-        try:
-            grant = await asyncio.to_thread(self._engine.open_grant, blob, now_s)
-            self._apply(grant)
-        except ReplayDetected as error:
-            self._count_refusal(error)
-            return  # a redelivery, or a recording: either way it changes nothing
-        except TransportError:
-            self._log.warning("the last words under an old key were not sent: no connection")
-        except AIFError as error:
-            self._count_refusal(error)
-            self._log.warning("grant refused", code=error.code, reason=str(error), hint=error.hint)
-            return
+    def _keyed(self, channel: bytes, epoch: int) -> None:
+        """A channel has its keys: those of data are confirmed, also again; both of control make a session."""
+        if channel not in self._control_ids and self.communication.keyed(channel):
+            self.send(control.Keyed(channel, epoch))
         if not self.trusted.is_set() and self._up.keyed and self._down.keyed:
             self._last_heard_ms = self._clock.monotonic_ms()
             self.trusted.set()
             self._log.info("session with the Controller is trusted")
             self.send(self._heartbeat())
 
-    def _count_refusal(self, error: AIFError) -> None:
-        if isinstance(error, TrustError | ProtocolError):
-            with suppress(LocalProtocolError):  # the engine was lost, or no grant was at fault
-                self._grants_refused[str(grant_cause(error))] += 1
-
     def troubles(self) -> dict[str, int]:
-        """What went wrong between this device and its Controller, by cause: grants, and control channels."""
-        return dict(self._grants_refused + Counter(self.communication.statistics(self._control_ids).causes))
-
-    def _apply(self, grant: Grant) -> None:
-        """Hand a grant to its channel, and confirm a data channel's; a repeated grant is only confirmed.
-
-        A channel that was closed and opened again since must not start its counters over under the same key.
-        """
-        channel = grant.channel_id
-        if self._epochs.get(channel) != grant.epoch:
-            self.communication.apply_grant(grant, bytes(self._frame_key))
-            self._epochs[channel] = grant.epoch
-            if len(self._epochs) > EPOCHS_KEPT:
-                del self._epochs[next(iter(self._epochs))]
-        if channel not in self._control_ids and self.communication.keyed(channel):
-            self.send(control.Keyed(channel, grant.epoch))
+        """What went wrong between this device and its Controller, by cause."""
+        channels = Counter(self.communication.statistics(self._control_ids).causes)
+        return dict(self._gates.refused + self._requests.troubles() + channels)
 
     # --- control messages --------------------------------------------------------------------------
 
@@ -471,14 +416,4 @@ class DeviceSession:
                 hint="set the clock; ages, deadlines and grants depend on it",
             )
         if time_us // 1_000_000 > state.time_floor_s + TIME_FLOOR_STEP_S:
-            self._enqueue(partial(self._raise_time_floor, time_us // 1_000_000))
-
-    async def _raise_time_floor(self, time_s: int) -> None:
-        def change(notes: DeviceState) -> DeviceState:
-            return replace(notes, time_floor_s=max(notes.time_floor_s, time_s))
-
-        await asyncio.to_thread(self._state.update, change)
-
-
-def void(_: object) -> None:
-    """Ignore a result."""
+            self._requests.enqueue(partial(self._requests.raise_time_floor, time_us // 1_000_000))

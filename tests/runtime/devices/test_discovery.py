@@ -92,6 +92,17 @@ def test_strangers_take_bounded_memory_and_do_not_displace_one_another(desk: Des
     assert [one["name"] for one in discovery.scan({})["strangers"]] == ["late"]
 
 
+def test_names_of_the_inventory_have_their_places(desk: Desk) -> None:
+    discovery = desk.discovery
+    discovery.applied(Inventory("lab", 1, (replace(IN_FILE, id="new-one"),)))
+    for number in range(5_000):
+        discovery.stranger(f"ghost-{number}", "not registered")
+    discovery.stranger("new-one", "not registered")
+    names = [one["name"] for one in discovery.scan({})["strangers"]]
+    assert "new-one" in names
+    assert len(names) == MAX_STRANGERS + 1
+
+
 async def announced(site: BenchSite, *devices: str) -> dict[str, dict[str, object]]:
     """What a scan finds, when all of these are usable."""
 
