@@ -121,7 +121,7 @@ class Controller:
 
     def take_over(self) -> None:
         """Go on with what an earlier Controller left running; before any device is heard."""
-        for running, kept in self._kept.restore():
+        for running, kept in self._kept.restore(self._clock.monotonic_ms()):
             for channel in kept.channels:
                 self._grants.remember(channel.channel.channel_id, channel.senders)
             self._number = max(self._number, int(running.aiw_id.rpartition("-")[2]))
