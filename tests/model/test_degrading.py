@@ -26,7 +26,8 @@ def flow(**availability: object) -> AIWMetadata:
     return workflow(
         [sub("sensor", "Sensor"), sub("timer", "Timer"), sub("window", "Window"), sub("sampler", "Sampler"),
          sub("events", "Events")],
-        ["sensor.out -> window.in", "timer.out -> sampler.in", "window.out -> aiw.x", "aiw.press -> events.in"],
+        ["sensor.out -> window.in", "timer.out -> sampler.in", "window.out -> aiw.x",
+         "aiw.press -> events.in"],
         inputs=("press",), outputs=("x",), availability=Availability(**availability),  # type: ignore[arg-type]
     )  # fmt: skip
 
