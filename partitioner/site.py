@@ -21,9 +21,9 @@ from dataclasses import replace
 from aif.errors import AIFError, PlacementError
 from aif.model.aim import AIMMetadata, PlacementHint, Runtime
 from aif.model.aiw import LeafAIM, Workflow
+from aif.model.degrading import services
 from aif.model.inventory import Inventory
-from aif.model.optional import steps
-from aif.model.placement import Assignment, Better, PlacedWorkflow, Placement, Places
+from aif.model.placement import Assignment, Better, Mended, PlacedWorkflow, Placement, Places
 from partitioner.alternatives import choose
 from partitioner.planner import DEFAULT_TIME_LIMIT_S, Plan, place, plan
 from partitioner.policy import ModelFacts, PlanPolicy
@@ -96,35 +96,39 @@ class SitePlanner:
         lost: Collection[str] = (),
         resting: Collection[str] = (),
         spared: Collection[str] = (),
+        most_rate: float = 1.0,
         beside: Collection[PlacedWorkflow] = (),
-    ) -> tuple[Placement, frozenset[str]]:
+    ) -> Mended:
         """Where the AIMs of a running workflow go now, with as few moves as possible.
 
         Args:
-            placed: the workflow with all its AIMs, and where those are that have a place.
+            placed: the workflow with all its AIMs at its full rate, and where those are that have a place.
             lost: devices that nobody reaches, and that pass nothing on.
             resting: devices that shall run nothing, but still pass messages on.
             spared: devices that shall run only what can run nowhere else, if there is room for the rest.
+            most_rate: no higher share of its rate is wanted now.
             beside: the others that run.
 
         Returns:
-            The placement, and the optional AIMs that it leaves out because there is no room for all.
+            The placement for as much of the workflow as there is room for, in the order that it gives.
 
         Raises:
             PlacementError: there is no room, not even for what it cannot do without; why not all have room.
         """
         present, load = placed.inventory.without(lost).resting(resting), self._load(beside)
         failure: PlacementError | None = None
-        for left_out in steps(placed.workflow):
-            workflow = placed.workflow.without(left_out)
+        for service in services(placed.workflow, most_rate):
+            workflow = service.of(placed.workflow)
             problem = build_problem([workflow], present, self._policy, releases=self._releases, taken=load)
             found = self._mended(workflow, problem, placed.placement, spared) if spared else None
             try:
                 found = found or self._mended(workflow, problem, placed.placement)
-                found = found or _anyhow(problem, workflow)
-                return replace(found, stand_ins=placed.placement.stand_ins), left_out
+                found = found or _anyhow(problem, workflow, explain=failure is None)
             except PlacementError as error:
                 failure = failure or error
+                continue
+            found = replace(found, stand_ins=placed.placement.stand_ins)
+            return Mended(found, service, "" if failure is None else str(failure))
         raise failure or PlacementError(f"{placed.workflow.name} has no AIMs")
 
     def improve(
@@ -272,10 +276,10 @@ def _chosen(problem: PlacementProblem, placement: Placement) -> dict[int, Candid
     }
 
 
-def _anyhow(problem: PlacementProblem, workflow: Workflow) -> Placement:
+def _anyhow(problem: PlacementProblem, workflow: Workflow, *, explain: bool) -> Placement:
     """Any placement that is found in short time, or why there is no room."""
     small = len(problem.items) * len(problem.inventory.devices) <= EXPLAINED
-    return _of_aims(place(problem, time_limit_s=MENDING_S, in_full=small), workflow)
+    return _of_aims(place(problem, time_limit_s=MENDING_S, in_full=explain and small), workflow)
 
 
 def _objective(problem: PlacementProblem, placement: Placement, found: Plan) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from enum import StrEnum
 from functools import cached_property
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aif.errors import ConfigError, Diagnostic, PlacementError
+from aif.errors import ConfigError, Diagnostic, Infeasible, PlacementError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -140,10 +141,13 @@ def plan(
     )
     for aim, reference in sorted(settings.stand_ins.items()):
         print(f"{aim} runs as {reference}", file=sys.stderr)
-    if pareto:
-        text = _front(settings, form, points)
-    else:
-        text = _placement(settings, form, objective, lexicographic, before, to_file=output is not None)
+    try:
+        if pareto:
+            text = _front(settings, form, points)
+        else:
+            text = _placement(settings, form, objective, lexicographic, before, to_file=output is not None)
+    except Infeasible as wrong:
+        raise Infeasible(wrong.core, hint="; ".join(filter(None, (wrong.hint, settings.slower())))) from None
     if output is not None:
         _write(output, text)
         print(f"wrote {output}", file=sys.stderr)
@@ -195,18 +199,28 @@ class _Settings:
     def stand_ins(self) -> Mapping[str, str]:
         return self.chosen.stand_ins[0] if self._has_chains else {}
 
-    def _find(self, problem: PlacementProblem, time_limit_s: float) -> Plan:
+    def _find(self, problem: PlacementProblem, time_limit_s: float, *, in_full: bool = True) -> Plan:
         from partitioner.planner import plan as find
 
-        return find(problem, time_limit_s=time_limit_s, seed=self.seed)
+        return find(problem, time_limit_s=time_limit_s, seed=self.seed, in_full=in_full)
 
-    def solve(self, workflow: Workflow) -> Plan:
+    def solve(self, workflow: Workflow, *, in_full: bool = True) -> Plan:
         from partitioner.problem.build import build_problem
 
         problem = build_problem(
             [workflow], self.inventory, self.policy, releases=self.releases, current=self.current
         )
-        return self._find(problem, self.time_limit_s)
+        return self._find(problem, self.time_limit_s, in_full=in_full)
+
+    def slower(self) -> str:
+        """At which lower rate the workflow would have room, if it accepts one; else nothing."""
+        from aif.model.degrading import rates_of, slowed
+
+        for rate in rates_of(self._written.metadata)[1:]:
+            with suppress(PlacementError):
+                self.solve(slowed(self._written, rate), in_full=False)
+                return f"there is room for {rate:.0%} of its rate, which it accepts when a device is lost"
+        return ""
 
     @property
     def by_weights(self) -> Solve:

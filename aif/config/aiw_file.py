@@ -24,6 +24,7 @@ from aif.config.fields import (
     problem,
 )
 from aif.model.aim import Profile
+from aif.model.degrading import LEAST_RATE
 
 Weight = Annotated[float, Field(ge=0, le=1e9)]
 
@@ -96,6 +97,13 @@ class AvailabilityEntry(Table):
         list[AimId],
         Field(description="AIMs that are left out where there is no room for all, the first first"),
     ] = Field(default_factory=list)
+    least_rate: Annotated[
+        Share,
+        Field(ge=LEAST_RATE, description="lowest share of its rate that is accepted where there is no room"),
+    ] = 1.0
+    slow_down: Annotated[
+        Literal["first", "last"], Field(description="before or after optional AIMs are left out")
+    ] = "first"
 
 
 class AIWFile(Table):

@@ -114,6 +114,8 @@ def read_workflow(findings: Findings, catalogue: Mapping[str, AIMMetadata]) -> A
             tuple(file.availability.standby),
             file.availability.on_degraded,
             tuple(file.availability.optional),
+            file.availability.least_rate,
+            file.availability.slow_down,
         ),
     )
     locate(findings, composed, check_workflow(aiw, catalogue))

@@ -62,7 +62,9 @@ class Availability:
     """Service wanted: share of time (0..1), time to re-map (ms), AIMs kept ready twice, what to do meanwhile.
 
     ``on_degraded`` is ``stop`` or ``continue``. ``optional`` are AIMs that are left out where there is no
-    room for all, the first one first.
+    room for all, the first one first. ``least_rate`` is the lowest share (0..1) of its full rate that the
+    workflow accepts where there is no room for more; ``slow_down`` says whether that comes ``first``, before
+    AIMs are left out, or ``last``.
     """
 
     target: float | None = None
@@ -70,6 +72,8 @@ class Availability:
     standby: tuple[str, ...] = ()
     on_degraded: str = "stop"
     optional: tuple[str, ...] = ()
+    least_rate: float = 1.0
+    slow_down: str = "first"
 
 
 @dataclass(frozen=True, slots=True)

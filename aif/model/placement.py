@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from aif.errors import PlacementError
 from aif.model.aiw import Workflow
+from aif.model.degrading import WHOLE, Service
 from aif.model.inventory import Inventory
 
 Places = Mapping[str, tuple[str, str]]
@@ -123,6 +124,18 @@ class Better:
     placement: Placement
     before: float | None
     pause_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Mended:
+    """Where a running workflow is to go, and how much of it.
+
+    ``why`` says why there is no room for more; empty where all of it runs.
+    """
+
+    placement: Placement
+    service: Service = WHOLE
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from aif.errors import RemoteProtocolError, RollbackDetected, TrustError
+from aif.model.degrading import LEAST_RATE
 from aif.model.delivery import MAX_CARRIED_BYTES, MAX_FAN
 from aif.model.ports import MAX_QUEUE_DEPTH, AuthMode
 from aif.protocol import cose, documents
@@ -154,6 +155,8 @@ class Deployment:
     boundary: tuple[BoundaryPort, ...]
     plain_models: bool = False
     """Whether the site lets its devices install models that are not encrypted."""
+    rate: float = 1.0
+    """Share of its full rate at which the workflow runs, for AIMs that set a pace."""
 
 
 def sign(deployment: Deployment, signer: Callable[[bytes], bytes]) -> bytes:
@@ -199,6 +202,8 @@ def _check(deployment: Deployment) -> None:
             raise RemoteProtocolError(f"AIM {aim.id}: a SHA-256 has {HASH_BYTES} bytes")
         if aim.model is not None and not 0 < aim.model.bytes_ <= MAX_MODEL_BYTES:
             raise RemoteProtocolError(f"AIM {aim.id}: a model has 1 to {MAX_MODEL_BYTES} bytes")
+    if not LEAST_RATE <= deployment.rate <= 1.0:
+        raise RemoteProtocolError(f"the rate of a workflow is a share of {LEAST_RATE:g} to 1")
     channels = {channel.channel_id: channel for channel in deployment.remote_channels}
     for channel in deployment.remote_channels:
         _check_channel(channel)

@@ -169,6 +169,18 @@ def test_an_impossible_plan_is_one_screen_with_exit_code_4(
     assert "   = help: this makes it possible: deadline of path gesture 505.6 ms\n" in printed.err
 
 
+def test_a_plan_that_has_room_at_a_lower_rate_says_so(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    contract = lab / "aims" / "imu_source" / "aim.yaml"
+    contract.write_text(AIMS["imu_source"].replace("instructions: 2000", "instructions: 1200000"))
+    workflow = lab / "gesture" / "gesture.aiw.yaml"
+    assert run(lab) == 4
+    assert "of its rate" not in capsys.readouterr().err
+    workflow.write_text(WORKFLOW + "availability: {least_rate: 50%}\n")
+    assert run(lab) == 4
+    error = capsys.readouterr().err
+    assert "there is room for 75% of its rate, which it accepts when a device is lost" in error
+
+
 def test_a_model_larger_than_any_device_says_by_how_much(
     lab: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import pytest
@@ -9,9 +10,11 @@ import pytest
 from aif.errors import PlacementError
 from aif.model.aim import Runtime
 from aif.model.aiw import Availability, Workflow
+from aif.model.degrading import Service, services
 from aif.model.inventory import Inventory
 from aif.model.placement import Assignment, PlacedWorkflow, Placement
 from partitioner.checker.check import check
+from partitioner.checker.exhaustive import best_placement
 from partitioner.instances.families import instance
 from partitioner.planner import plan
 from partitioner.policy import ModelFacts, RuntimeCost
@@ -22,6 +25,7 @@ from partitioner.site import SitePlanner, load_of
 from tests.partitioner.test_alternatives import (
     CATALOGUE,
     POLICY,
+    SOURCE,
     WHOLE,
     inventory_of,
     workflow_of,
@@ -123,7 +127,8 @@ def test_only_what_was_on_the_lost_device_moves() -> None:
     planner, inventory = SitePlanner(POLICY), inventory_of(13_000, 13_000, 13_000)
     before = placed(planner, workflow_of(CATALOGUE, "Whole@1.0", "Whole@1.0"), inventory)
     for device in sorted(set(where(before.placement).values())):
-        after, left_out = planner.mend(before, lost={device})
+        mended = planner.mend(before, lost={device})
+        after, left_out = mended.placement, mended.service.left_out
         assert not left_out
         assert moved(before, after) == {a for a, d in where(before.placement).items() if d == device}
         assert device not in where(after).values()
@@ -150,7 +155,7 @@ def test_a_device_that_rests_still_passes_messages_on() -> None:
     )
     planner = SitePlanner(given.policy)
     before = PlacedWorkflow(workflow, given.inventory, planner.place(workflow, given.inventory, {})[1])
-    after, _ = planner.mend(before, resting={hub.id})
+    after = planner.mend(before, resting={hub.id}).placement
     assert hub.id not in where(after).values()
 
 
@@ -159,7 +164,7 @@ def test_parts_of_a_chain_that_was_chosen_move_each_for_itself() -> None:
     before = placed(planner, workflow_of(CATALOGUE, "Whole@1.0"), inventory)
     assert {"m0.part_1", "m0.part_2"} <= where(before.placement).keys()
     device = before.placement.device_of("m0.part_2")
-    after, _ = planner.mend(before, lost={device})
+    after = planner.mend(before, lost={device}).placement
     assert moved(before, after) == {a for a, d in where(before.placement).items() if d == device}
     assert where(after).keys() == where(before.placement).keys()
 
@@ -181,16 +186,17 @@ def test_optional_aims_are_left_out_in_their_order_and_come_back() -> None:
     flow = optional(workflow_of(CATALOGUE, *["Whole@1.0"] * 3), "m2", "m1")
     before = placed(planner, flow, inventory)
     small, large = "d1", "d0"
-    after, left_out = planner.mend(before, lost={small})
-    assert left_out == {"m2"}
-    assert set(where(after)) == {"source", "m0", "m1"}
-    after, left_out = planner.mend(before, lost={large})
-    assert left_out == {"m1", "m2"}
-    less = replace(before, placement=after)
-    again, left_out = planner.mend(less)
-    assert not left_out
-    assert {"m1", "m2"} <= set(where(again))
-    assert moved(less, again) == set()
+    mended = planner.mend(before, lost={small})
+    assert mended.service == Service(frozenset({"m2"}))
+    assert set(where(mended.placement)) == {"source", "m0", "m1"}
+    mended = planner.mend(before, lost={large})
+    assert mended.service == Service(frozenset({"m1", "m2"}))
+    assert "RAM" in mended.why
+    less = replace(before, placement=mended.placement)
+    again = planner.mend(less)
+    assert (again.service, again.why) == (Service(), "")
+    assert {"m1", "m2"} <= set(where(again.placement))
+    assert moved(less, again.placement) == set()
 
 
 def test_what_cannot_be_left_out_is_explained() -> None:
@@ -199,6 +205,60 @@ def test_what_cannot_be_left_out_is_explained() -> None:
     with pytest.raises(PlacementError) as caught:
         planner.mend(replace(before, workflow=optional(before.workflow, "source")), lost={"d0"})
     assert "m0" in str(caught.value)
+
+
+# --- lower rates --------------------------------------------------------------------------------------
+
+
+def test_the_most_of_a_workflow_that_fits_is_what_runs() -> None:
+    """Compared with an oracle that tries every placement of every service, in the order of the metadata."""
+    seen = set()
+    for seed in range(40):
+        rng = random.Random(seed)
+        flow = scarce(rng)
+        inventory = inventory_of(*(rng.choice((9_000, 16_000, 30_000)) for _ in range(3)))
+        whole = PlacedWorkflow(flow, inventory, Placement("W", "1.0", "i", 1, ()))
+        lost = inventory.devices[2].id
+        fitting = (
+            s for s in services(flow) if best_placement([s.of(flow)], inventory.without({lost}), POLICY)
+        )
+        expected = next(fitting, None)
+        seen.add(expected)
+        if expected is None:
+            with pytest.raises(PlacementError):
+                SitePlanner(POLICY).mend(whole, lost={lost})
+            continue
+        mended = SitePlanner(POLICY).mend(whole, lost={lost})
+        assert mended.service == expected, seed
+        assert bool(mended.why) == (expected != Service())
+        check([expected.of(flow)], inventory.without({lost}), mended.placement, POLICY)
+    assert {one.rate for one in seen if one} >= {1.0, 0.5, 0.25, 0.2}
+    assert len({one.left_out for one in seen if one}) == 2
+
+
+def test_no_higher_rate_is_taken_than_is_wanted() -> None:
+    inventory = inventory_of(30_000, 30_000)
+    flow = workflow_of(CATALOGUE, "Whole@1.0")
+    flow = replace(flow, metadata=replace(flow.metadata, availability=Availability(least_rate=0.2)))
+    before = placed(SitePlanner(POLICY), flow, inventory)
+    assert SitePlanner(POLICY).mend(before).service.rate == 1.0
+    assert SitePlanner(POLICY).mend(before, most_rate=0.25).service.rate == 0.25
+
+
+def scarce(rng: random.Random) -> Workflow:
+    """Two AIMs behind a source that need more processor than there often is."""
+    heavy = [
+        replace(WHOLE, name=f"M{n}", implementations=(
+            replace(WHOLE.implementations[0], instructions=rng.randrange(10_000_000, 400_000_000)),
+        ))
+        for n in range(2)
+    ]  # fmt: skip
+    flow = workflow_of({one.reference: one for one in (SOURCE, *heavy)}, "M0@1.0", "M1@1.0")
+    wanted = Availability(
+        optional=rng.choice([(), ("m1",)]), least_rate=rng.choice([1.0, 0.5, 0.2]),
+        slow_down=rng.choice(["first", "last"]),
+    )  # fmt: skip
+    return replace(flow, metadata=replace(flow.metadata, paths=(), availability=wanted))
 
 
 # --- better mappings, and those that a person wants ----------------------------------------------------

@@ -112,7 +112,8 @@ def test_a_spared_device_keeps_only_what_needs_its_sensors() -> None:
     flow = chain()
     free = replace(flow, aims=tuple(replace(aim, placement=None) for aim in flow.aims))
     together = running(free, INVENTORY, "near")
-    placement, left_out = PLANNER.mend(together, spared=["near"])
+    mended = PLANNER.mend(together, spared=["near"])
+    placement, left_out = mended.placement, mended.service.left_out
     assert placement.device_of("sense") == "near"
     assert placement.device_of("work") != "near"
     assert not left_out
@@ -124,7 +125,8 @@ def test_a_spared_device_keeps_what_finds_no_room_elsewhere() -> None:
     full = Inventory(
         "full", 1, (DEVICES[0], replace(DEVICES[1], ram_bytes=10), replace(DEVICES[2], ram_bytes=10)), LINKS
     )
-    placement, left_out = PLANNER.mend(running(free, full, "near"), spared=["near"])
+    mended = PLANNER.mend(running(free, full, "near"), spared=["near"])
+    placement, left_out = mended.placement, mended.service.left_out
     assert {a.device for a in placement.assignments} == {"near"}
     assert not left_out
 

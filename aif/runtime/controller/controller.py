@@ -37,6 +37,7 @@ from aif.runtime.devices.registry import Site
 from aif.runtime.devices.site_broker import SiteBroker
 from aif.runtime.library import AIMLibrary
 from aif.runtime.logbook import LogBook
+from aif.runtime.mapping.at_work import at_work
 from aif.runtime.mapping.bringup import BringUp, Means, ModelResolver
 from aif.runtime.mapping.deployer import Deployer, Plan
 from aif.runtime.mapping.healing import Healing
@@ -54,6 +55,9 @@ VERIFY_S = 15.0
 """For a device to answer a challenge that a person asked for."""
 
 REKEYING_TICK_S = 0.25
+
+AT_WORK_S = 0.25
+"""How often it is looked which devices are at work."""
 
 
 class Controller:
@@ -113,6 +117,7 @@ class Controller:
                 tasks.create_task(self._every(1.0, self.admission.tick))
                 tasks.create_task(self.admission.vigil.run())
                 tasks.create_task(self._every(1.0, self._note_drained))
+                tasks.create_task(self._every(AT_WORK_S, self._watch_closely))
                 tasks.create_task(self._every(REKEYING_TICK_S, self.rekeying.tick))
                 tasks.create_task(self.discovery.listen())
         finally:
@@ -121,7 +126,7 @@ class Controller:
 
     def take_over(self) -> None:
         """Go on with what an earlier Controller left running; before any device is heard."""
-        for running, kept in self._kept.restore():
+        for running, kept in self._kept.restore(self._clock.monotonic_ms()):
             for channel in kept.channels:
                 self._grants.remember(channel.channel.channel_id, channel.senders)
             self._number = max(self._number, int(running.aiw_id.rpartition("-")[2]))
@@ -131,6 +136,10 @@ class Controller:
             running.task = asyncio.create_task(self._drive(running), name=f"workflow {running.aiw_id}")
         if self._broker is not None:
             self._broker.only(self.workflows)
+
+    def _watch_closely(self) -> None:
+        admission = self.admission
+        admission.vigil.closely.watch(at_work(self.workflows.values(), admission.sensing.calm))
 
     async def _every(self, seconds: float, act: Callable[[], None]) -> None:
         while True:

@@ -47,7 +47,9 @@ class Draining:
                 continue
             reasons = self.reasons(running)
             resting = {*reasons.closed(), *([device] if device else ())}
-            mended = await self.planning.mend(running, lost=reasons.absent(), resting=resting)
+            mended = await self.planning.mend(
+                running, lost=reasons.absent(), resting=resting, most_rate=running.service.rate
+            )
             proposed[running.aiw_id] = moves_between(running, mended.placement, ())
         return proposed
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from aif.errors import AIFError, StartFailed
 from aif.model.aiw import Workflow
+from aif.model.degrading import Service
 from aif.model.inventory import Inventory
 from aif.model.placement import Placement
 from aif.model.stand_ins import with_stand_ins
@@ -66,6 +67,7 @@ class KeptWorkflow:
         paused: whether a person has paused it.
         paused_aims: AIMs that a person has paused.
         left_out: optional AIMs that there was no room for.
+        rate: share of its full rate that there was room for.
     """
 
     aiw_id: str
@@ -82,6 +84,7 @@ class KeptWorkflow:
     paused: bool = False
     paused_aims: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    rate: float = 1.0
 
     def plan(self) -> Plan:
         """What its devices were told."""
@@ -119,7 +122,7 @@ class KeptWorkflows:
                     tuple(KeptPart(plan.documents[d], part) for d, part in plan.parts.items()),
                     plan.models, plan.releases, dict(running.boots), tuple(sorted(running.over)),
                     running.paused, tuple(sorted(running.paused_aims)),
-                    tuple(sorted(running.left_out)),
+                    tuple(sorted(running.service.left_out)), running.service.rate,
                 )
             )  # fmt: skip
         except (AIFError, OSError) as error:
@@ -131,17 +134,20 @@ class KeptWorkflows:
         """The workflow has ended."""
         shutil.rmtree(self._folder / aiw_id, ignore_errors=True)
 
-    def restore(self) -> Iterable[tuple[RunningWorkflow, KeptWorkflow]]:
-        """Every workflow that an earlier Controller left running; one that cannot be read is given up."""
+    def restore(self, now_ms: float) -> Iterable[tuple[RunningWorkflow, KeptWorkflow]]:
+        """Every workflow that an earlier Controller left running; one that cannot be read is given up.
+
+        A rate that was lowered counts as lowered at ``now_ms`` (monotonic).
+        """
         for folder in sorted(self._folder.iterdir()) if self._folder.exists() else ():
             try:
                 kept = self._file(folder.name).load()
-                yield self._running(folder, kept), kept
+                yield self._running(folder, kept, now_ms), kept
             except (AIFError, OSError) as error:
                 self._log.error("a workflow cannot be taken up again", aiw=folder.name, reason=str(error))
                 self.forget(folder.name)
 
-    def _running(self, folder: Path, kept: KeptWorkflow) -> RunningWorkflow:
+    def _running(self, folder: Path, kept: KeptWorkflow, now_ms: float) -> RunningWorkflow:
         sources = Sources(
             folder / "workflow.aiw.yaml", folder / "inventory.yaml", tuple(Path(aims) for aims in kept.aims)
         )
@@ -152,8 +158,7 @@ class KeptWorkflows:
             plan=kept.plan(), boots=dict(kept.boots), over=set(kept.over), paused=kept.paused,
             paused_aims=set(kept.paused_aims), sources=sources, resumed=True,
         )  # fmt: skip
-        if kept.left_out:
-            running.leave_out(frozenset(kept.left_out))
+        running.serve(Service(frozenset(kept.left_out), kept.rate), now_ms)
         placed = {assignment.aim for assignment in kept.placement.assignments}
         if placed != {leaf.id for leaf in running.workflow.aims}:
             raise StartFailed("its AIMs are others than were placed", hint="deploy it again")

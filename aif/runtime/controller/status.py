@@ -67,6 +67,8 @@ def _workflow(running: RunningWorkflow) -> dict[str, Any]:
         "state": str(running.state),
         "ended": running.state in FINAL_WORKFLOW_STATES,
         "note": running.note,
+        "left_out": sorted(running.service.left_out),
+        "rate": running.service.rate,
         "failure": {"code": failure.code, "message": str(failure), "hint": failure.hint} if failure else None,
         "placement": {
             "objective": placement.objective,

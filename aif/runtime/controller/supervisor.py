@@ -154,8 +154,7 @@ class Supervisor:
     def _show(self, troubles: list[str]) -> None:
         running = self._running
         state = WorkflowState.PAUSED if running.paused else WorkflowState.RUNNING
-        left_out = ", ".join(sorted(running.left_out))
-        told = [*troubles, *([f"runs without {left_out}, for which there is no room"] if left_out else ())]
+        told = [*troubles, *running.does_without()]
         shown = (WorkflowState.DEGRADED if told else state, "; ".join(told))
         if shown != (running.state, running.note):
             self._move(*shown)

@@ -115,7 +115,7 @@ class Admission:
         self._called_ms: dict[str, float] = {}
         self.vigil = Vigil(
             heartbeat or HeartbeatSettings(), clock=clock, log=log, devices=self.links.values,
-            ask=self._ask,
+            ask=self._ask, glance=self._glance,
             lost=lambda link, why: self._end(link, Trust.LOST, why), connected=lambda: transport.connected,
         )  # fmt: skip
 
@@ -151,6 +151,9 @@ class Admission:
             self.sensing.asked(link.device, self._clock.monotonic_ms())
         else:
             self.sensing.restart(link.device)
+        self._glance(link, number)
+
+    def _glance(self, link: DeviceLink, number: int) -> None:
         self.send(link.device, Heartbeat(self._clock.time_us(), number))
 
     def link(self, device: str) -> DeviceLink:
@@ -297,9 +300,9 @@ class Admission:
             if message.battery is not None:
                 self.sensing.battery(link.device, message.battery, link.heard_ms)
             if message.number:
-                rtt_ms = link.answers.answered(message.number, link.heard_ms)
-                if rtt_ms is not None:
-                    self.sensing.answered(link.device, rtt_ms)
+                answered = link.answers.answered(message.number, link.heard_ms)
+                if answered is not None and answered.in_turn:
+                    self.sensing.answered(link.device, answered.rtt_ms)
             else:
                 self.vigil.welcome(link)
         elif isinstance(message, CertificateRequest):

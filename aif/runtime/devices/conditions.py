@@ -11,7 +11,7 @@ All times are monotonic milliseconds, and arguments.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aif.runtime.devices.liveness import FORGOTTEN_MS, doubled
 
@@ -29,13 +29,33 @@ RETURN_FIRST_MS, RETURN_MOST_MS = 30_000.0, 1_800_000.0
 
 
 @dataclass(slots=True)
+class Spells:
+    """How often something went bad in a row, and until when it counts as bad, whatever is seen."""
+
+    times: int = 0
+    changed_ms: float = float("-inf")
+
+    def begin(self, now_ms: float) -> None:
+        """It has become bad, or worse."""
+        self.times = 1 + (self.times if now_ms - self.changed_ms < FORGOTTEN_MS else 0)
+        self.changed_ms = now_ms
+
+    def end(self, now_ms: float) -> None:
+        """It is good again."""
+        self.changed_ms = now_ms
+
+    @property
+    def until_ms(self) -> float:
+        """The earliest end of the spell that has begun last."""
+        return self.changed_ms + stays_away_ms(self.times)
+
+
+@dataclass(slots=True)
 class Condition:
     """Good or bad, by what a row of windows says."""
 
     bad: bool = False
-    times: int = 0
-    """How often it became bad in a row."""
-    changed_ms: float = float("-inf")
+    spells: Spells = field(default_factory=Spells)
     _speaking: int = 0
 
     def see(self, now_ms: float, *, worse: bool, better: bool) -> bool:
@@ -50,17 +70,11 @@ class Condition:
             Whether the condition has changed.
         """
         self._speaking = self._speaking + 1 if (better if self.bad else worse) else 0
-        if self._speaking < WINDOWS or now_ms < self.until_ms:
+        if self._speaking < WINDOWS or (self.bad and now_ms < self.spells.until_ms):
             return False
-        if not self.bad:
-            self.times = 1 + (self.times if now_ms - self.changed_ms < FORGOTTEN_MS else 0)
-        self.bad, self.changed_ms, self._speaking = not self.bad, now_ms, 0
+        (self.spells.end if self.bad else self.spells.begin)(now_ms)
+        self.bad, self._speaking = not self.bad, 0
         return True
-
-    @property
-    def until_ms(self) -> float:
-        """Until when it stays bad, whatever is measured."""
-        return self.changed_ms + stays_away_ms(self.times) if self.bad else float("-inf")
 
 
 def stays_away_ms(times: int) -> float:

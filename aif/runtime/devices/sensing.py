@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any, Final
 
-from aif.model.inventory import Device, Inventory
+from aif.model.inventory import Device, DeviceClass, Inventory
 from aif.runtime.devices.conditions import CHARGED, QUICK, SLOW, Condition
 from aif.runtime.devices.delays import Delays, Window
 from aif.runtime.devices.liveness import LEAST_TIMEOUT_MS
@@ -41,6 +41,8 @@ class Sensed:
     """One device: what is planned, what was measured, and what that comes to."""
 
     planned_ms: float = LEAST_PLANNED_MS
+    calm: bool = True
+    """Whether each question to it costs much: a microcontroller, a battery, a slow way."""
     low: float = 0.0
     reserve: float = 0.0
     delays: Delays = field(default_factory=Delays)
@@ -71,6 +73,8 @@ class Sensing:
             sensed = self._devices.setdefault(device.id, Sensed())
             sensed.planned_ms = planned_ms(device, inventory)
             on_battery = device.energy.source == "battery"
+            micro = device.device_class is DeviceClass.MCU
+            sensed.calm = micro or on_battery or sensed.planned_ms > LEAST_PLANNED_MS
             sensed.low = device.energy.battery_low if on_battery else 0.0
             sensed.reserve = device.energy.battery_reserve if on_battery else 0.0
 
@@ -127,6 +131,11 @@ class Sensing:
     def signs(self, inventory: Inventory) -> frozenset[str]:
         """Everything that is bad now about these devices, in words for people."""
         return frozenset(word for device in inventory.devices for word in self._signs(device.id))
+
+    def calm(self, device: str) -> bool:
+        """Whether a device is better not asked often, because of what it is or how slowly it answers."""
+        sensed = self._devices.get(device, _UNKNOWN)
+        return sensed.calm or sensed.slow.bad
 
     def report(self, device: str, now_ms: float) -> dict[str, Any]:
         """The figures of a device, with their origin and age; empty where nothing is known."""

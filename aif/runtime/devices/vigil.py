@@ -6,7 +6,7 @@ asked at once, and only its silence after two questions, each given the time tha
 take, counts. So a process that was killed is noticed after some 0.2 s, and a device that lives stays.
 
 Decides when a device is lost; how long what may take is decided by ``liveness``, what follows by
-``admission``.
+``admission``. Devices at work are watched more closely (``close_watch``).
 
 Invariants: the Controller's own absence, because it has no connection or did not run, is nobody's silence; at
 most one inquiry per device is under way.
@@ -18,15 +18,13 @@ import asyncio
 from collections.abc import Callable, Iterable
 
 from aif.runtime.clock import Clock
+from aif.runtime.devices.close_watch import LATE, CloseWatch
 from aif.runtime.devices.links import DeviceLink, Trust
 from aif.runtime.devices.liveness import HeartbeatSettings
 from aif.runtime.logbook import LogBook
 
 RECONNECTED_S = 6.0
 """After the Controller's own connection was gone, devices have this long to come back too."""
-
-LATE = 2.0
-"""A wait that took this many times as long as it should shows that the Controller itself did not run."""
 
 MOST_REPEATS = 5
 """Questions repeated because the Controller did not run, per inquiry."""
@@ -43,6 +41,7 @@ class Vigil:
         log: LogBook,
         devices: Callable[[], Iterable[DeviceLink]],
         ask: Callable[[DeviceLink, int], None],
+        glance: Callable[[DeviceLink, int], None],
         lost: Callable[[DeviceLink, str], None],
         connected: Callable[[], bool],
     ) -> None:
@@ -54,6 +53,7 @@ class Vigil:
             log: where refuted rumours are told.
             devices: every device that the Controller knows.
             ask: sends a device the question of that number.
+            glance: sends one that is no part of the steady pace, and that nothing is measured by.
             lost: is told which device does not answer, and why it is thought so.
             connected: whether the Controller itself reaches the broker.
         """
@@ -62,11 +62,15 @@ class Vigil:
         self._rumours: asyncio.Queue[DeviceLink] = asyncio.Queue()
         self._asked: set[str] = set()
         self._judging_ms = float("-inf")
+        self.closely = CloseWatch(
+            settings, clock=clock, devices=devices, ask=glance, lost=lost, connected=connected
+        )
 
     async def run(self) -> None:
         """Watch until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._rounds())
+            tasks.create_task(self.closely.run())
             while True:
                 link = await self._rumours.get()
                 tasks.create_task(self._inquire(link))

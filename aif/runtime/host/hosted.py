@@ -84,6 +84,7 @@ class HostedWorkflow:
             for deployed in deployment.aims:
                 self._add_instance(deployed, make, blocks)
             self._connect({*self.instances})
+        self._keep_pace()
 
     @property
     def receivers(self) -> list[SecureReceiver]:
@@ -298,9 +299,14 @@ class HostedWorkflow:
             if deployed.id in fresh:
                 self._add_instance(deployed, make, blocks)
         self._connect(fresh)
+        self._keep_pace()
         for source, end in self._readers_of_ended(fresh):
             self._stream_over(source, end)
         self._judge_finished()
+
+    def _keep_pace(self) -> None:
+        for instance in self.instances.values():
+            instance.pace.rate = self.deployment.rate
 
     async def leave(self, aims: AbstractSet[str]) -> None:
         """Stop AIMs that go on elsewhere, and forget them; their readers hear of no end."""

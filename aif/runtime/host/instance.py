@@ -5,8 +5,8 @@ only; it is restarted up to ``restart_limit`` times. When every producer of a re
 the instance drains what it holds, finishes, and lets its readers know.
 
 Invariants: it ends in STOPPED or FAILED, once, whatever the author's code does; ``close()`` of every object
-that was made is called; a paused instance takes no record; a period that was missed is skipped, not made up
-for. With ``blocking`` the author's plain code, engine included, runs in one thread of its own.
+that was made is called; a paused instance takes no record. With ``blocking`` the author's plain code, engine
+included, runs in one thread of its own.
 
 Source: MPAI-AIF V2 life cycle and signals; periods, deadlines, restarts and DEGRADED as in V3.
 """
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import math
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -36,6 +35,7 @@ from aif.protocol.lifecycle import (
 from aif.runtime.clock import Clock
 from aif.runtime.host.acknowledged import AcknowledgedWork
 from aif.runtime.host.joining import Joiner
+from aif.runtime.host.pace import Pace
 from aif.runtime.host.ports import EndOfStream, InputPort, OutputPort
 from aif.runtime.metrics import AIMMetrics
 from aif.sdk import AIM
@@ -88,6 +88,7 @@ class AIMInstance:
         self.inputs, self.outputs = dict(inputs), dict(outputs)
         self.metrics = AIMMetrics()
         self.state = State.IDLE
+        self.pace = Pace(contract, clock)
         self._make, self._work = make, work
         self._clock = clock
         self._on_state, self._on_finished = on_state, on_finished
@@ -235,14 +236,10 @@ class AIMInstance:
         await self._settle(aim.close)
 
     async def _invocations(self, aim: AIM) -> None:
-        period_ms = self.contract.period_ms
-        due_ms = self._clock.monotonic_ms()
+        self.pace.begin()
         while True:
             await self._running.wait()
-            if period_ms is not None:
-                now_ms = self._clock.monotonic_ms()
-                due_ms += period_ms * max(1, math.ceil((now_ms - due_ms) / period_ms))
-                await self._clock.sleep(max(0.0, due_ms - now_ms) / 1000.0)
+            if await self.pace.next():
                 await self._running.wait()
             records, t_us = await self._joiner.next()
             if self._work is None:
@@ -277,9 +274,12 @@ class AIMInstance:
 
     async def _stream(self, results: AsyncIterator[Any] | Iterator[Any], t_us: int) -> float:
         """Emit what a generator yields; returns the milliseconds that it took to make that."""
-        took_ms = 0.0
+        took_ms, first = 0.0, True
         try:
             while True:
+                if not first:
+                    await self.pace.next_of_stream()
+                first = False
                 began_ms = self._clock.monotonic_ms()
                 if isinstance(results, AsyncIterator):
                     emitted = await anext(results, _NO_MORE)

@@ -19,6 +19,7 @@ from types import MappingProxyType
 from aif.errors import PlainModelRefused, StartFailed
 from aif.model.aim import ParameterValue
 from aif.model.aiw import Workflow
+from aif.model.degrading import sets_pace
 from aif.model.delivery import carried_bytes, fan_of
 from aif.model.placement import Placement
 from aif.model.ports import AuthMode, ChannelSpec, LocalPolicy, PortRef
@@ -185,6 +186,7 @@ class Deployer:
         previous: Plan | None = None,
         anew: Collection[str] = (),
         over: Collection[str] = (),
+        rate: float = 1.0,
     ) -> Plan:
         """Documents for every device that runs a part of the workflow.
 
@@ -201,6 +203,8 @@ class Deployer:
                 device whose part is the same.
             anew: devices that get a new document in any case.
             over: AIMs that have ended where they were; nothing runs for them any more.
+            rate: share of its full rate at which the workflow runs; only devices with an AIM that sets a pace
+                hear of it.
 
         Raises:
             StoreError: a model that an implementation needs is not in the Store.
@@ -234,11 +238,12 @@ class Deployer:
                 for leaf_id in working
                 if device_of[leaf_id] == device
             )
+            paced = any(sets_pace(workflow.aim(aim.id).metadata) for aim in aims)
             document = Deployment(
                 deployment.VERSION, device, aiw_id, workflow.name, workflow.metadata.version, mapping_version,
                 now_us, self._store_url, aims, local_channels(workflow, device_of, device),
                 tuple(c for c in remote if device in (c.source_device, *c.destination_devices)),
-                _boundary(workflow, device_of, device), plain_models,
+                _boundary(workflow, device_of, device), plain_models, rate if paced else 1.0,
             )  # fmt: skip
             models += issue.placed
             known = previous.parts.get(device) if previous is not None and device not in anew else None

@@ -1,7 +1,8 @@
 """Sees to it that a workflow runs where it can: weighs the reasons for another mapping, and makes the change.
 
-When there is no room for all, optional AIMs are left out, and come back when there is room. When there is
-none for the rest, the workflow is left as it is, and asked about again only when something about its devices
+When there is no room for all, its rate is lowered or optional AIMs are left out, as its metadata says, and
+both come back when there is room: the rate after a while that doubles with every time. When there is none for
+the rest, the workflow is left as it is, and asked about again only when something about its devices
 has changed. A device that did not take up what it was given is out of the question for a while; one that
 was lost more than once, of late, gets AIMs only where no other can take them. What a person asks for comes
 first, and is made as it was asked for or not at all. When nothing has to move, a better plan is taken up that
@@ -16,13 +17,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from aif.errors import AIFError, PlacementError
+from aif.model.degrading import Service
+from aif.model.placement import Mended
 from aif.runtime.logbook import LogBook
 from aif.runtime.mapping.bringup import Means
 from aif.runtime.mapping.improving import Improving
-from aif.runtime.mapping.planning import Mended, Planning
+from aif.runtime.mapping.planning import Planning
 from aif.runtime.mapping.reasons import Reason, Reasons
 from aif.runtime.mapping.remapping import Change, Remapped, Remapping, TargetFailed, moves_between, note_over
 from aif.runtime.mapping.workflows import RunningWorkflow, WantedMapping
@@ -31,7 +35,7 @@ from aif.runtime.mapping.worth import Gain
 RETRY_S = 5.0
 """After an attempt that failed for another reason, such as a Store that did not answer."""
 
-_Question = tuple[frozenset[str], frozenset[str], frozenset[str], frozenset[str]]
+_Question = tuple[frozenset[str], frozenset[str], frozenset[str], frozenset[str], frozenset[str]]
 
 
 class Healing:
@@ -90,12 +94,13 @@ class Healing:
         question = (
             change.lost, change.resting | probation, change.anew,
             frozenset(reason.words for reason in pressing or standing),
+            frozenset(other.aiw_id for other in self._planning.neighbours(self._running)),
         )  # fmt: skip
         if question == self._answered:
             return False
         note_over(self._running, {*change.lost, *change.anew} if pressing else ())
         try:
-            mended = await self._mend(change, probation)
+            mended = await self._mend(change, probation, self._running.most_rate(now_ms))
         except PlacementError as error:
             self._answered = question
             if pressing:
@@ -105,7 +110,9 @@ class Healing:
                 )
             return False
         moves = moves_between(self._running, mended.placement, change.anew)
-        if not moves or not (pressing or mended.left_out < self._running.left_out):
+        before = self._running.service
+        more = mended.service.better_than(before, self._running.whole.metadata)
+        if not (more or (pressing and (moves or mended.service != before))):
             self._answered = question
             if pressing:
                 self.failure = None
@@ -123,7 +130,7 @@ class Healing:
             better = await self._planning.improve(
                 running, places=wanted.places, lost=change.lost, resting=change.resting
             )
-            mended = Mended(better.placement, running.left_out)
+            mended = Mended(better.placement, running.service)
             done = await Remapping(running, self._means, change).run(self._turn, mended)
         except AIFError as error:
             if isinstance(error, TargetFailed):
@@ -153,19 +160,21 @@ class Healing:
             noticed_ms=max(noticed_ms) if fresh else None,
         )  # fmt: skip
 
-    async def _mend(self, change: Change, probation: frozenset[str]) -> Mended:
+    async def _mend(self, change: Change, probation: frozenset[str], most_rate: float) -> Mended:
         """Where everything goes; to devices that keep leaving only when that is the only way."""
+        mend = partial(self._planning.mend, self._running, lost=change.lost, most_rate=most_rate)
         resting = change.resting | (probation - change.lost)
         try:
-            return await self._planning.mend(self._running, lost=change.lost, resting=resting)
+            return await mend(resting=resting)
         except PlacementError:
             if resting == change.resting:
                 raise
-        return await self._planning.mend(self._running, lost=change.lost, resting=change.resting)
+        return await mend(resting=change.resting)
 
     async def _remap(
         self, change: Change, mended: Mended, now_ms: float, *, gain: Gain | None = None
     ) -> None:
+        before = self._running.service
         self._log.warning("workflow is re-mapped", aiw=self._running.aiw_id, reason=change.reason)
         try:
             done = await Remapping(self._running, self._means, change).run(self._turn, mended)
@@ -181,6 +190,7 @@ class Healing:
             self._answered, self.failure = None, None
             self._improving.moved((move.aim for move in done.moves), in_haste=gain is None)
             self._tell(done, gain)
+            self._tell_rate(before, mended)
 
     # --- what is told ------------------------------------------------------------------------------
 
@@ -198,9 +208,17 @@ class Healing:
         )  # fmt: skip
         self._publish(
             {"type": "remapped", "aiw": self._running.aiw_id, "reason": done.reason, "moves": moves,
-             "left_out": sorted(self._running.left_out), "mapping_version": done.mapping_version,
+             "left_out": sorted(self._running.service.left_out), "rate": self._running.service.rate,
+             "mapping_version": done.mapping_version,
              "stages_ms": dict(done.stages_ms), **_in_figures(gain)}
         )  # fmt: skip
+
+    def _tell_rate(self, before: Service, mended: Mended) -> None:
+        rate = mended.service.rate
+        if rate < before.rate:
+            self._log.warning("workflow slows down", aiw=self._running.aiw_id, rate=rate, reason=mended.why)
+        elif rate > before.rate:
+            self._log.info("workflow is faster again", aiw=self._running.aiw_id, rate=rate)
 
 
 def _in_figures(gain: Gain | None) -> dict[str, Any]:

@@ -22,11 +22,11 @@ from functools import partial
 
 from aif.errors import AIFError, PlacementError
 from aif.model.aiw import Workflow
-from aif.model.placement import Better, Placement
+from aif.model.placement import Better, Mended, Placement
 from aif.runtime.clock import Clock
 from aif.runtime.devices.conditions import stays_away_ms
 from aif.runtime.logbook import LogBook
-from aif.runtime.mapping.planning import Mended, Planning
+from aif.runtime.mapping.planning import Planning
 from aif.runtime.mapping.remapping import Change, Move, moves_between
 from aif.runtime.mapping.workflows import RunningWorkflow
 from aif.runtime.mapping.worth import Dwell, Gain
@@ -216,7 +216,7 @@ class Improving:
             return None
         self._proposed_for = sight
         change = Change(f"{search.why}: {gain}", search.absent, search.closed, frozenset(), began_ms=now_ms)
-        return Improvement(change, Mended(better.placement, self._running.left_out), gain)
+        return Improvement(change, Mended(better.placement, self._running.service), gain)
 
     def _refusal(self, gain: Gain, moves: Collection[Move]) -> str:
         """Why nothing is proposed; empty where something is."""

@@ -17,7 +17,7 @@ from aif.errors import PlacementError
 from aif.model.aim import AIMMetadata
 from aif.model.aiw import Workflow
 from aif.model.inventory import Inventory
-from aif.model.placement import Better, PlacedWorkflow, Placement, Places
+from aif.model.placement import Better, Mended, PlacedWorkflow, Placement, Places
 from aif.protocol.lifecycle import FINAL_WORKFLOW_STATES
 from aif.runtime.devices.sensing import Sensing
 from aif.runtime.mapping.workflows import RunningWorkflow
@@ -49,9 +49,10 @@ class Planner(Protocol):
         lost: Collection[str] = (),
         resting: Collection[str] = (),
         spared: Collection[str] = (),
+        most_rate: float = 1.0,
         beside: Collection[PlacedWorkflow] = (),
-    ) -> tuple[Placement, frozenset[str]]:
-        """Where a running workflow goes with few moves, and the optional AIMs that it has to leave out."""
+    ) -> Mended:
+        """Where as much of a running workflow as there is room for goes with few moves."""
         ...
 
     def improve(
@@ -70,14 +71,6 @@ class Planner(Protocol):
         Those ``held`` stay in any case.
         """
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Mended:
-    """Where a running workflow is to go."""
-
-    placement: Placement
-    left_out: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +95,12 @@ class Planning:
         )
 
     async def mend(
-        self, running: RunningWorkflow, *, lost: Collection[str], resting: Collection[str]
+        self, running: RunningWorkflow, *, lost: Collection[str], resting: Collection[str], most_rate: float
     ) -> Mended:
         """Where a running workflow goes when devices are lost or shall run nothing.
 
-        AIMs that have ended stay where they were, for nothing.
+        AIMs that have ended stay where they were, for nothing. No higher share of the rate than ``most_rate``
+        is asked for.
 
         Raises:
             PlacementError: there is no room for what it cannot do without.
@@ -114,12 +108,12 @@ class Planning:
         working = replace(_placed(running), workflow=running.whole.without(running.over))
         question = partial(
             self.planner.mend, lost=frozenset(lost), resting=frozenset(resting),
-            spared=self.sensing.spent() - {*lost}, beside=self._beside(running),
+            spared=self.sensing.spent() - {*lost}, most_rate=most_rate, beside=self._beside(running),
         )  # fmt: skip
-        placement, left_out = await self._as_measured(
+        mended = await self._as_measured(
             running.inventory, lambda inventory: question(replace(working, inventory=inventory))
         )
-        return Mended(_with_ended(placement, running), left_out)
+        return replace(mended, placement=_with_ended(mended.placement, running))
 
     async def improve(
         self,
@@ -153,12 +147,16 @@ class Planning:
                 raise
         return await asyncio.to_thread(question, declared)
 
-    def _beside(self, running: RunningWorkflow | None) -> tuple[PlacedWorkflow, ...]:
-        return tuple(
-            _placed(other)
+    def neighbours(self, running: RunningWorkflow | None) -> list[RunningWorkflow]:
+        """The others that run."""
+        return [
+            other
             for other in self.workflows()
             if other is not running and other.state not in FINAL_WORKFLOW_STATES
-        )
+        ]
+
+    def _beside(self, running: RunningWorkflow | None) -> tuple[PlacedWorkflow, ...]:
+        return tuple(_placed(other) for other in self.neighbours(running))
 
 
 def _with_ended(placement: Placement, running: RunningWorkflow) -> Placement:

@@ -4,7 +4,7 @@
 * A device that has started anew: it has to get its AIMs again. So has one that is behind its mapping, because
   the Controller ended in the middle of a change.
 * A device that is drained: its AIMs have to leave it. One whose battery is nearly empty: those that can.
-* Optional AIMs without a place: there may be room now. Nothing has to move.
+* Optional AIMs without a place, or a rate that was lowered: there may be room now. Nothing has to move.
 
 A further kind of event is a further source. Decides nothing about what follows (``healing``).
 """
@@ -154,8 +154,11 @@ class Reasons:
                 yield Reason(f"the battery of {device} is nearly empty")
 
     def _room(self) -> Iterator[Reason]:
-        if self._running.left_out:
-            yield Reason(f"there may be room for {', '.join(sorted(self._running.left_out))}", must=False)
+        running, now_ms = self._running, self._means.clock.monotonic_ms()
+        if running.service.left_out:
+            yield Reason(f"there may be room for {', '.join(sorted(running.service.left_out))}", must=False)
+        if running.most_rate(now_ms) > running.service.rate:
+            yield Reason("there may be room for a higher rate", must=False)
 
     # --- facts -------------------------------------------------------------------------------------
 

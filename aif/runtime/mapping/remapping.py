@@ -19,14 +19,13 @@ from dataclasses import dataclass
 
 from aif.errors import AIFError, StartFailed
 from aif.model.aiw import Workflow
-from aif.model.placement import Placement
+from aif.model.placement import Mended, Placement
 from aif.protocol import control
 from aif.protocol.control import Phase
 from aif.protocol.lifecycle import ENDED_STATES, Signal, State
 from aif.runtime.devices.grants import End
 from aif.runtime.mapping.bringup import Means, device_facts, note_installed, send_document
 from aif.runtime.mapping.deployer import Plan
-from aif.runtime.mapping.planning import Mended
 from aif.runtime.mapping.workflows import Awaited, RunningWorkflow
 
 AT_WORK = (Phase.RUNNING, Phase.PAUSED, Phase.FINISHED)
@@ -191,8 +190,8 @@ class Remapping:
         running, means = self._running, self._means
         behind = {d for d in running.devices if running.phase(d) is None}
         return means.deployer.plan(
-            running.aiw_id, running.whole.without(mended.left_out), mended.placement,
-            means.next_mapping_version(),
+            running.aiw_id, running.whole.without(mended.service.left_out), mended.placement,
+            means.next_mapping_version(), rate=mended.service.rate,
             now_us=means.clock.time_us(), package_digest=running.library.digest,
             resolve_model=means.resolve_model, previous=running.plan,
             anew={*self._change.anew, *behind},
@@ -206,8 +205,8 @@ class Remapping:
         for channel_id, former in changed_channels(before, plan, suspect).items():
             running.unkeyed[channel_id] = (*running.unkeyed.get(channel_id, ()), *former)
             running.moved_channels.add(channel_id)
-        if mended.left_out != running.left_out:
-            running.leave_out(mended.left_out)
+        if mended.service != running.service:
+            running.serve(mended.service, self._means.clock.monotonic_ms())
         running.placement, running.plan = mended.placement, plan
         running.without = frozenset()
         had_part = running.leaving | frozenset(before.documents if before is not None else ())

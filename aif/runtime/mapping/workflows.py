@@ -15,11 +15,13 @@ from typing import Any
 
 from aif.errors import AIFError
 from aif.model.aiw import Workflow
+from aif.model.degrading import WHOLE, Service
 from aif.model.inventory import Inventory
 from aif.model.placement import Placement
 from aif.protocol.control import Phase, WorkflowStatus
 from aif.protocol.lifecycle import FINAL_WORKFLOW_STATES, WorkflowState
 from aif.runtime.clock import Clock
+from aif.runtime.devices.conditions import Spells
 from aif.runtime.devices.grants import End
 from aif.runtime.library import AIMLibrary
 from aif.runtime.mapping.deployer import Plan
@@ -108,9 +110,11 @@ class RunningWorkflow:
     without: frozenset[str] = frozenset()
     """Devices that are left out since the newest keys."""
     whole: Workflow = field(init=False)
-    """With the optional AIMs that it does without now; ``workflow`` is what runs."""
-    left_out: frozenset[str] = frozenset()
-    """Optional AIMs that there is no room for."""
+    """All of it, at its full rate; ``workflow`` is what runs."""
+    service: Service = WHOLE
+    """How much of it runs: all, or what there is room for."""
+    slowed: Spells = field(default_factory=Spells)
+    """How often its rate was lowered in a row, and until when it stays so."""
     recast: bool = False
     """Whether its AIMs have changed while it ran: its outputs are not compared with theirs any more."""
     awaited: Awaited | None = None
@@ -142,9 +146,27 @@ class RunningWorkflow:
     def ended(self) -> bool:
         return self.state in FINAL_WORKFLOW_STATES
 
-    def leave_out(self, aims: frozenset[str]) -> None:
-        """From now on it runs without these of its optional AIMs, and with all others."""
-        self.left_out, self.workflow, self.recast = aims, self.whole.without(aims), True
+    def serve(self, service: Service, now_ms: float) -> None:
+        """From now on so much of it runs."""
+        before, self.service = self.service, service
+        self.workflow = service.of(self.whole)
+        self.recast = self.recast or service.left_out != before.left_out
+        if service.rate < before.rate:
+            self.slowed.begin(now_ms)
+        elif service.rate > before.rate:
+            self.slowed.end(now_ms)
+
+    def most_rate(self, now_ms: float) -> float:
+        """The highest share of its rate that it may have now; a lowered one stays for a while."""
+        return 1.0 if now_ms >= self.slowed.until_ms else self.service.rate
+
+    def does_without(self) -> list[str]:
+        """What there is no room for, one sentence each."""
+        left_out, rate = ", ".join(sorted(self.service.left_out)), self.service.rate
+        return [
+            *([f"runs without {left_out}, for which there is no room"] if left_out else ()),
+            *([f"runs at {rate:.0%} of its rate, as there is no room for more"] if rate < 1.0 else ()),
+        ]
 
     @property
     def devices(self) -> list[str]:

@@ -109,7 +109,7 @@ def bench(tmp_path: Path) -> Bench:
 
 def test_a_workflow_with_a_chain_is_taken_up_as_it_ran(bench: Bench) -> None:
     ran = bench.keep(PLACED)
-    ((running, _),) = bench.kept.restore()
+    ((running, _),) = bench.kept.restore(0.0)
     assert running.workflow == ran
     assert running.placement == PLACED
     assert [leaf.id for leaf in running.workflow.aims] == ["source", "model.part_1", "model.part_2"]
@@ -119,18 +119,18 @@ def test_a_chain_that_has_other_parts_now_is_given_up(bench: Bench) -> None:
     bench.keep(PLACED)
     longer = CHAIN.replace("part_2", "last")
     (bench.aims / "chain" / "aim.yaml").write_text(longer)
-    assert list(bench.kept.restore()) == []
+    assert list(bench.kept.restore(0.0)) == []
     assert "its AIMs are others than were placed" in bench.log.getvalue()
 
 
 def test_a_part_that_has_changed_is_given_up(bench: Bench) -> None:
     bench.keep(PLACED)
     (bench.aims / "first" / "module.py").write_text("# another one\n")
-    assert list(bench.kept.restore()) == []
+    assert list(bench.kept.restore(0.0)) == []
     assert "First@1.0 changed since it was deployed" in bench.log.getvalue()
 
 
 def test_a_chain_that_is_gone_is_said(bench: Bench) -> None:
     bench.keep(replace(PLACED, stand_ins={"model": "Gone@1.0"}))
-    assert list(bench.kept.restore()) == []
+    assert list(bench.kept.restore(0.0)) == []
     assert "Gone@1.0" in bench.log.getvalue()

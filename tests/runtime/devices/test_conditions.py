@@ -84,11 +84,11 @@ def test_what_stayed_good_for_long_has_no_past() -> None:
     condition = Condition()
     quiet = int(FORGOTTEN_MS / WINDOW_MS) + 20
     changes([2.0] * WINDOWS + [1.0] * quiet, condition=condition)
-    assert (condition.bad, condition.times) == (False, 1)
+    assert (condition.bad, condition.spells.times) == (False, 1)
     first_ms = (WINDOWS + quiet) * WINDOW_MS
     for n in range(1, WINDOWS + 1):
         condition.see(first_ms + n * WINDOW_MS, worse=True, better=False)
-    assert (condition.bad, condition.times) == (True, 1)
+    assert (condition.bad, condition.spells.times) == (True, 1)
 
 
 def test_the_time_away_doubles_up_to_the_most() -> None:

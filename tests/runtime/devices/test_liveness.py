@@ -60,7 +60,7 @@ def test_questions_that_are_never_answered_take_bounded_memory() -> None:
     for now_ms in range(10 * OPEN_QUESTIONS):
         answers.ask(float(now_ms))
         answers.wait()
-    assert len(answers._asked_ms) == OPEN_QUESTIONS
+    assert len(answers._asked) == OPEN_QUESTIONS
     assert answers.silent == 10 * OPEN_QUESTIONS
     answers.heard()
     assert answers.silent == 0

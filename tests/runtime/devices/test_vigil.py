@@ -29,7 +29,8 @@ class Watched:
         self.tasks: set[asyncio.Task[None]] = set()
         self.vigil = Vigil(
             SETTINGS, clock=self.clock, log=LogBook("controller", self.clock, self.log),
-            devices=lambda: [self.link], ask=self._ask, lost=self._lost, connected=lambda: self.connected,
+            devices=lambda: [self.link], ask=self._ask, glance=self._ask, lost=self._lost,
+            connected=lambda: self.connected,
         )  # fmt: skip
 
     def _ask(self, link: DeviceLink, number: int) -> None:

@@ -6,11 +6,13 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+from aif.model.degrading import Service
 from aif.protocol.lifecycle import WorkflowState
 from tests.runtime.mapping.test_remapping import (
     GOES_ON,
     QUICK,
     STOPS,
+    THREE,
     all_up,
     increasing,
     other,
@@ -31,6 +33,8 @@ OPTIONAL = AUDITED.replace(
 OPTIONAL = OPTIONAL.replace("{on_degraded: ON_DEGRADED}", "{on_degraded: stop, optional: [audit]}")
 """``audit`` hangs on a device of its own; the rest can do without it."""
 
+SPARE = "board: bench-spare, arch: x86-64, os: Linux, instructions_per_s: 1000000000"
+SLOWED = "runs at 50% of its rate, as there is no room for more"
 WITHOUT = "runs without audit, for which there is no room"
 
 
@@ -75,11 +79,51 @@ def test_a_workflow_that_was_reduced_ends_well_and_outlives_its_controller(tmp_p
             await site.kill_controller()
             await site.start_controller()
             again = site.controller.workflow(first.aiw_id)
-            assert again.left_out == {"audit"}
+            assert again.service == Service(frozenset({"audit"}))
             await site.until(again, WorkflowState.DEGRADED, note=WITHOUT)
             outputs = [event["value"] for event in await site.run_to_end(again)]
             assert again.state is WorkflowState.COMPLETED, again.note
             assert increasing(outputs)
+            site.check_nothing_is_left()
+
+    asyncio.run(journey())
+
+
+def test_a_workflow_slows_down_where_there_is_no_room_and_is_fast_again_later(tmp_path: Path) -> None:
+    inventory = THREE.replace(SPARE, SPARE.replace("1000000000", "150000"))
+    assert inventory != THREE
+    workflow = STOPS.replace("{on_degraded: stop}", "{on_degraded: stop, least_rate: 0.2}")
+
+    async def journey() -> None:
+        async with bench_site(
+            tmp_path, devices=("left", "right", "spare"), inventory=inventory, speed=5.0, patience=QUICK
+        ) as site:
+            await all_up(site)
+            running = await site.deploy(workflow)
+            await site.outputs(running, 5)
+            count = site.hosted("left", running).instances["count"]
+            assert (place_of(running, "double"), count.pace.rate) == ("right", 1.0)
+            await site.kill("right")
+            await site.until(running, WorkflowState.DEGRADED, note=SLOWED)
+            assert (place_of(running, "double"), count.pace.rate) == ("spare", 0.5)
+            line = await site.until_logged("workflow slows down")
+            assert line["rate"] == 0.5
+            assert "double" in line["reason"]
+            assert "processor" in line["reason"] or "CPU" in line["reason"]
+            assert increasing(await site.outputs(running, 20))
+            await site.kill_controller()  # the next one knows
+            await site.start_controller()
+            again = site.controller.workflow(running.aiw_id)
+            await site.until(again, WorkflowState.DEGRADED, note=SLOWED)
+            slow_ms = again.slowed.until_ms
+            await site.start_device("right")
+            await site.until_logged("workflow is faster again")
+            await site.until(again, WorkflowState.RUNNING)
+            assert site.controller.admission._clock.monotonic_ms() >= slow_ms
+            assert (place_of(again, "double"), count.pace.rate, again.note) == ("right", 1.0, "")
+            assert increasing(await site.outputs(again, 20))
+            assert site.hosted("left", again).instances["count"] is count
+            await site.controller.stop(again.aiw_id)
             site.check_nothing_is_left()
 
     asyncio.run(journey())
