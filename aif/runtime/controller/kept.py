@@ -23,7 +23,8 @@ from aif.protocol.deployment import Deployment, RemoteChannel
 from aif.runtime.devices.grants import End
 from aif.runtime.library import AIMLibrary
 from aif.runtime.logbook import LogBook
-from aif.runtime.mapping.deployer import PlacedModel, Plan, ResolvedModel
+from aif.runtime.mapping.deployer import Plan
+from aif.runtime.mapping.releases import PlacedModel, ResolvedModel
 from aif.runtime.mapping.workflows import RunningWorkflow, Sources
 from aif.trusted.state import StateFile
 
