@@ -16,6 +16,7 @@ from typing import NoReturn, cast, get_args, get_origin, get_type_hints
 
 from aif.errors import PlacementError
 from aif.model.placement import Assignment, Placement
+from aif.model.standby import in_words
 
 SCHEMA = 4
 MAX_DOCUMENT_BYTES = 16 * 2**20
@@ -141,7 +142,9 @@ class AIMRow:
 def aim_rows(placement: Placement) -> list[AIMRow]:
     """Every AIM with where, how fast, why there and why not elsewhere."""
     return [
-        AIMRow(a.aim, a.device, a.implementation, a.latency_us, a.cost_rule, a.reason, _elsewhere(a))
+        AIMRow(
+            in_words(a.aim), a.device, a.implementation, a.latency_us, a.cost_rule, a.reason, _elsewhere(a)
+        )
         for a in placement.assignments
     ]
 
