@@ -19,6 +19,7 @@ from aif.model.aiw import Workflow
 from aif.model.inventory import Inventory
 from aif.model.placement import Placement
 from aif.model.stand_ins import with_stand_ins
+from aif.model.standby import served_by
 from aif.protocol.deployment import Deployment, RemoteChannel
 from aif.runtime.devices.grants import End
 from aif.runtime.library import AIMLibrary
@@ -155,7 +156,7 @@ class KeptWorkflows:
         )  # fmt: skip
         if kept.left_out:
             running.leave_out(frozenset(kept.left_out))
-        placed = {assignment.aim for assignment in kept.placement.assignments}
+        placed = {a.aim for a in kept.placement.assignments if not served_by(a.aim)}
         if placed != {leaf.id for leaf in running.workflow.aims}:
             raise StartFailed("its AIMs are others than were placed", hint="deploy it again")
         changed = [use for use, digest in kept.packages.items() if library.digest(use) != digest]

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from aif.errors import StartFailed
 from aif.model.aim import ParameterValue
 from aif.model.aiw import Workflow
-from aif.model.placement import Placement
+from aif.model.placement import Assignment, Placement
 from aif.model.ports import PortRef
+from aif.model.standby import served_by
 from aif.protocol import deployment
-from aif.protocol.content_keys import wrap_content_key
+from aif.protocol.content_keys import KeyUse, wrap_content_key
 from aif.protocol.control import ModelKey
 from aif.protocol.deployment import DeployedAIM, Deployment, RemoteChannel
 from aif.protocol.limits import KEY_BYTES
@@ -141,7 +142,9 @@ class Deployer:
         # boundary Ports that are bound to a device are placed too, but nothing runs for them
         device_of = {a.aim: a.device for a in placement.assignments if a.aim in aims_of_workflow}
         working = [leaf.id for leaf in workflow.aims if leaf.id not in over]
-        facts = {device: device_facts(device) for device in sorted({device_of[aim] for aim in working})}
+        ready = [a for a in placement.assignments if served_by(a.aim) in aims_of_workflow - {*over}]
+        taking_part = {*(device_of[aim] for aim in working), *(a.device for a in ready)}
+        facts = {device: device_facts(device) for device in sorted(taking_part)}
         limits = {device: known.limits for device, known in facts.items()}
         remote = remote_channels(aiw_id, workflow, device_of, limits)
         check_sizes(workflow, remote)
@@ -153,15 +156,20 @@ class Deployer:
         for device, known_facts in facts.items():
             issue = DeviceReleases(self._ticketing, device, known_facts, now_us, plain_models=plain_models)
             aims = tuple(
-                self._aim(workflow, leaf_id, placement, package_digest, resolved, issue)
+                self._aim(workflow, placement.assignment(leaf_id), package_digest, resolved, issue)
                 for leaf_id in working
                 if device_of[leaf_id] == device
+            )
+            standbys = tuple(
+                self._aim(workflow, assignment, package_digest, resolved, issue)
+                for assignment in ready
+                if assignment.device == device
             )
             document = Deployment(
                 deployment.VERSION, device, aiw_id, workflow.name, workflow.metadata.version, mapping_version,
                 now_us, self._store_url, aims, local_channels(workflow, device_of, device),
                 tuple(c for c in remote if device in (c.source_device, *c.destination_devices)),
-                boundary_ports(workflow, device_of, device), plain_models,
+                boundary_ports(workflow, device_of, device), plain_models, standbys,
             )  # fmt: skip
             models += issue.placed
             known = previous.parts.get(device) if previous is not None and device not in anew else None
@@ -176,6 +184,8 @@ class Deployer:
 
     def content_keys(self, plan: Plan, device: str, session_pk: bytes) -> tuple[ModelKey, ...]:
         """Keys of the models that a plan puts on a device, for one boot of it.
+
+        A standby needs none before it takes over, unless its model is to rest there as plaintext.
 
         Args:
             plan: made by ``plan``.
@@ -192,21 +202,25 @@ class Deployer:
                     self._vault.key(model.path), session_pk, self._random(KEY_BYTES), model.ticket_digest, use
                 ),
             )
-            for component, model in {m.component: m for m in plan.models if m.device == device}.items()
+            for component, model in {
+                m.component: m
+                for m in plan.models
+                if m.device == device and (m.key_use is KeyUse.IN_PLACE or not served_by(m.aim))
+            }.items()
             if (use := model.key_use) is not None
         )
 
     def _aim(
         self,
         workflow: Workflow,
-        leaf_id: str,
-        placement: Placement,
+        assignment: Assignment,
         package_digest: Callable[[str], bytes],
         resolve_model: Callable[[str, str], ResolvedModel],
         issue: DeviceReleases,
     ) -> DeployedAIM:
-        leaf = workflow.aim(leaf_id)
-        chosen = placement.assignment(leaf_id).implementation
+        """An AIM, or the standby of one, as its device has to know it."""
+        leaf = workflow.aim(served_by(assignment.aim) or assignment.aim)
+        chosen = assignment.implementation
         implementation = leaf.metadata.implementation(chosen)
         if implementation is None:
             raise StartFailed(
@@ -224,8 +238,8 @@ class Deployer:
                     "than the Store's newest"
                 )
             parameters = {name: value for name, value in resolved.parameters.items() if name in declared}
-            release = issue.release(leaf_id, resolved, implementation.arena_bytes)
+            release = issue.release(assignment.aim, resolved, implementation.arena_bytes)
         return DeployedAIM(
-            leaf_id, leaf.metadata.reference, package_digest(leaf.metadata.reference), chosen,
+            leaf.id, leaf.metadata.reference, package_digest(leaf.metadata.reference), chosen,
             {**parameters, **leaf.parameters}, release,
         )  # fmt: skip
