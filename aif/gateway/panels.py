@@ -17,6 +17,7 @@ from aif.gateway import cells
 from aif.gateway.cells import Column, Glyphs
 from aif.gateway.run_record import Prediction, RunRecord
 from aif.gateway.wire_tap import WireReport
+from aif.model.standby import in_words, served_by
 
 WIDE_COLUMNS = 96
 """From this width on there is room for device classes, implementations and longer bars."""
@@ -240,8 +241,10 @@ class RunPanels:
                 kind = Text(classes.get(device, "") if number == 0 else "")
                 rows.append(
                     [
-                        head, *([kind] if wide else []), Text(aim.aim), Text(aim.implementation, style="dim"),
-                        cells.state(states.get(aim.aim, cells.NONE)), cells.microseconds(p50_us),
+                        head, *([kind] if wide else []), Text(in_words(aim.aim)),
+                        Text(aim.implementation, style="dim"),
+                        cells.state("standby" if served_by(aim.aim) else states.get(aim.aim, cells.NONE)),
+                        cells.microseconds(p50_us),
                         *(memory if number == 0 else ["", "", ""]),
                     ]
                 )  # fmt: skip

@@ -19,6 +19,7 @@ from typing import Any, Final
 from aif.gateway.event_fields import count, entries, flag, items, mapping, number, text
 from aif.gateway.run_record import RunRecord
 from aif.gateway.site_view import AIMLine, DeviceLine, LinkLine, SiteEvent, SiteView, WorkflowLine
+from aif.model.standby import in_words, served_by
 
 EVENTS_KEPT: Final = 200
 MAX_WORKFLOWS: Final = 200
@@ -205,10 +206,10 @@ def _aim(run: RunRecord, aim: str) -> AIMLine:
     state = run.states.get(assignment.device)
     causes = [seen.troubles for name, seen in (here.channels if here else {}).items() if _reads(name, aim)]
     return AIMLine(
-        aim=aim,
+        aim=in_words(aim),
         device=assignment.device,
         implementation=assignment.implementation,
-        state=state.aims.get(aim, "") if state is not None else "",
+        state="standby" if served_by(aim) else state.aims.get(aim, "") if state is not None else "",
         rate_hz=0.0 if run.ended else run.aim_rate_hz(aim),
         p50_us=spent.quantile(0.5) if spent else None,
         p99_us=spent.quantile(0.99) if spent else None,
