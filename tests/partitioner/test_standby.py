@@ -12,7 +12,7 @@ from aif.errors import Infeasible, PlacementError
 from aif.model.aim import Implementation, ModelRef, PlacementHint, Requirements, Runtime, SecurityNeed
 from aif.model.aiw import Objectives, Workflow
 from aif.model.inventory import Device, DeviceClass, Inventory, Link, Sensor
-from aif.model.placement import Placement
+from aif.model.placement import PlacedWorkflow, Placement
 from aif.model.standby import keeping_ready, kept_ready, standby_of
 from partitioner.checker.check import audit_placement, check
 from partitioner.checker.exhaustive import best_placement
@@ -32,6 +32,7 @@ from partitioner.problem.build import build_problem
 from partitioner.problem.evaluate import evaluate
 from partitioner.report.written import aim_rows, from_json, to_json
 from partitioner.search.readying import ready, without_standbys
+from partitioner.site import SitePlanner
 from tests.partitioner.test_oracle import agree
 
 ROUNDING = 1e-6
@@ -83,9 +84,9 @@ def refused(flow: Workflow, inventory: Inventory = TWO) -> Infeasible:
 
 
 def test_equals_the_oracle_with_standbys() -> None:
-    kinds = Counter(agree(seed, standby_instance) for seed in range(400))
-    assert kinds["spread"] > 100
-    assert kinds["impossible"] > 100
+    kinds = Counter(agree(seed, standby_instance) for seed in range(250))
+    assert kinds["spread"] > 50
+    assert kinds["impossible"] > 80
     assert not kinds["together"], "a standby is never beside the AIM that it stands by for"
 
 
@@ -303,3 +304,100 @@ def test_room_for_standbys_beside_a_plan_is_allowed_by_the_problem() -> None:
             assert len(choice) == len(problem.items)
             assert not evaluate(problem, choice).broken, f"seed {seed}"
     assert found > 25
+
+
+# --- a workflow that runs ---
+
+
+def sites(count: int) -> Inventory:
+    names = ("one", "two", "three", "four")[:count]
+    return site(*(replace(DEVICE, id=name, ram_bytes=9000, flash_bytes=9000) for name in names))
+
+
+def running(planner: SitePlanner, flow: Workflow, inventory: Inventory) -> PlacedWorkflow:
+    planned, placement = planner.place(flow, inventory, {})
+    return PlacedWorkflow(planned, inventory, placement)
+
+
+def where(placement: Placement) -> dict[str, str]:
+    return {a.aim: a.device for a in placement.assignments}
+
+
+def test_a_lost_aim_goes_where_its_standby_is_and_gets_another_later() -> None:
+    planner = SitePlanner(POLICY)
+    placed_now = running(
+        planner, chain("a", hint=PlacementHint(separate_from=("b",), strength="hard")), sites(4)
+    )
+    old = where(placed_now.placement)
+    after, left_out = planner.mend(placed_now, lost=[old["a"]])
+    assert not left_out
+    assert where(after) == {"a": old["a~standby"], "b": old["b"]}
+    assert after.assignment("a").reason == f"taken over from {old['a']}"
+    later, _ = planner.mend(replace(placed_now, placement=after), lost=[old["a"]])
+    new = where(later)
+    assert {"a": new["a"], "b": new["b"]} == where(after)
+    assert new["a~standby"] not in {*old.values()}
+
+
+def test_a_lost_standby_moves_nothing() -> None:
+    planner = SitePlanner(POLICY)
+    now = running(planner, chain("a", traffic=1.0), sites(3))
+    old = where(now.placement)
+    after, _ = planner.mend(now, lost=[old["a~standby"]])
+    assert where(after) == {"a": old["a"], "b": old["b"]}
+    again, _ = planner.mend(replace(now, placement=after), lost=[old["a~standby"]])
+    assert where(again).keys() == old.keys()
+    assert where(again)["a~standby"] not in {old["a"], old["a~standby"]}
+
+
+def test_a_standby_that_cannot_hold_what_it_stood_by_for_is_passed_over() -> None:
+    """Its processor was free when it was chosen, and is not any more."""
+    planner, inventory = SitePlanner(POLICY), sites(3)
+    now = running(planner, chain("a", traffic=1.0), inventory)
+    old = where(now.placement)
+    busy = replace(CODE, instructions=75_000, ram_bytes=10)
+    other = chain(code=busy, hint=PlacementHint(device=old["a~standby"]))
+    other = replace(other, metadata=replace(other.metadata, name="Busy"), aims=other.aims[:1], channels=())
+    beside = running(planner, other, inventory)
+    after, _ = planner.mend(now, lost=[old["a"]], beside=[beside])
+    assert where(after)["a"] not in {old["a"], old["a~standby"]}
+
+
+def test_what_runs_comes_before_what_stands_ready() -> None:
+    """Two of three devices are lost: everything goes on, without a standby."""
+    planner = SitePlanner(POLICY)
+    now = running(planner, chain("a", "b"), sites(3))
+    left = next(d for d in ("one", "two", "three") if d != now.placement.device_of("a"))
+    after, left_out = planner.mend(now, lost=[d for d in ("one", "two", "three") if d != left])
+    assert not left_out
+    assert where(after) == {"a": left, "b": left}
+
+
+def test_a_drained_device_hands_over_to_the_standby() -> None:
+    planner = SitePlanner(POLICY)
+    now = running(planner, chain("b", traffic=1.0), sites(3))
+    old = where(now.placement)
+    after, _ = planner.mend(now, resting=[old["b"]])
+    assert where(after)["b"] == old["b~standby"]
+
+
+def test_a_better_plan_leaves_standbys_where_they_are() -> None:
+    planner = SitePlanner(POLICY)
+    now = running(planner, chain("a", traffic=1.0), sites(4))
+    for standby in {"one", "two", "three", "four"} - {now.placement.device_of("a")}:
+        assignments = tuple(
+            replace(a, device=standby) if a.aim == "a~standby" else a for a in now.placement.assignments
+        )
+        moved = replace(now, placement=replace(now.placement, assignments=assignments))
+        better = planner.improve(moved, places={}, time_limit_s=5.0)
+        assert where(better.placement) == where(moved.placement)
+        assert better.before == pytest.approx(better.placement.objective)
+
+
+def test_an_aim_may_be_sent_to_the_device_of_its_standby() -> None:
+    planner = SitePlanner(POLICY)
+    now = running(planner, chain("a", "b"), sites(2))
+    old = where(now.placement)
+    better = planner.improve(now, places={"a": (old["a~standby"], "")}, time_limit_s=5.0)
+    assert where(better.placement)["a"] == old["a~standby"]
+    assert where(better.placement)["a~standby"] == old["a"]
