@@ -16,6 +16,7 @@ from aif.errors import Infeasible
 from aif.model.aim import PlacementHint
 from aif.model.aiw import LeafAIM, Workflow
 from aif.model.inventory import Device, Link, Sensor
+from aif.model.standby import in_words, keeping_ready, kept_ready, served_by
 from partitioner.problem.build import rebuilt
 from partitioner.problem.evaluate import evaluate
 from partitioner.problem.filters import parts_of, pins
@@ -120,7 +121,7 @@ def _shrunk(prover: Prover) -> frozenset[Limit]:
 
 
 def _name(item: Item) -> str:
-    return item.key if item.leaf is None else f"{item.key} ({item.leaf.metadata.reference})"
+    return item.key if item.leaf is None else f"{in_words(item.key)} ({item.leaf.metadata.reference})"
 
 
 def _nowhere(problem: PlacementProblem, item: Item) -> str:
@@ -203,7 +204,7 @@ def _limit_sentence(
         amounts = [sum(value for name, value in c.demand if name == limit) for c in here]
         least = min(amounts, default=0)
         if least:
-            needs.append(f"{item.key} needs {amount(limit, least, device)}")
+            needs.append(f"{in_words(item.key)} needs {amount(limit, least, device)}")
     text = f"{device_of(limit)} has {amount(limit, most, device)} {what(limit)}"
     runtimes = [
         f"the {runtime} runtime takes {amount(limit, dict(demand)[limit], device)}"
@@ -240,7 +241,10 @@ def _suggestions(
         helped = True
         yield _more(problem, limit, missing)
     freed = (change for item in concerned for change in _freed(problem, item))
-    changes = (_unpaired(problem, limits), freed, _linked(problem, limits), _equipped(problem, concerned))
+    alone = _unready(problem, concerned)
+    changes = (
+        _unpaired(problem, limits), alone, freed, _linked(problem, limits), _equipped(problem, concerned)
+    )  # fmt: skip
     for text, changed in chain.from_iterable(changes):
         if prover.feasible(changed):
             helped = True
@@ -261,12 +265,24 @@ def _growths(problem: PlacementProblem, prover: Prover, limits: list[Limit]) -> 
 
 
 def _unpaired(problem: PlacementProblem, limits: list[Limit]) -> Iterator[tuple[str, PlacementProblem]]:
-    """The same problem without one hard affinity."""
+    """The same problem without one hard affinity of two AIMs that run."""
     for affinity in problem.affinities:
-        if affinity.hard and problem.affinity_limit(affinity) in limits:
+        pair = (problem.items[affinity.first].key, problem.items[affinity.second].key)
+        if affinity.hard and not any(map(served_by, pair)) and problem.affinity_limit(affinity) in limits:
             rest = tuple(a for a in problem.affinities if a is not affinity)
             text = f"drop the rule that {relation(problem.affinity_limit(affinity))}"
             yield text, replace(problem, affinities=rest)
+
+
+def _unready(problem: PlacementProblem, items: list[Item]) -> Iterator[tuple[str, PlacementProblem]]:
+    """The same problem without the standby of one AIM."""
+    for item in items:
+        if item.leaf is not None and served_by(item.key):
+            workflows = list(problem.workflows)
+            old = workflows[item.workflow]
+            others = {leaf.id for leaf in kept_ready(old)} - {item.leaf.id}
+            workflows[item.workflow] = keeping_ready(old, others)
+            yield f"do without the {in_words(item.key)}", rebuilt(problem, workflows=workflows)
 
 
 def _linked(problem: PlacementProblem, limits: list[Limit]) -> Iterator[tuple[str, PlacementProblem]]:
@@ -305,18 +321,18 @@ def _more(problem: PlacementProblem, limit: Limit, missing: int) -> str:
 
 def _freed(problem: PlacementProblem, item: Item) -> Iterator[tuple[str, PlacementProblem]]:
     """The same problem without one pin of one AIM."""
-    leaf = item.leaf
-    if leaf is None:
+    if item.leaf is None:
         return
-    hint = leaf.placement
+    leaf = problem.workflows[item.workflow].aim(item.leaf.id)  # that of a standby lacks the pin to a device
+    name, hint = served_by(item.key) or item.key, leaf.placement
     for kind, value in pins(hint):
         if hint is not None:
             yield (
-                f"free {item.key} from {kind} {value}",
+                f"free {name} from {kind} {value}",
                 _with_leaf(problem, item, replace(leaf, placement=_without(hint, kind))),
             )
     if leaf.implementation is not None:
-        text = f"allow {item.key} implementations other than {leaf.implementation}"
+        text = f"allow {name} implementations other than {leaf.implementation}"
         yield text, _with_leaf(problem, item, replace(leaf, implementation=None))
 
 

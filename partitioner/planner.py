@@ -1,8 +1,9 @@
 """The planner: a plan within a time limit, with a proven bound of how much better any other could be.
 
 Decides which methods run and for how long. Workflows are placed one by one and improved together
-(``search``); that alone proves most loose problems of any size. A gap that is left is closed from both sides
-by prices for room (``closing``); small problems with a gap go to the exact solver with the plan as a hint.
+(``search``); that alone proves most loose problems of any size. Standbys of all but tiny problems are placed
+after what runs (``readying``). A gap that is left is closed from both sides by prices for room (``closing``);
+small problems with a gap go to the exact solver with the plan as a hint.
 Times are seconds of ``now``; nothing else here knows the time.
 
 ``plan`` gives the numbers, ``Plan.placement`` the reasons; ``place`` both at once.
@@ -23,6 +24,7 @@ from partitioner.problem.parts import EXACT_PAIRS, OBJECTIVE_SCALE, PlacementPro
 from partitioner.reasons import describe
 from partitioner.search.descent import Search
 from partitioner.search.ledger import ROUNDING, Spots
+from partitioner.search.readying import ready, standbys_of, without_standbys
 from partitioner.search.star import Star
 
 DEFAULT_TIME_LIMIT_S = 10.0
@@ -36,6 +38,9 @@ TINY_PAIRS = 3_000
 
 CORE_ITEMS = 30
 """AIMs up to which a smallest conflict is looked for before a shortage of room is."""
+
+RUNNING_SHARE, NO_GAP = 0.7, 0.01
+"""Share of the time limit for what runs, before its standbys; the gap up to which the rest is not used."""
 
 SEARCH_SHARE, PROOF_SHARE = 0.25, 0.5
 """Shares of the time limit after which the first search and the first proof end; the rest closes the gap."""
@@ -147,9 +152,15 @@ class _Planning:
         self.started_s = now()
         self.end_s = self.started_s + time_limit_s
         self.time_limit_s = time_limit_s
+        self.floor = 0
+        """What is proven already, in integer units."""
         self.rounding = 2 * ROUNDING * max(1, len(problem.workflows))
 
     def run(self, warm_start: Plan | None) -> Plan:
+        readied = self._standbys_last(warm_start)
+        if readied is not None and readied.gap <= NO_GAP:
+            return readied
+        warm_start = readied or warm_start
         star = Star(self.problem)
         if not all(star.usable(number) for number in range(len(self.problem.items))):
             self._explain()
@@ -180,7 +191,7 @@ class _Planning:
         late_s = self.started_s + SEARCH_SHARE * self.time_limit_s
         search.improve(lambda: self.now() >= late_s)
         search.end_s = self.started_s + PROOF_SHARE * self.time_limit_s
-        bound = search.bound()
+        bound = max(search.bound(), self.floor)
         search.end_s = self.end_s
         if search.ledger.total - bound > self.rounding and self.problem.pairs > TINY_PAIRS:
             bound = self._close(search, bound)
@@ -189,6 +200,27 @@ class _Planning:
         if objective - bound > self.rounding and small:
             return self._exact(choice, bound)
         return self._plan(choice, objective, bound, "search by workflow")
+
+    def _standbys_last(self, warm_start: Plan | None) -> Plan | None:
+        """A plan without standbys and then room for them; its bound holds for the whole problem too.
+
+        None where there are none, where all AIMs together are few, and where a standby found no room.
+
+        Raises:
+            Infeasible: there is not even a plan without standbys.
+        """
+        if self.problem.pairs <= TINY_PAIRS or not standbys_of(self.problem):
+            return None
+        alone = plan(
+            without_standbys(self.problem), time_limit_s=RUNNING_SHARE * self.time_limit_s, seed=self.seed,
+            workers=self.workers, warm_start=warm_start, in_full=self.in_full, now=self.now,
+        )  # fmt: skip
+        self.floor = int(alone.bound * OBJECTIVE_SCALE)
+        choice = ready(self.problem, {alone.problem.items[n].key: c for n, c in alone.choice.items()})
+        if choice is None:
+            return None
+        objective = evaluate(self.problem, choice).objective
+        return self._plan(choice, objective, self.floor, f"{alone.method}, standbys last")
 
     def _prove_shortage(self, search: Search) -> None:
         """Raises: Infeasible, if it is proven in time that there is not enough room."""

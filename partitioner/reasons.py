@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from aif.model.inventory import Device
 from aif.model.placement import Assignment, LinkUsage, PathLatency, Placement, Usage
+from aif.model.standby import served_by
 from partitioner.problem.evaluate import Choice, Evaluation, evaluate
 from partitioner.problem.filters import pins
 from partitioner.problem.parts import OBJECTIVE_SCALE, Candidate, Item, Limit, PlacementProblem
@@ -97,7 +98,7 @@ def _assignment(
         aim=item.key,
         device=chosen.device,
         implementation=chosen.implementation,
-        reason=_reason(item, chosen, plan, allowed[0] if allowed else None) if plan is not None else UNTRIED,
+        reason=_reason(item, chosen, plan, allowed[0] if allowed else None),
         latency_us=float(chosen.latency_us),
         energy_uj=chosen.energy_uj,
         cost_rule=chosen.rule,
@@ -106,7 +107,16 @@ def _assignment(
     )
 
 
-def _reason(item: Item, chosen: Candidate, plan: Evaluation, cheapest: tuple[int, str] | None) -> str:
+def _reason(item: Item, chosen: Candidate, plan: Evaluation | None, cheapest: tuple[int, str] | None) -> str:
+    aim = served_by(item.key)
+    if aim:
+        return f"kept ready for {aim}: {_found(item, chosen, plan, cheapest)}"
+    return _found(item, chosen, plan, cheapest)
+
+
+def _found(item: Item, chosen: Candidate, plan: Evaluation | None, cheapest: tuple[int, str] | None) -> str:
+    if plan is None:
+        return UNTRIED
     if item.leaf is None:
         return f"bound to {chosen.demand[0][0].subject.partition(' ')[2]}"
     if len(item.devices) == 1:

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 from aif.errors import AIFError, PlacementError
 from aif.model.aim import AIMMetadata, PlacementHint, Runtime
@@ -24,6 +25,7 @@ from aif.model.aiw import LeafAIM, Workflow
 from aif.model.degrading import services
 from aif.model.inventory import Inventory
 from aif.model.placement import Assignment, Better, Mended, PlacedWorkflow, Placement, Places
+from aif.model.standby import keeping_ready, kept_ready, served_by, standby_of
 from partitioner.alternatives import choose
 from partitioner.planner import DEFAULT_TIME_LIMIT_S, Plan, place, plan
 from partitioner.policy import ModelFacts, PlanPolicy
@@ -109,6 +111,9 @@ class SitePlanner:
             most_rate: no higher share of its rate is wanted now.
             beside: the others that run.
 
+        An AIM whose device is gone takes its standby's place, if it can, and has no standby then; those that
+        are missing are added when nothing has gone.
+
         Returns:
             The placement for as much of the workflow as there is room for, in the order that it gives.
 
@@ -116,20 +121,49 @@ class SitePlanner:
             PlacementError: there is no room, not even for what it cannot do without; why not all have room.
         """
         present, load = placed.inventory.without(lost).resting(resting), self._load(beside)
+        gone = {*lost, *resting}
+        before = taken_over(placed.placement, gone)
+        standing = {served_by(a.aim) for a in before.assignments}
         failure: PlacementError | None = None
         for service in services(placed.workflow, most_rate):
             workflow = service.of(placed.workflow)
-            problem = build_problem([workflow], present, self._policy, releases=self._releases, taken=load)
-            found = self._mended(workflow, problem, placed.placement, spared) if spared else None
+            stated = partial(self._stated, workflow, present, load)
+            problem = stated(standing)
+            found = self._mended(workflow, problem, before, spared) if spared else None
             try:
-                found = found or self._mended(workflow, problem, placed.placement)
-                found = found or _anyhow(problem, workflow, explain=failure is None)
+                found = found or self._mended(workflow, problem, before)
+                found = found or _anyhow(stated(()), workflow, explain=failure is None)
             except PlacementError as error:
                 failure = failure or error
                 continue
-            found = replace(found, stand_ins=placed.placement.stand_ins)
+            if not any(a.device in gone for a in placed.placement.assignments):
+                found = self._readied(workflow, stated, standing, found)
+            explained = tuple(_explained(a, placed.placement) for a in found.assignments)
+            found = replace(found, assignments=explained, stand_ins=placed.placement.stand_ins)
             return Mended(found, service, "" if failure is None else str(failure))
         raise failure or PlacementError(f"{placed.workflow.name} has no AIMs")
+
+    def _stated(
+        self, workflow: Workflow, inventory: Inventory, taken: Load, ready: Collection[str]
+    ) -> PlacementProblem:
+        """The problem of a workflow with standbys of some AIMs."""
+        kept = keeping_ready(workflow, ready)
+        return build_problem([kept], inventory, self._policy, releases=self._releases, taken=taken)
+
+    def _readied(
+        self,
+        workflow: Workflow,
+        stated: Callable[[Collection[str]], PlacementProblem],
+        standing: Collection[str],
+        found: Placement,
+    ) -> Placement:
+        """The same placement with standbys that are missing, as far as there is room without any move."""
+        ready = {*standing}
+        for leaf in kept_ready(workflow):
+            more = None if leaf.id in ready else self._mended(workflow, stated({*ready, leaf.id}), found)
+            if more is not None and _places(found).items() <= _places(more).items():
+                ready, found = {*ready, leaf.id}, more
+        return found
 
     def improve(
         self,
@@ -157,7 +191,9 @@ class SitePlanner:
             PlacementError: there is no such plan.
         """
         present, load = placed.inventory.without(lost).resting(resting), self._load(beside)
-        workflow, aims = placed.workflow, {leaf.id for leaf in placed.workflow.aims}
+        standing = {served_by(a.aim) for a in placed.placement.assignments}
+        workflow = keeping_ready(placed.workflow, standing)
+        aims = {leaf.id for leaf in workflow.aims}
         here = {a.aim: (a.device, a.implementation) for a in placed.placement.assignments if a.aim in aims}
 
         fixed = {**{aim: place for aim, place in here.items() if aim in held}, **places}
@@ -165,13 +201,13 @@ class SitePlanner:
         def stated(there: Places) -> PlacementProblem:
             return build_problem(
                 [_holding(workflow, there)], present, self._policy, releases=self._releases,
-                current={aim: device for aim, (device, _) in here.items()}, taken=load,
+                current={a.aim: a.device for a in placed.placement.assignments}, taken=load,
             )  # fmt: skip
 
         def best(there: Places) -> Plan:
             problem = stated(there)
             warm = _running(problem, placed.placement)
-            return plan(problem, time_limit_s=time_limit_s, warm_start=warm)
+            return _unmoved(plan(problem, time_limit_s=time_limit_s, warm_start=warm), placed.placement)
 
         try:
             found = best({**here, **places} if places else fixed)
@@ -180,7 +216,7 @@ class SitePlanner:
                 raise
             found = best(fixed)
         placement = replace(_of_aims(found.placement(), workflow), stand_ins=placed.placement.stand_ins)
-        moved = [a for a in placement.assignments if here.get(a.aim, ("", ""))[0] != a.device]
+        moved = [a for a in placement.assignments if a.aim in here and here[a.aim][0] != a.device]
         return Better(
             placement=placement,
             before=_objective(stated({}), placed.placement, found),
@@ -207,9 +243,7 @@ class SitePlanner:
         placement = describe(
             problem, answer.choice, bound=0.0, method="few moves", seconds=0.0, alternatives=False
         )
-        moved = {move.aim: move.source for move in answer.moves}
-        assignments = tuple(_explained(a, moved, before) for a in placement.assignments)
-        return _of_aims(replace(placement, assignments=assignments), workflow)
+        return _of_aims(placement, workflow)
 
     def _load(self, beside: Iterable[PlacedWorkflow]) -> Load:
         total = Load()
@@ -292,6 +326,18 @@ def _objective(problem: PlacementProblem, placement: Placement, found: Plan) -> 
     return None if evaluation.broken else evaluation.objective / OBJECTIVE_SCALE
 
 
+def _unmoved(found: Plan, before: Placement) -> Plan:
+    """The same plan with standbys where they were, as far as that costs nothing: each move is a download."""
+    choice = dict(found.choice)
+    for number, candidate in _chosen(found.problem, before).items():
+        if served_by(found.problem.items[number].key):
+            tried = {**choice, number: candidate}
+            result = evaluate(found.problem, tried)
+            if not result.broken and result.objective <= evaluate(found.problem, choice).objective:
+                choice = tried
+    return replace(found, choice=choice)
+
+
 def _running(problem: PlacementProblem, placement: Placement) -> Plan:
     """The plan that runs, as far as it is told by devices and implementations."""
     here = {a.aim: Candidate(a.device, a.implementation, None, ()) for a in placement.assignments}
@@ -299,17 +345,44 @@ def _running(problem: PlacementProblem, placement: Placement) -> Plan:
     return Plan(problem, choice, 0.0, 0.0, "feasible", "", 0.0, 0)
 
 
-def _explained(now: Assignment, moved: Mapping[str, str], before: Placement) -> Assignment:
-    if now.aim in moved:
-        return replace(now, reason=f"moved from {moved[now.aim]}")
-    stays = next((a.reason for a in before.assignments if a.aim == now.aim), "")
-    return replace(now, reason=stays or now.reason)
+def _explained(now: Assignment, before: Placement) -> Assignment:
+    """The reason of before for what stays, and where it comes from for what does not."""
+    old = {a.aim: a for a in before.assignments}
+    was, standby = old.get(now.aim), old.get(standby_of(now.aim))
+    if was is None:
+        return now
+    if (was.device, was.implementation) == (now.device, now.implementation):
+        return replace(now, reason=was.reason or now.reason)
+    taken = standby is not None and standby.device == now.device
+    return replace(now, reason=f"{'taken over' if taken else 'moved'} from {was.device}")
+
+
+def taken_over(placement: Placement, gone: Collection[str]) -> Placement:
+    """What is left of a placement when devices are gone: AIMs from there are where their standbys were."""
+    device_of = {a.aim: a.device for a in placement.assignments}
+    standbys = {served_by(a.aim): a for a in placement.assignments if a.device not in gone}
+    left: list[Assignment] = []
+    for assignment in placement.assignments:
+        aim, standby = served_by(assignment.aim), standbys.get(assignment.aim)
+        if aim:
+            if assignment.device not in gone and device_of.get(aim) not in gone:
+                left.append(assignment)
+        elif assignment.device in gone and standby is not None:
+            left.append(replace(standby, aim=assignment.aim))
+        else:
+            left.append(assignment)
+    return placement if tuple(left) == placement.assignments else replace(placement, assignments=tuple(left))
+
+
+def _places(placement: Placement) -> dict[str, tuple[str, str]]:
+    return {a.aim: (a.device, a.implementation) for a in placement.assignments}
 
 
 def _of_aims(placement: Placement, workflow: Workflow) -> Placement:
     """Bound boundary Ports are placed too, but nothing runs for them."""
     aims = {leaf.id for leaf in workflow.aims}
-    return replace(placement, assignments=tuple(a for a in placement.assignments if a.aim in aims))
+    mine = (a for a in placement.assignments if (served_by(a.aim) or a.aim) in aims)
+    return replace(placement, assignments=tuple(mine))
 
 
 def _telling(releases: Releases, contracts: Mapping[str, AIMMetadata]) -> dict[str, ModelFacts]:

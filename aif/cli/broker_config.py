@@ -217,7 +217,7 @@ def _planned_channels(
     """The sealed channels of a workflow as it will be placed, for each id that a Controller may give it."""
     from aif.cli import _wiring as wiring
     from aif.config import load_workflow
-    from aif.runtime.mapping.deployer import remote_channels
+    from aif.runtime.mapping.channels import remote_channels
     from partitioner.site import SitePlanner
 
     contracts = wiring.catalogue(aims)

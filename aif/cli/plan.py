@@ -310,7 +310,7 @@ def _check_channels(settings: _Settings, placement: Placement) -> None:
     from aif.errors import PlacementError, StartFailed
     from aif.protocol.numbers import limits_of
     from aif.runtime.mapping.channel_limits import check_numbers, check_sizes
-    from aif.runtime.mapping.deployer import remote_channels
+    from aif.runtime.mapping.channels import remote_channels
 
     workflow = settings.workflow
     aims = {leaf.id for leaf in workflow.aims}

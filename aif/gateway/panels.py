@@ -17,6 +17,7 @@ from aif.gateway import cells
 from aif.gateway.cells import WIDE_COLUMNS, Column, Glyphs
 from aif.gateway.run_record import Prediction, RunRecord
 from aif.gateway.wire_tap import WireReport
+from aif.model.standby import in_words, served_by
 
 COMING_UP = frozenset({"planned", "deploying"})
 
@@ -238,8 +239,10 @@ class RunPanels:
                 kind = Text(classes.get(device, "") if number == 0 else "")
                 rows.append(
                     [
-                        head, *([kind] if wide else []), Text(aim.aim), Text(aim.implementation, style="dim"),
-                        cells.state(states.get(aim.aim, cells.NONE)), cells.microseconds(p50_us),
+                        head, *([kind] if wide else []), Text(in_words(aim.aim)),
+                        Text(aim.implementation, style="dim"),
+                        cells.state("standby" if served_by(aim.aim) else states.get(aim.aim, cells.NONE)),
+                        cells.microseconds(p50_us),
                         *(memory if number == 0 else ["", "", ""]),
                     ]
                 )  # fmt: skip

@@ -20,6 +20,7 @@ from aif.gateway.causes import MEANS
 from aif.gateway.event_fields import count, entries, flag, items, mapping, number, text
 from aif.gateway.run_record import RunRecord
 from aif.gateway.site_view import LOST, AIMLine, DeviceLine, LinkLine, SiteEvent, SiteView, WorkflowLine
+from aif.model.standby import in_words, served_by
 
 EVENTS_KEPT: Final = 200
 MAX_WORKFLOWS: Final = 200
@@ -216,13 +217,14 @@ def _aim(run: RunRecord, aim: str, away: Mapping[str, str]) -> AIMLine:
     here = run.metrics.get(assignment.device)
     figures = here.aims.get(aim) if here is not None else None
     spent = figures.process_us if figures is not None and figures.process_us.count else None
-    state = run.states.get(assignment.device)
+    said = run.states.get(assignment.device)
+    state = said.aims.get(aim, "") if said is not None else ""
     causes = [seen.troubles for name, seen in (here.channels if here else {}).items() if _reads(name, aim)]
     return AIMLine(
-        aim=aim,
+        aim=in_words(aim),
         device=assignment.device,
         implementation=assignment.implementation,
-        state=away.get(assignment.device) or (state.aims.get(aim, "") if state is not None else ""),
+        state=away.get(assignment.device) or ("standby" if served_by(aim) else state),
         rate_hz=0.0 if run.ended else run.aim_rate_hz(aim),
         p50_us=spent.quantile(0.5) if spent else None,
         p99_us=spent.quantile(0.99) if spent else None,

@@ -390,17 +390,19 @@ def _limits(
         if ends_known and limit.id not in connected:
             message = f"path {limit.id}: nothing flows from {limit.source} to {limit.destination}"
             findings.append(Finding(UnconnectedPort.code, message, anchor))
-    findings += [
-        Finding(
-            UnknownAIM.code,
-            f"standby names unknown AIM {aim!r}",
-            ("availability", aim),
-            hint=nearest(aim, ids),
-        )
-        for aim in aiw.availability.standby
-        if aim not in ids
-    ]
-    return [*findings, *_optional(aiw, ids)]
+    return [*findings, *_standby(aiw, ids), *_optional(aiw, ids)]
+
+
+def _standby(aiw: AIWMetadata, ids: set[str]) -> Iterator[Finding]:
+    pinned = {sub.id: sub.placement.device for sub in aiw.composition.aims if sub.placement is not None}
+    for aim in aiw.availability.standby:
+        if aim not in ids:
+            text = f"standby names unknown AIM {aim!r}"
+            yield Finding(UnknownAIM.code, text, ("availability", aim), hint=nearest(aim, ids))
+        elif pinned.get(aim):
+            text = f"{aim} is pinned to device {pinned[aim]}: no second device may run it"
+            hint = "pin it to a class, a site or a zone, or take it out of standby"
+            yield Finding(ModelError.code, text, ("availability", aim), hint=hint)
 
 
 def _optional(aiw: AIWMetadata, ids: set[str]) -> Iterator[Finding]:

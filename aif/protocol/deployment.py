@@ -157,6 +157,8 @@ class Deployment:
     """Whether the site lets its devices install models that are not encrypted."""
     rate: float = 1.0
     """Share of its full rate at which the workflow runs, for AIMs that set a pace."""
+    standbys: tuple[DeployedAIM, ...] = ()
+    """AIMs that run elsewhere and are kept ready here: code checked, model installed, nothing started."""
 
 
 def sign(deployment: Deployment, signer: Callable[[bytes], bytes]) -> bytes:
@@ -193,10 +195,11 @@ def verify(data: bytes, public_key: bytes, *, device: str, mapping_floor: int) -
 
 def _check(deployment: Deployment) -> None:
     """Refuse what would be found only in the middle of building it."""
-    ids = [aim.id for aim in deployment.aims]
+    every = (*deployment.aims, *deployment.standbys)
+    ids = [aim.id for aim in every]
     if len(set(ids)) < len(ids):
         raise RemoteProtocolError("the deployment document names an AIM twice")
-    for aim in deployment.aims:
+    for aim in every:
         digests = [aim.package_sha256, *([aim.model.sha256] if aim.model else [])]
         if any(len(digest) != HASH_BYTES for digest in digests):
             raise RemoteProtocolError(f"AIM {aim.id}: a SHA-256 has {HASH_BYTES} bytes")

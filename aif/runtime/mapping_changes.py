@@ -22,6 +22,12 @@ def staying_aims(before: Deployment, after: Deployment) -> set[str]:
     return {aim.id for aim in after.aims if old.get(aim.id) == _unticketed(aim)}
 
 
+def staying_standbys(before: Deployment, after: Deployment) -> set[str]:
+    """AIMs that both keep ready, in the same words."""
+    old = {aim.id: _unticketed(aim) for aim in before.standbys}
+    return {aim.id for aim in after.standbys if old.get(aim.id) == _unticketed(aim)}
+
+
 def same_end(old: RemoteChannel, new: RemoteChannel | None, device: str) -> bool:
     """Whether the end of a channel on a device can go on: it is what it was, and so are the settings."""
     if new is None or old.within_host != new.within_host:
@@ -31,8 +37,8 @@ def same_end(old: RemoteChannel, new: RemoteChannel | None, device: str) -> bool
 
 
 def _essence(part: Deployment) -> Deployment:
-    aims = tuple(_unticketed(aim) for aim in part.aims)
-    return replace(part, mapping_version=0, issued_us=0, store_url="", aims=aims)
+    aims, standbys = (tuple(map(_unticketed, aims)) for aims in (part.aims, part.standbys))
+    return replace(part, mapping_version=0, issued_us=0, store_url="", aims=aims, standbys=standbys)
 
 
 def _unticketed(aim: DeployedAIM) -> DeployedAIM:

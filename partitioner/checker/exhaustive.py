@@ -1,7 +1,7 @@
 """The oracle: tries every placement of a tiny problem and judges each with the independent checker.
 
-At most four AIMs, three devices and two implementations each. Branches are cut only where the AIMs placed so
-far already break a rule, since adding an AIM never frees anything.
+At most four AIMs (and their standbys), three devices and two implementations each. Branches are cut only
+where the AIMs placed so far already break a rule, since adding an AIM never frees anything.
 """
 
 from __future__ import annotations
@@ -41,15 +41,7 @@ def best_placement(
     """
     auditor = Auditor(workflows, inventory, policy, releases, current)
     devices = [device.id for device in inventory.devices]
-    options: dict[str, list[tuple[str, str]]] = {}
-    for number, workflow in enumerate(workflows):
-        for leaf in workflow.aims:
-            ids = [implementation.id for implementation in leaf.metadata.implementations]
-            if len(ids) > MAX_IMPLEMENTATIONS:
-                raise PlacementError(f"{leaf.id} has {len(ids)} implementations, too many to try all")
-            options[auditor.key(number, leaf.id)] = list(product(devices, ids))
-    if len(options) > MAX_AIMS or len(devices) > MAX_DEVICES:
-        raise PlacementError(f"{len(options)} AIMs on {len(devices)} devices are too many to try all")
+    options = _options(auditor, devices)
     order = [(key, options.get(key) or [(device, "") for device in devices]) for key in auditor.places()]
     best: Best | None = None
 
@@ -68,3 +60,20 @@ def best_placement(
 
     extend(0, {})
     return best
+
+
+def _options(auditor: Auditor, devices: list[str]) -> dict[str, list[tuple[str, str]]]:
+    """Everything that each AIM and each standby may choose between, by key."""
+    options: dict[str, list[tuple[str, str]]] = {}
+    aims = [(number, leaf) for number, workflow in enumerate(auditor.workflows) for leaf in workflow.aims]
+    for number, leaf in aims:
+        ids = [implementation.id for implementation in leaf.metadata.implementations]
+        if len(ids) > MAX_IMPLEMENTATIONS:
+            raise PlacementError(f"{leaf.id} has {len(ids)} implementations, too many to try all")
+        choices = list(product(devices, ids))
+        options[auditor.key(number, leaf.id)] = choices
+        if auditor.has_standby(number, leaf):
+            options[auditor.standby(number, leaf)] = choices
+    if len(aims) > MAX_AIMS or len(devices) > MAX_DEVICES:
+        raise PlacementError(f"{len(aims)} AIMs on {len(devices)} devices are too many to try all")
+    return options

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from aif.model.aiw import Workflow
+from aif.model.aiw import LeafAIM, Workflow
 from aif.model.inventory import DeviceClass, Inventory
 from aif.model.ports import PortRef
 from aif.model.rates import derive_rates, invocation_rates
@@ -72,7 +72,17 @@ class Facts:
             bounds = (*workflow.metadata.inputs, *workflow.metadata.outputs)
             keys += [self.key(number, f"aiw.{b.port.name}") for b in bounds if b.bind is not None]
             keys += [self.key(number, leaf.id) for leaf in workflow.aims]
+            keys += [self.standby(number, leaf) for leaf in workflow.aims if self.has_standby(number, leaf)]
         return keys
+
+    def has_standby(self, number: int, leaf: LeafAIM) -> bool:
+        """Whether the workflow wants an AIM, or a composite that it is part of, kept ready twice."""
+        wanted = self.workflows[number].metadata.availability.standby
+        return any(leaf.id == name or leaf.id.startswith(name + ".") for name in wanted)
+
+    def standby(self, number: int, leaf: LeafAIM) -> str:
+        """Key of the standby of an AIM."""
+        return self.key(number, leaf.id) + "~standby"
 
     def key(self, number: int, aim: str) -> str:
         return aim if len(self.workflows) == 1 else f"{self.workflows[number].name}/{aim}"

@@ -7,6 +7,7 @@ broken and what the placement costs; ``checker`` says what to do about it.
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from math import ceil
 
 from aif.model.aim import AIMMetadata, Implementation, SecurityNeed
@@ -38,6 +39,8 @@ class Tally:
         self.times: dict[str, tuple[int, int]] = {}
         self.bound: set[str] = set()
         """Boundary Ports; no AIM runs for them."""
+        self.ready: set[str] = set()
+        """Devices with a standby."""
         self.tails: defaultdict[str, list[tuple[str, int]]] = defaultdict(list)
 
     def run(self) -> Audit:
@@ -49,6 +52,8 @@ class Tally:
             self._boundary(number, workflow)
             for leaf in workflow.aims:
                 self._aim(number, leaf)
+                if self.facts.has_standby(number, leaf):
+                    self._standby(number, leaf)
         self._runtimes()
         for key, (_, tail) in self.times.items():
             self.tails[self.where[key][0]].append((key, tail))
@@ -83,44 +88,85 @@ class Tally:
 
     def _aim(self, number: int, leaf: LeafAIM) -> None:
         key = self.facts.key(number, leaf.id)
-        if key not in self.where:
+        found = self._place(key, leaf)
+        if found is None:
             return
-        device = self.devices.get(self.where[key][0])
-        code = leaf.metadata.implementation(self.where[key][1])
-        if device is None or code is None:
-            self._bad("device" if device is None else "implementation", key, f"{self.where[key]} is unknown")
-            return
+        device, code = found
+        self._pinned(key, leaf, device)
         self._suits(key, leaf, code, device)
-        facts = self.facts.releases.get(code.model.component) if code.model else None
-        rate = self.facts.invocations[number][leaf.id]
-        self._memory(key, leaf.metadata, code, device, facts)
-        cost = invocation(code, device, self.devices.values())
+        self._memory(key, leaf.metadata, code, device)
+        self._moved(number, key, code, device)
+        cost = self._cost(number, key, leaf, code, device)
         if cost is None:
-            self._bad("latency", key, f"no figure for {device.id}")
             return
         mean, tail, energy_uj = cost
+        rate = self.facts.invocations[number][leaf.id]
         self.times[key] = (mean, tail)
         self.cpu[device.id] += rounded_up(rate * mean)
-        if leaf.metadata.deadline_ms is not None and tail > leaf.metadata.deadline_ms * 1000.0:
-            self._bad(
-                "invocation deadline", key, f"takes {tail} us of {leaf.metadata.deadline_ms * 1000.0:g}"
-            )
-        for sensor in device.sensors:
-            if sensor.kind in code.requires.sensors and sensor.rate_hz is not None and sensor.rate_hz < rate:
-                self._bad("sensor rate", key, f"{sensor.kind} at {sensor.rate_hz:g} Hz, {rate:g} Hz needed")
         self.battery_uw[device.id] += rounded_up(rate * energy_uj)
-        weights = self.facts.workflows[number].metadata.objectives
-        before = self.facts.current.get(key, device.id)
-        if before != device.id and weights.migration:
-            model_bytes = (code.model.bytes_ or 0) if code.model else 0
-            moved_bytes = (model_bytes if facts is None else facts.bytes_) + code.state_bytes
-            self.terms["migration"] += weights.migration * moved_bytes / 1e6
         if device.energy.source == "battery":
             weight = self.facts.workflows[number].metadata.objectives.energy
             self.terms["energy"] += weight * device.energy.price * rate * energy_uj / 1000.0
 
+    def _standby(self, number: int, leaf: LeafAIM) -> None:
+        """Takes memory, storage and parts like the AIM, but no time; it need not be on the pinned device."""
+        key = self.facts.standby(number, leaf)
+        found = self._place(key, leaf)
+        if found is None:
+            return
+        device, code = found
+        self.ready.add(device.id)
+        if leaf.placement is not None:
+            self._pinned(key, replace(leaf, placement=replace(leaf.placement, device=None)), device)
+        self._suits(key, leaf, code, device)
+        self._memory(key, leaf.metadata, code, device)
+        self._moved(number, key, code, device)
+        cost = self._cost(number, key, leaf, code, device)
+        if cost is not None:
+            busy = rounded_up(self.facts.invocations[number][leaf.id] * cost[0])
+            if busy > int(1e6 * device.cpu_limit * device.cores + 1e-6):
+                self._bad("cpu", key, f"{device.id} could not run it even alone")
+
+    def _place(self, key: str, leaf: LeafAIM) -> tuple[Device, Implementation] | None:
+        if key not in self.where:
+            return None
+        device = self.devices.get(self.where[key][0])
+        code = leaf.metadata.implementation(self.where[key][1])
+        if device is None or code is None:
+            self._bad("device" if device is None else "implementation", key, f"{self.where[key]} is unknown")
+            return None
+        return device, code
+
+    def _cost(
+        self, number: int, key: str, leaf: LeafAIM, code: Implementation, device: Device
+    ) -> tuple[int, int, float] | None:
+        """Mean us, 99th-percentile us and uJ of one invocation; reports one that is too slow."""
+        rate = self.facts.invocations[number][leaf.id]
+        cost = invocation(code, device, self.devices.values())
+        if cost is None:
+            self._bad("latency", key, f"no figure for {device.id}")
+            return None
+        deadline_ms = leaf.metadata.deadline_ms
+        if deadline_ms is not None and cost[1] > deadline_ms * 1000.0:
+            self._bad("invocation deadline", key, f"takes {cost[1]} us of {deadline_ms * 1000.0:g}")
+        for sensor in device.sensors:
+            if sensor.kind in code.requires.sensors and sensor.rate_hz is not None and sensor.rate_hz < rate:
+                self._bad("sensor rate", key, f"{sensor.kind} at {sensor.rate_hz:g} Hz, {rate:g} Hz needed")
+        return cost
+
+    def _moved(self, number: int, key: str, code: Implementation, device: Device) -> None:
+        weights = self.facts.workflows[number].metadata.objectives
+        before = self.facts.current.get(key, device.id)
+        if before != device.id and weights.migration:
+            facts = self._release(code)
+            model_bytes = (code.model.bytes_ or 0) if code.model else 0
+            moved_bytes = (model_bytes if facts is None else facts.bytes_) + code.state_bytes
+            self.terms["migration"] += weights.migration * moved_bytes / 1e6
+
+    def _release(self, code: Implementation) -> ModelFacts | None:
+        return self.facts.releases.get(code.model.component) if code.model else None
+
     def _suits(self, key: str, leaf: LeafAIM, code: Implementation, device: Device) -> None:
-        self._pinned(key, leaf, device)
         if leaf.implementation is not None and leaf.implementation != code.id:
             self._bad("pin", key, f"implementation {leaf.implementation} is asked for, {code.id} is planned")
         if code.runtime not in device.runtimes:
@@ -159,9 +205,8 @@ class Tally:
         if self.parts[place] > there:
             self._bad(kind, key, f"{device.id} has {there} {name}, {self.parts[place]} are used")
 
-    def _memory(
-        self, key: str, contract: AIMMetadata, code: Implementation, device: Device, facts: ModelFacts | None
-    ) -> None:
+    def _memory(self, key: str, contract: AIMMetadata, code: Implementation, device: Device) -> None:
+        facts = self._release(code)
         model_bytes = (code.model.bytes_ or 0) if code.model else 0
         ram = code.ram_bytes
         if facts is not None:
@@ -192,10 +237,11 @@ class Tally:
         loaded = set()
         for number, workflow in enumerate(self.facts.workflows):
             for leaf in workflow.aims:
-                device, code_id = self.where.get(self.facts.key(number, leaf.id), ("", ""))
-                code = leaf.metadata.implementation(code_id)
-                if code is not None and device in self.devices:
-                    loaded.add((device, code.runtime))
+                for key in (self.facts.key(number, leaf.id), self.facts.standby(number, leaf)):
+                    device, code_id = self.where.get(key, ("", ""))
+                    code = leaf.metadata.implementation(code_id)
+                    if code is not None and device in self.devices:
+                        loaded.add((device, code.runtime))
         for device, runtime in loaded:
             cost = self.policy.runtime_costs.get(runtime)
             if cost is not None:
@@ -279,21 +325,47 @@ class Tally:
 
     def _affinity(self, number: int, workflow: Workflow) -> None:
         for leaf in workflow.aims:
+            self._apart(leaf.id, self._on(number, leaf), self._standing(number, leaf))
             if leaf.placement is None:
                 continue
             here = self._end(number, PortRef(leaf.id, ""))
             wishes = [("colocate", other) for other in leaf.placement.colocate_with]
             wishes += [("separate", other) for other in leaf.placement.separate_from]
             for name, other in wishes:
-                ids = [a.id for a in workflow.aims if a.id == other or a.id.startswith(other + ".")]
-                for partner in ids:
+                named = [a for a in workflow.aims if a.id == other or a.id.startswith(other + ".")]
+                for partner_leaf in named:
+                    partner = partner_leaf.id
                     there = self._end(number, PortRef(partner, ""))
+                    if leaf.placement.strength == "hard":
+                        self._standbys_too(number, name, leaf, partner_leaf)
                     if here is None or there is None or (here[1] == there[1]) == (name == "colocate"):
                         continue
                     if leaf.placement.strength == "hard":
                         self._bad(name, f"{leaf.id} {partner}", f"on {here[1]} and {there[1]}")
                     else:
                         self.terms["affinity"] += self.policy.affinity_penalty
+
+    def _standbys_too(self, number: int, name: str, leaf: LeafAIM, partner: LeafAIM) -> None:
+        """What is asked of two AIMs in any case must still hold after one, or both, were taken over."""
+        mine, theirs = self._standing(number, leaf), self._standing(number, partner)
+        subject = f"{leaf.id} {partner.id}"
+        if name == "separate":
+            self._apart(subject, mine, self._on(number, partner))
+            self._apart(subject, self._on(number, leaf), theirs)
+        elif mine and theirs and mine != theirs:
+            self._bad("colocate", subject, f"standbys on {mine} and {theirs}")
+
+    def _apart(self, subject: str, here: str, there: str) -> None:
+        if here and here == there:
+            self._bad("separate", subject, f"would both be on {here} after a take-over")
+
+    def _on(self, number: int, leaf: LeafAIM) -> str:
+        """Device of an AIM; empty when it has none."""
+        return self.where.get(self.facts.key(number, leaf.id), ("", ""))[0]
+
+    def _standing(self, number: int, leaf: LeafAIM) -> str:
+        """Device of the standby of an AIM; empty when it has none."""
+        return self.where.get(self.facts.standby(number, leaf), ("", ""))[0]
 
     def _latencies(self, number: int, workflow: Workflow) -> None:
         weight = workflow.metadata.objectives.latency
@@ -371,4 +443,4 @@ class Tally:
     def _devices(self) -> None:
         weight = max((w.metadata.objectives.devices for w in self.facts.workflows), default=0.0)
         running = {self.where[key][0] for key in self.times if key not in self.bound}
-        self.terms["devices"] = weight * len(running)
+        self.terms["devices"] = weight * len(running | self.ready)

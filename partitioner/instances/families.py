@@ -11,7 +11,7 @@ gateways and two thirds on large devices. ``slow`` has links of a quarter of the
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aif.model.aim import Implementation, PlacementHint, Requirements, Runtime
 from aif.model.aiw import LeafAIM, Objectives, Workflow
@@ -74,6 +74,19 @@ def instance(family: str, aims: int, devices: int, seed: int = 0) -> Instance:
         workflows.append(_workflow(rng, f"W{len(workflows):03}", size, f"s{len(workflows) % sites}"))
         left -= size
     return Instance(tuple(workflows), inventory, PlanPolicy(), {})
+
+
+def keeping_standbys(given: Instance, *, share: float, seed: int = 0) -> Instance:
+    """The same instance, where each AIM that needs no sensor or actuator is kept ready with this chance."""
+    rng = random.Random(f"standbys {VERSION} {seed}")  # noqa: S311  nothing secret
+    workflows = []
+    for one in given.workflows:
+        free = [a.id for a in one.aims if a.metadata.implementations[0].requires == Requirements()]
+        availability = replace(
+            one.metadata.availability, standby=tuple(aim for aim in free if rng.random() < share)
+        )
+        workflows.append(replace(one, metadata=replace(one.metadata, availability=availability)))
+    return replace(given, workflows=tuple(workflows))
 
 
 def _inventory(rng: random.Random, family: str, count: int, sites: int) -> Inventory:

@@ -3,7 +3,8 @@
 ``tiny_instance`` draws problems small enough for the exhaustive oracle but with every kind of limit: RAM,
 flash, storage units, processor, sensors, trust, pins, affinity, links, broker, deadlines, releases. The
 same seed gives the same instance. ``weighed_instance`` draws the same with other objectives: those that the
-search leaves to the exact solver, and those that seldom count, each alone and mixed.
+search leaves to the exact solver, and those that seldom count, each alone and mixed. ``standby_instance``
+keeps some AIMs ready on a second device.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from aif.model.aiw import (
 from aif.model.inventory import Device, DeviceClass, Energy, Inventory, Link, Sensor, StorageUnit
 from aif.model.ports import ChannelSpec, Direction, Port, PortRef
 from aif.model.records import PortType, RecordType
+from aif.model.standby import kept_ready, standby_hint, standby_of
 from partitioner.policy import ModelFacts, PlanPolicy, RuntimeCost
 from partitioner.problem.build import build_problem
 from partitioner.problem.parts import PlacementProblem
@@ -185,6 +187,42 @@ def measured_instance(seed: int) -> Instance:
         for device in instance.inventory.devices
     )
     return replace(instance, inventory=replace(instance.inventory, devices=devices))
+
+
+def standby_instance(seed: int) -> Instance:
+    """The weighed instance of ``seed`` with at least two devices and one or two AIMs kept ready twice.
+
+    These are not pinned to a device, since nobody else could take over there.
+    """
+    rng = random.Random(f"standby {VERSION} {seed}")  # noqa: S311  seeded instances, nothing secret
+    instance = weighed_instance(seed, max_aims=3)
+    devices = instance.inventory.devices
+    if len(devices) < 2:
+        devices = (*devices, replace(_device(rng, 1), id="d1"))
+        link = _link(rng, "added", ("d0", "d1"))
+        inventory = replace(instance.inventory, devices=devices, links=(*instance.inventory.links, link))
+        instance = replace(instance, inventory=inventory)
+    workflows = []
+    for one in instance.workflows:
+        named = tuple(rng.sample([leaf.id for leaf in one.aims], min(len(one.aims), rng.randint(1, 2))))
+        workflows.append(_wanting(one, named))
+    instance = replace(instance, workflows=tuple(workflows))
+    if not instance.current:
+        return instance
+    prefix = "{}/" if len(workflows) > 1 else ""
+    keys = [standby_of(prefix.format(w.name) + leaf.id) for w in workflows for leaf in kept_ready(w)]
+    there = {key: rng.choice(devices).id for key in keys if _often(rng)}
+    return replace(instance, current={**instance.current, **there})
+
+
+def _wanting(workflow: Workflow, standby: tuple[str, ...]) -> Workflow:
+    """The same workflow with these AIMs kept ready, and not pinned to a device."""
+    aims = tuple(
+        replace(leaf, placement=standby_hint(leaf.placement)) if leaf.id in standby else leaf
+        for leaf in workflow.aims
+    )
+    availability = replace(workflow.metadata.availability, standby=standby)
+    return replace(workflow, aims=aims, metadata=replace(workflow.metadata, availability=availability))
 
 
 def _weighing(workflows: Sequence[Workflow], **weights: float) -> tuple[Workflow, ...]:

@@ -18,6 +18,7 @@ from aif.model.aiw import BoundaryPort, LeafAIM, Objectives, Workflow
 from aif.model.inventory import Device, Inventory
 from aif.model.ports import BOUNDARY, ChannelSpec, PortRef
 from aif.model.rates import derive_rates, invocation_rates
+from aif.model.standby import kept_ready, standby_hint, standby_of
 from partitioner.policy import (
     LATENCY_SCALE_US,
     POWER_SCALE_MW,
@@ -34,7 +35,7 @@ from partitioner.problem.filters import (
     binding_refusal,
     parts_of,
 )
-from partitioner.problem.offers import Offering, storage_limit
+from partitioner.problem.offers import Offering, cpu_limit_us, idle, storage_limit
 from partitioner.problem.parts import (
     Affinity,
     Candidate,
@@ -67,7 +68,8 @@ def build_problem(
     """State the problem of placing ``workflows`` on ``inventory``.
 
     AIM keys are the AIM ids, prefixed with ``workflow/`` when there are several workflows; a boundary Port
-    bound to a sensor or actuator is placed too, under ``aiw.port``.
+    bound to a sensor or actuator is placed too, under ``aiw.port``, and a standby as one more AIM that has no
+    channels and shares no device with the AIM it stands by for (``aif.model.standby``).
 
     Args:
         workflows: expanded workflows that passed the whole-workflow checks; names differ.
@@ -181,9 +183,21 @@ class _Builder:
         for leaf in workflow.aims:
             positions[leaf.id] = len(self.items)
             self.items.append(self._aim_item(number, prefix, leaf, per_second[leaf.id]))
+        standbys = self._standbys_of(number, prefix, workflow, per_second)
         graph = self._flows_of(number, workflow, positions, rates)
         self.paths += workflow_paths(graph, workflow.metadata.objectives.latency / LATENCY_SCALE_US)
-        self._affinities_of(workflow, positions)
+        self._affinities_of(workflow, positions, standbys)
+
+    def _standbys_of(
+        self, number: int, prefix: str, workflow: Workflow, per_second: Mapping[str, float]
+    ) -> dict[str, int]:
+        """Adds the standbys of a workflow; returns their positions by the AIM that they stand by for."""
+        positions: dict[str, int] = {}
+        for leaf in kept_ready(workflow):
+            positions[leaf.id] = len(self.items)
+            item = self._aim_item(number, prefix, leaf, per_second[leaf.id], standby=True)
+            self.items.append(item)
+        return positions
 
     def _kinds(self, sensors: Iterable[str], actuators: Iterable[str], present: str = "") -> Kinds:
         """Kinds of devices for an AIM that may use these parts; the device where it is, is one by itself."""
@@ -219,10 +233,13 @@ class _Builder:
         key = f"{prefix}{BOUNDARY}.{bound.port.name}"
         return Item(key, number, None, kinds, tuple(offers), self.inventory)
 
-    def _aim_item(self, number: int, prefix: str, leaf: LeafAIM, rate_hz: float) -> Item:
+    def _aim_item(
+        self, number: int, prefix: str, leaf: LeafAIM, rate_hz: float, *, standby: bool = False
+    ) -> Item:
         codes = leaf.metadata.implementations
         weights = self.workflows[number].metadata.objectives
-        present = self.current.get(prefix + leaf.id, "") if weights.migration else ""
+        key = prefix + (standby_of(leaf.id) if standby else leaf.id)
+        present = self.current.get(key, "") if weights.migration else ""
         kinds = self._kinds(
             {name for code in codes for name in code.requires.sensors},
             {name for code in codes for name in code.requires.actuators},
@@ -231,8 +248,10 @@ class _Builder:
         offers = []
         for device in kinds.samples:
             migrates = weights.migration if present not in ("", device.id) else 0.0
-            offers.append(self.offering.offer(leaf, device, rate_hz, replace(weights, migration=migrates)))
-        return Item(prefix + leaf.id, number, leaf, kinds, tuple(offers), self.inventory)
+            offer = self.offering.offer(leaf, device, rate_hz, replace(weights, migration=migrates))
+            offers.append(idle(offer, device) if standby else offer)
+        hint = standby_hint(leaf.placement) if standby else leaf.placement
+        return Item(key, number, replace(leaf, placement=hint), kinds, tuple(offers), self.inventory)
 
     def _flows_of(
         self,
@@ -280,7 +299,11 @@ class _Builder:
         )
         return PricedCrossing(cost, tuple(demand), terms)
 
-    def _affinities_of(self, workflow: Workflow, positions: Mapping[str, int]) -> None:
+    def _affinities_of(
+        self, workflow: Workflow, positions: Mapping[str, int], standbys: Mapping[str, int]
+    ) -> None:
+        for aim, standby in standbys.items():
+            self.affinities.append(Affinity(positions[aim], standby, together=False, hard=True))
         for leaf in workflow.aims:
             hint = leaf.placement
             if hint is None:
@@ -293,6 +316,20 @@ class _Builder:
                     for partner in named:
                         pair = (positions[leaf.id], positions[partner])
                         self.affinities.append(Affinity(*pair, together, hint.strength == "hard"))
+                        if hint.strength == "hard":
+                            self._pair_standbys((leaf.id, partner), pair, standbys, together=together)
+
+    def _pair_standbys(
+        self, names: tuple[str, str], pair: tuple[int, int], standbys: Mapping[str, int], *, together: bool
+    ) -> None:
+        """A standby that takes over must not break a hard affinity: where it stands, it holds already."""
+        first, second = (standbys.get(name) for name in names)
+        if together and first is not None and second is not None:
+            self.affinities.append(Affinity(first, second, together=True, hard=True))
+        if not together and first is not None:
+            self.affinities.append(Affinity(first, pair[1], together=False, hard=True))
+        if not together and second is not None:
+            self.affinities.append(Affinity(pair[0], second, together=False, hard=True))
 
     def _left(self) -> dict[Limit, int]:
         """All limits, without what is taken."""
@@ -315,7 +352,7 @@ class _Builder:
 
     def _device_limits(self, device: Device) -> Iterator[tuple[Limit, int]]:
         yield Limit("ram", device.id), max(0, device.ram_bytes - self.policy.reserve_ram_bytes)
-        yield Limit("cpu", device.id), int(device.cpu_limit * device.cores * 1e6 + 1e-6)
+        yield Limit("cpu", device.id), cpu_limit_us(device)
         if flash_is_limited(device):
             yield Limit("flash", device.id), device.flash_bytes
         battery_uw = self.battery_uw[device.id]

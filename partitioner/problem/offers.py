@@ -6,7 +6,7 @@ Decides from one AIM and one device alone; what AIMs share is counted in ``probl
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aif.model.aim import Implementation
 from aif.model.aiw import LeafAIM, Objectives
@@ -111,6 +111,38 @@ class Offering:
         demand += [(Limit("sensor", f"{device.id} {kind}"), 1) for kind in code.requires.sensors]
         demand += [(Limit("actuator", f"{device.id} {kind}"), 1) for kind in code.requires.actuators]
         return tuple(demand)
+
+
+def idle(offer: Offer, device: Device) -> Offer:
+    """What the same device offers to the standby of the AIM: its memory, storage and parts, but no work.
+
+    A processor that could not run the AIM even alone does not do for its standby either.
+    """
+    busy = Limit("cpu", device.id)
+    most = cpu_limit_us(device)
+    kept: list[Candidate] = []
+    costs = list(offer.costs)
+    for candidate in offer.candidates:
+        needed = dict(candidate.demand)[busy]
+        if needed > most:
+            shares = (100.0 * us / 1e6 / device.cores for us in (needed, most))
+            text = "would need {:.3g} % of its processor to take over, {:.3g} % may be used".format(*shares)
+            costs.append(Refusal(device.id, candidate.implementation, "cpu", text))
+            continue
+        demand = tuple((limit, n) for limit, n in candidate.demand if limit.kind not in ("cpu", "battery"))
+        terms = tuple(term for term in candidate.terms if term[0] == "migration")
+        kept.append(
+            replace(
+                candidate, demand=demand, terms=terms, latency_us=0, tail_us=0, energy_uj=0.0, power_mw=0.0,
+                rule="",
+            )
+        )  # fmt: skip
+    return Offer(tuple(kept), offer.refusals, tuple(costs))
+
+
+def cpu_limit_us(device: Device) -> int:
+    """Processor time (us per s, all cores) that AIMs may take of a device."""
+    return int(device.cpu_limit * device.cores * 1e6 + 1e-6)
 
 
 def storage_limit(device: Device, position: int) -> Limit:

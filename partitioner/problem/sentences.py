@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from aif.model.inventory import Device
+from aif.model.standby import in_words, served_by
 from partitioner.problem.filters import Refusal
 from partitioner.problem.parts import Item, Limit
 
@@ -90,6 +91,9 @@ def what(limit: Limit) -> str:
 def relation(limit: Limit) -> str:
     """What a pair or a Channel demands."""
     first, _, second = limit.subject.partition(" ")
+    if limit.kind == "separate" and served_by(second) == first:
+        return f"{first} and its standby must be on different devices"
+    first, second = in_words(first), in_words(second)
     match limit.kind:
         case "colocate":
             return f"{first} and {second} must share a device"

@@ -16,6 +16,7 @@ from typing import NoReturn, cast, get_args, get_origin, get_type_hints
 
 from aif.errors import PlacementError
 from aif.model.placement import Assignment, Placement
+from aif.model.standby import in_words
 from partitioner.problem.sentences import listed
 
 SCHEMA = 4
@@ -142,7 +143,9 @@ class AIMRow:
 def aim_rows(placement: Placement) -> list[AIMRow]:
     """Every AIM with where, how fast, why there and why not elsewhere."""
     return [
-        AIMRow(a.aim, a.device, a.implementation, a.latency_us, a.cost_rule, a.reason, _elsewhere(a))
+        AIMRow(
+            in_words(a.aim), a.device, a.implementation, a.latency_us, a.cost_rule, a.reason, _elsewhere(a)
+        )
         for a in placement.assignments
     ]
 

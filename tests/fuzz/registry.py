@@ -142,7 +142,7 @@ NOT_OUTSIDE: Final[Mapping[str, str]] = {
     "aif.gateway.summary.check_writable": "a path the user gave",
     "aif.runtime.host.acknowledged_channels.AcknowledgedChannels.open_return": "of a verified document",
     "aif.runtime.controller.controller.Controller.verify": "by the name of a device; its evidence is fed",
-    "aif.runtime.mapping.deployer.Deployer.check_release": "check_commitment, which is fed",
+    "aif.runtime.mapping.releases.Ticketing.check": "check_commitment, which is fed",
     "aif.runtime.devices.registry.Site.certify": "CertificateAuthority.certify, which is fed",
     "aif.runtime.devices.registry.Site.open_or_create": "a folder of the site itself; its documents are fed",
     "aif.runtime.devices.registry.Site.open_window": "read_pairing_code, which is fed",

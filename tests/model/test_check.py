@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -312,6 +313,14 @@ def test_a_standby_that_is_not_there() -> None:
     assert only(aiw) == Finding(
         "AIF-E0202", "standby names unknown AIM 'x'", ("availability", "x"), hint="known: a, b"
     )
+
+
+def test_a_standby_of_an_aim_that_only_one_device_may_run() -> None:
+    row = [replace(ROW[0], placement=PlacementHint("d1", site="lab")), *ROW[1:]]
+    aiw = workflow(row, ["a.out -> b.in"], availability=Availability(standby=("a", "b")))
+    found = only(aiw)
+    assert (found.code, found.anchor) == ("AIF-E0200", ("availability", "a"))
+    assert found.message == "a is pinned to device d1: no second device may run it"
 
 
 def test_rates_wait_until_everything_else_is_right() -> None:

@@ -90,6 +90,8 @@ def test_an_unknown_version_is_refused() -> None:
     ("document", "reason"),
     [
         (replace(DOCUMENT, aims=(AIM, AIM)), "names an AIM twice"),
+        (replace(DOCUMENT, standbys=(AIM,)), "names an AIM twice"),
+        (replace(DOCUMENT, aims=(), standbys=(replace(AIM, package_sha256=b"x"),)), "a SHA-256 has 32 bytes"),
         (replace(DOCUMENT, aims=(replace(AIM, package_sha256=b"short"),)), "AIM a: a SHA-256 has 32 bytes"),
         (replace(DOCUMENT, aims=(replace(AIM, model=replace(MODEL, sha256=b"")),)), "a SHA-256 has 32 bytes"),
         (replace(DOCUMENT, aims=(replace(AIM, model=replace(MODEL, bytes_=0)),)), "AIM a: a model has 1 to"),

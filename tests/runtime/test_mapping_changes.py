@@ -8,7 +8,7 @@ import pytest
 
 from aif.model.ports import AuthMode
 from aif.protocol.deployment import DeployedAIM, Deployment, ModelRelease, RemoteChannel
-from aif.runtime.mapping_changes import same_end, same_part, staying_aims
+from aif.runtime.mapping_changes import same_end, same_part, staying_aims, staying_standbys
 
 MODEL = ModelRelease("m", "m/1", 1, bytes(32), 10, 0, b"ticket")
 ONE = DeployedAIM("one", "One@1.0", bytes(32), "any", {"n": 1}, MODEL)
@@ -41,6 +41,17 @@ def test_an_aim_in_other_words_does_not_stay(other: DeployedAIM) -> None:
     after = replace(PART, aims=(other, TWO))
     assert not same_part(PART, after)
     assert staying_aims(PART, after) == {"two"}
+
+
+def test_standbys_are_a_part_of_their_own() -> None:
+    ready = replace(PART, aims=(ONE,), standbys=(TWO,))
+    assert not same_part(replace(PART, aims=(ONE,)), ready)
+    assert same_part(ready, replace(ready, mapping_version=9))
+    assert staying_standbys(ready, ready) == {"two"}
+    other = replace(ready, standbys=(replace(TWO, implementation="slow"),))
+    assert staying_standbys(ready, other) == set()
+    assert staying_aims(ready, PART) == {"one"}, "one that takes over begins"
+    assert staying_standbys(ready, PART) == set()
 
 
 def test_an_end_stays_when_only_the_far_ends_move() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from aif.protocol.evidence import Component
-from aif.runtime.mapping.deployer import ResolvedModel
+from aif.runtime.mapping.releases import ResolvedModel
 from aif.trusted.attestation import RUNTIME_COMPONENT, aim_component, model_component, part
 from store.client import StoreClient
 from store.sealing import hw_classes_of, sealing_of

@@ -20,11 +20,13 @@ from aif.model.degrading import Service
 from aif.model.inventory import Inventory
 from aif.model.placement import Placement
 from aif.model.stand_ins import with_stand_ins
+from aif.model.standby import served_by
 from aif.protocol.deployment import Deployment, RemoteChannel
 from aif.runtime.devices.grants import End
 from aif.runtime.library import AIMLibrary
 from aif.runtime.logbook import LogBook
-from aif.runtime.mapping.deployer import PlacedModel, Plan, ResolvedModel
+from aif.runtime.mapping.deployer import Plan
+from aif.runtime.mapping.releases import PlacedModel, ResolvedModel
 from aif.runtime.mapping.workflows import RunningWorkflow, Sources
 from aif.trusted.state import StateFile
 
@@ -159,7 +161,7 @@ class KeptWorkflows:
             paused_aims=set(kept.paused_aims), sources=sources, resumed=True,
         )  # fmt: skip
         running.serve(Service(frozenset(kept.left_out), kept.rate), now_ms)
-        placed = {assignment.aim for assignment in kept.placement.assignments}
+        placed = {a.aim for a in kept.placement.assignments if not served_by(a.aim)}
         if placed != {leaf.id for leaf in running.workflow.aims}:
             raise StartFailed("its AIMs are others than were placed", hint="deploy it again")
         changed = [use for use, digest in kept.packages.items() if library.digest(use) != digest]

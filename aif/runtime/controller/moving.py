@@ -16,6 +16,7 @@ from typing import Any
 
 from aif.errors import LifecycleError, NotFound, PlacementError, StartFailed
 from aif.model.placement import Places
+from aif.model.standby import served_by
 from aif.protocol.lifecycle import WorkflowState
 from aif.runtime.mapping.planning import Planning
 from aif.runtime.mapping.reasons import Reasons
@@ -101,7 +102,9 @@ class Moving:
             model_bytes=sum(model.bytes_ for model in models if model.aim in moved),
             state_bytes=sum(_state_bytes(running, aim) for aim in moved),
             places={
-                a.aim: (a.device, a.implementation) for a in after.assignments if a.aim not in running.over
+                a.aim: (a.device, a.implementation)
+                for a in after.assignments
+                if a.aim not in running.over and not served_by(a.aim)
             },
         )
 

@@ -94,7 +94,8 @@ class Supervisor:
             if (overdue or isinstance(self._healing.failure, StartFailed)) and stops:
                 return WorkflowState.STOPPED, "; ".join(troubles)
             present = [d for d in rest if d not in away]
-            if {*away, *lost} <= set(overdue) and all(running.phase(d) is Phase.FINISHED for d in present):
+            phases = [running.phase(d) for d in present if d in running.working]
+            if {*away, *lost} <= set(overdue) and all(phase is Phase.FINISHED for phase in phases):
                 break
             rejected = [d for d in away if self._rejected(d)]
             self._renew(away, lost, rejected)

@@ -394,7 +394,8 @@ class Host:
         yield part(RUNTIME_COMPONENT, self._runtime_digest, __version__, root)
         seen: set[str] = set()
         for current in self._parts.values():
-            for aim in current.deployment.aims if current.workflow else ():
+            part_here = current.deployment
+            for aim in (*part_here.aims, *part_here.standbys) if current.workflow else ():
                 if aim_component(aim.use) not in seen:
                     seen.add(aim_component(aim.use))
                     version = self._library.contract(aim.use).version

@@ -262,7 +262,7 @@ class HostedWorkflow:
         self._judge_finished()
 
     def _judge_finished(self) -> None:
-        if all(i.state in ENDED_STATES for i in self.instances.values()):
+        if self.instances and all(i.state in ENDED_STATES for i in self.instances.values()):
             self.finished.set()
         else:
             self.finished.clear()

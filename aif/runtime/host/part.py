@@ -20,6 +20,7 @@ from typing import TypeVar
 
 from aif.errors import CreationFailed, DownloadInterrupted, TransportError
 from aif.model.aim import AIMMetadata, Implementation, Runtime
+from aif.model.standby import standby_of
 from aif.protocol.control import Failure, Phase, Progress
 from aif.protocol.deployment import DeployedAIM, Deployment, ModelRelease
 from aif.protocol.lifecycle import State
@@ -33,7 +34,7 @@ from aif.runtime.host.platform import Platform
 from aif.runtime.host.session import DeviceSession
 from aif.runtime.library import AIMLibrary
 from aif.runtime.logbook import LogBook
-from aif.runtime.mapping_changes import staying_aims
+from aif.runtime.mapping_changes import staying_aims, staying_standbys
 from aif.sdk import AIM
 from aif.transport.base import Received, Subscription, Transport
 from aif.trusted.communication import SecureReceiver
@@ -103,6 +104,8 @@ class Part:
         makers: dict[str, Callable[[], AIM]] = {}
         for aim in self.deployment.aims:
             makers[aim.id] = await self._prepare_aim(aim, has)
+        for aim in self.deployment.standbys:
+            await self._make_ready(aim, self._owner(standby_of(aim.id)), has)
         self.workflow = HostedWorkflow(
             self.deployment,
             has.library,
@@ -134,8 +137,16 @@ class Part:
         await workflow.leave({aim.id for aim in deployment.aims if self.has(aim.id)} - staying)
         for aim in before.aims:
             if aim.id not in workflow.instances:
-                self._give_back(aim, has)
-        makers = await self._prepare_new([aim for aim in deployment.aims if aim.id not in staying], has)
+                self._give_back(aim.id, has)
+        ready = staying_standbys(before, deployment)
+        for aim in before.standbys:  # one that takes over needs its room for itself
+            if aim.id not in ready:
+                self._give_back(standby_of(aim.id), has)
+        makers = await self._prepare_new(
+            [aim for aim in deployment.aims if aim.id not in staying],
+            [aim for aim in deployment.standbys if aim.id not in ready],
+            has,
+        )
         await workflow.change(
             deployment,
             lambda aim, _contract, _implementation: makers[aim.id],
@@ -144,19 +155,23 @@ class Part:
         kept = {aim.id for aim in deployment.aims}
         for aim in before.aims:
             if aim.id not in kept:
-                self._give_back(aim, has)
+                self._give_back(aim.id, has)
         self.document, self.deployment, self.failure = document, deployment, None
         await self._subscribe(workflow, has)
 
-    async def _prepare_new(self, aims: Sequence[DeployedAIM], has: Resources) -> dict[str, Callable[[], AIM]]:
+    async def _prepare_new(
+        self, aims: Sequence[DeployedAIM], standbys: Sequence[DeployedAIM], has: Resources
+    ) -> dict[str, Callable[[], AIM]]:
         """All of them, or none."""
         makers: dict[str, Callable[[], AIM]] = {}
         try:
             for aim in aims:
                 makers[aim.id] = await self._prepare_aim(aim, has)
+            for aim in standbys:
+                await self._make_ready(aim, self._owner(standby_of(aim.id)), has)
         except BaseException:
-            for aim in aims:
-                self._give_back(aim, has)
+            for name in (*(aim.id for aim in aims), *(standby_of(aim.id) for aim in standbys)):
+                self._give_back(name, has)
             raise
         return makers
 
@@ -183,11 +198,19 @@ class Part:
                 await subscription.aclose()
 
     async def _prepare_aim(self, aim: DeployedAIM, has: Resources) -> Callable[[], AIM]:
+        owner = self._owner(aim.id)
+        contract, implementation = await self._make_ready(aim, owner, has)
+        services = has.engine.owner(storage_owner(self.deployment.workflow, aim, contract))
+        return await _in_thread(lambda: has.factory.maker(owner, aim, contract, implementation, services))
+
+    async def _make_ready(
+        self, aim: DeployedAIM, owner: str, has: Resources
+    ) -> tuple[AIMMetadata, Implementation]:
+        """Check the code, take the room and install the model: all that a standby needs to take over."""
         contract = await _in_thread(lambda: has.library.verified(aim.use, aim.package_sha256))
         implementation = contract.implementation(aim.implementation)
         if implementation is None:
             raise CreationFailed(f"{aim.use} has no implementation {aim.implementation}", kind="module")
-        owner = self._owner(aim.id)
         has.platform.admit(
             owner,
             implementation,
@@ -197,8 +220,7 @@ class Part:
         if aim.model is not None:
             async with has.installing:
                 await self._install(aim.model, implementation, has)
-        services = has.engine.owner(storage_owner(self.deployment.workflow, aim, contract))
-        return await _in_thread(lambda: has.factory.maker(owner, aim, contract, implementation, services))
+        return contract, implementation
 
     async def _install(self, release: ModelRelease, implementation: Implementation, has: Resources) -> None:
         def progress(done: int, total: int) -> None:
@@ -233,19 +255,22 @@ class Part:
             self.workflow.close_channels()
             self.workflow = None
         for aim in self.deployment.aims:
-            self._give_back(aim, has)
+            self._give_back(aim.id, has)
+        for aim in self.deployment.standbys:
+            self._give_back(standby_of(aim.id), has)
 
-    def _give_back(self, aim: DeployedAIM, has: Resources) -> None:
-        has.factory.close(self._owner(aim.id))
-        has.platform.release(self._owner(aim.id))
+    def _give_back(self, name: str, has: Resources) -> None:
+        has.factory.close(self._owner(name))
+        has.platform.release(self._owner(name))
 
     def invocations(self) -> dict[str, int]:
         """How often each AIM was invoked here, by the owner that it is charged to."""
         instances = self.workflow.instances.values() if self.workflow is not None else ()
         return {self._owner(instance.id): instance.metrics.invocations for instance in instances}
 
-    def _owner(self, aim_id: str) -> str:
-        return f"{self.aiw_id}/{aim_id}"
+    def _owner(self, name: str) -> str:
+        """Who is charged: an AIM, or the standby of one."""
+        return f"{self.aiw_id}/{name}"
 
 
 def storage_owner(workflow: str, aim: DeployedAIM, contract: AIMMetadata) -> bytes:

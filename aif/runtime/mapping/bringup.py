@@ -22,8 +22,9 @@ from aif.protocol.numbers import limits_of
 from aif.runtime.clock import Clock
 from aif.runtime.devices.admission import Admission
 from aif.runtime.devices.links import Trust
-from aif.runtime.mapping.deployer import Deployer, DeviceFacts, Plan, ResolvedModel
+from aif.runtime.mapping.deployer import Deployer, Plan
 from aif.runtime.mapping.rekeying import Rekeying
+from aif.runtime.mapping.releases import DeviceFacts, ResolvedModel
 from aif.runtime.mapping.workflows import Changes, Patience, RunningWorkflow
 
 ModelResolver = Callable[[str, str], ResolvedModel]

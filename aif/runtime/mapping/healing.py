@@ -1,7 +1,8 @@
 """Sees to it that a workflow runs where it can: weighs the reasons for another mapping, and makes the change.
 
 When there is no room for all, its rate is lowered or optional AIMs are left out, as its metadata says, and
-both come back when there is room: the rate after a while that doubles with every time. When there is none for
+both come back when there is room: the rate after a while that doubles with every time. A standby that took
+over, or was lost, gets a successor afterwards, when nothing else has to be done. When there is none for
 the rest, the workflow is left as it is, and asked about again only when something about its devices
 has changed. A device that did not take up what it was given is out of the question for a while; one that
 was lost more than once, of late, gets AIMs only where no other can take them. What a person asks for comes
@@ -23,12 +24,21 @@ from typing import Any
 from aif.errors import AIFError, PlacementError
 from aif.model.degrading import Service
 from aif.model.placement import Mended
+from aif.model.standby import served_by
 from aif.runtime.logbook import LogBook
 from aif.runtime.mapping.bringup import Means
 from aif.runtime.mapping.improving import Improving
 from aif.runtime.mapping.planning import Planning
 from aif.runtime.mapping.reasons import Reason, Reasons
-from aif.runtime.mapping.remapping import Change, Remapped, Remapping, TargetFailed, moves_between, note_over
+from aif.runtime.mapping.remapping import (
+    Change,
+    PutOff,
+    Remapped,
+    Remapping,
+    TargetFailed,
+    moves_between,
+    note_over,
+)
 from aif.runtime.mapping.workflows import RunningWorkflow, WantedMapping
 from aif.runtime.mapping.worth import Gain
 
@@ -111,14 +121,16 @@ class Healing:
             return False
         moves = moves_between(self._running, mended.placement, change.anew)
         before = self._running.service
-        more = mended.service.better_than(before, self._running.whole.metadata)
+        more = mended.service.better_than(before, self._running.whole.metadata) or any(
+            served_by(move.aim) and not move.source for move in moves
+        )
         if not (more or (pressing and (moves or mended.service != before))):
             self._answered = question
             if pressing:
                 self.failure = None
                 self._log.info("AIMs stay", aiw=self._running.aiw_id, reason=change.reason)
             return False
-        await self._remap(change, mended, now_ms)
+        await self._remap(replace(change, spare=not pressing), mended, now_ms)
         return True
 
     async def _move_as_wanted(self, wanted: WantedMapping) -> None:
@@ -178,6 +190,9 @@ class Healing:
         self._log.warning("workflow is re-mapped", aiw=self._running.aiw_id, reason=change.reason)
         try:
             done = await Remapping(self._running, self._means, change).run(self._turn, mended)
+        except PutOff as error:
+            self._answered = None
+            self._log.info("re-mapping put off", aiw=self._running.aiw_id, reason=str(error))
         except TargetFailed as error:
             self._reasons.avoid(error.device)
             if gain is not None:

@@ -4,7 +4,8 @@
 * A device that has started anew: it has to get its AIMs again. So has one that is behind its mapping, because
   the Controller ended in the middle of a change.
 * A device that is drained: its AIMs have to leave it. One whose battery is nearly empty: those that can.
-* Optional AIMs without a place, or a rate that was lowered: there may be room now. Nothing has to move.
+* Optional AIMs or standbys without a place, or a rate that was lowered: there may be room now. Nothing has to
+  move.
 
 A further kind of event is a further source. Decides nothing about what follows (``healing``).
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
+from aif.model.standby import served_by
 from aif.protocol.lifecycle import ENDED_STATES
 from aif.runtime.devices.conditions import stays_away_ms
 from aif.runtime.devices.links import Trust
@@ -62,6 +64,7 @@ class Reasons:
             self._to_drain,
             self._spent,
             self._room,
+            self._unready,
         )
 
     def standing(self) -> list[Reason]:
@@ -160,6 +163,10 @@ class Reasons:
         if running.most_rate(now_ms) > running.service.rate:
             yield Reason("there may be room for a higher rate", must=False)
 
+    def _unready(self) -> Iterator[Reason]:
+        if self._running.unready:
+            yield Reason(f"{', '.join(sorted(self._running.unready))} should be kept ready twice", must=False)
+
     # --- facts -------------------------------------------------------------------------------------
 
     def _new_boot(self, device: str) -> bool:
@@ -167,13 +174,13 @@ class Reasons:
         return hello is not None and hello.boot_id != self._running.boots.get(device)
 
     def _works(self, device: str) -> bool:
-        """Whether an AIM there has not come to its end."""
+        """Whether an AIM there has not come to its end, or a standby has not taken over."""
         running = self._running
         status = running.status.get(device)
         reports = status.aims if status is not None else {}
         return any(
             a.device == device
-            and a.aim not in running.over
+            and (served_by(a.aim) or a.aim) not in running.over
             and (a.aim not in reports or reports[a.aim].state not in ENDED_STATES)
             for a in running.placement.assignments
         )

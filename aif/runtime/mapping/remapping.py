@@ -20,10 +20,12 @@ from dataclasses import dataclass
 from aif.errors import AIFError, StartFailed
 from aif.model.aiw import Workflow
 from aif.model.placement import Mended, Placement
+from aif.model.standby import in_words, served_by, standby_of
 from aif.protocol import control
 from aif.protocol.control import Phase
 from aif.protocol.lifecycle import ENDED_STATES, Signal, State
 from aif.runtime.devices.grants import End
+from aif.runtime.devices.links import Trust
 from aif.runtime.mapping.bringup import Means, device_facts, note_installed, send_document
 from aif.runtime.mapping.deployer import Plan
 from aif.runtime.mapping.workflows import Awaited, RunningWorkflow
@@ -43,6 +45,7 @@ class Change:
         anew: devices that have lost their AIMs but may have them again.
         began_ms: monotonic time of the first sign.
         noticed_ms: when that became certain; None where nothing had to be noticed.
+        spare: whether nothing waits for it, so that it is put off for whatever has to be done first.
     """
 
     reason: str
@@ -51,6 +54,7 @@ class Change:
     anew: frozenset[str]
     began_ms: float
     noticed_ms: float | None = None
+    spare: bool = False
 
     @property
     def away(self) -> frozenset[str]:
@@ -70,9 +74,10 @@ class Move:
     destination: str
 
     def __str__(self) -> str:
+        name, nowhere = in_words(self.aim), "nowhere" if served_by(self.aim) else "left out"
         if not self.destination:
-            return f"{self.aim}: left out, was on {self.source}"
-        return f"{self.aim}: {self.source or 'left out'} -> {self.destination}"
+            return f"{name}: {nowhere}, was on {self.source}"
+        return f"{name}: {self.source or nowhere} -> {self.destination}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +98,17 @@ class TargetFailed(StartFailed):
         self.device = device
 
 
+class PutOff(StartFailed):
+    """A change that nothing waits for is not made now, because a device was lost meanwhile."""
+
+
 def moves_between(running: RunningWorkflow, after: Placement, anew: Collection[str]) -> tuple[Move, ...]:
-    """What changes place; what was on a device that begins anew counts too."""
+    """What changes place, standbys too; what was on a device that begins anew counts as well."""
     old = {a.aim: a.device for a in running.placement.assignments}
     new = {a.aim: a.device for a in after.assignments}
     aims = [leaf.id for leaf in running.whole.aims if leaf.id not in running.over]
-    moves = (Move(aim, old.get(aim, ""), new.get(aim, "")) for aim in aims)
+    names = (*aims, *map(standby_of, aims))
+    moves = (Move(name, old.get(name, ""), new.get(name, "")) for name in names)
     return tuple(m for m in moves if m.source != m.destination or m.source in anew)
 
 
@@ -284,6 +294,9 @@ class Remapping:
     def _check(self, changed: Collection[str]) -> None:
         """Raise what a device said against its new part, or that it has gone meanwhile."""
         running, link = self._running, self._means.admission.link
+        away = [d for d in running.devices if link(d).trust in (Trust.LOST, Trust.REJECTED)]
+        if self._change.spare and away:
+            raise PutOff(f"{away[0]} is {link(away[0]).trust}, which comes first")
         for device in changed:
             status = running.status.get(device)
             if status is not None and status.failure is not None:

@@ -18,6 +18,7 @@ from aif.model.aiw import Workflow
 from aif.model.degrading import WHOLE, Service
 from aif.model.inventory import Inventory
 from aif.model.placement import Placement
+from aif.model.standby import kept_ready, served_by, standby_of
 from aif.protocol.control import Phase, WorkflowStatus
 from aif.protocol.lifecycle import FINAL_WORKFLOW_STATES, WorkflowState
 from aif.runtime.clock import Clock
@@ -170,9 +171,22 @@ class RunningWorkflow:
 
     @property
     def devices(self) -> list[str]:
-        """Devices that run an AIM; bound boundary Ports are placed too, but nothing runs for them."""
+        """Devices with an AIM or a standby; bound boundary Ports are placed too, but are no part."""
         aims = {leaf.id for leaf in self.workflow.aims} - self.over
-        return sorted({a.device for a in self.placement.assignments if a.aim in aims})
+        return sorted({a.device for a in self.placement.assignments if (served_by(a.aim) or a.aim) in aims})
+
+    @property
+    def working(self) -> set[str]:
+        """Devices that run an AIM, and do not only hold standbys."""
+        aims = {leaf.id for leaf in self.workflow.aims} - self.over
+        return {a.device for a in self.placement.assignments if a.aim in aims}
+
+    @property
+    def unready(self) -> set[str]:
+        """AIMs that shall be kept ready twice and are not."""
+        placed = {a.aim for a in self.placement.assignments}
+        wanted = {leaf.id for leaf in kept_ready(self.workflow)} - self.over
+        return {aim for aim in wanted if standby_of(aim) not in placed}
 
     def phase(self, device: str) -> Phase | None:
         """What the device last said under its newest mapping."""
