@@ -3,26 +3,27 @@
 Decides which methods run and for how long. Workflows are placed one by one and improved together
 (``search``); that alone proves most loose problems of any size. A gap that is left is closed from both sides
 by prices for room (``closing``); small problems with a gap go to the exact solver with the plan as a hint.
-Times are seconds of ``now``; nothing else here knows the time.
+Times are seconds of a ``Pace``: by the clock, or by counted work for plans that are the same everywhere.
 
 ``plan`` gives the numbers, ``Plan.placement`` the reasons; ``place`` both at once.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from aif.errors import Infeasible, SolverTimeout
 from aif.model.placement import Placement
-from partitioner.explain import Unproven, explain
+from partitioner.explain import explain
 from partitioner.problem.evaluate import Choice, evaluate
 from partitioner.problem.parts import EXACT_PAIRS, OBJECTIVE_SCALE, PlacementProblem
+from partitioner.prover import Unproven
 from partitioner.reasons import describe
 from partitioner.search.descent import Search
 from partitioner.search.ledger import ROUNDING, Spots
+from partitioner.search.pace import Clock, Pace
 from partitioner.search.star import Star
 
 DEFAULT_TIME_LIMIT_S = 10.0
@@ -54,7 +55,7 @@ class Plan:
         bound: no plan costs less.
         status: ``optimal`` when the bound meets the objective.
         method: what found it and what proved it.
-        seconds: wall-clock time of planning.
+        seconds: time of planning, as its pace counted it.
         seed: of the search.
     """
 
@@ -97,9 +98,10 @@ def place(
     seed: int = 0,
     workers: int = DEFAULT_WORKERS,
     in_full: bool = True,
+    pace: Pace | None = None,
 ) -> Placement:
     """``plan`` with its reasons."""
-    found = plan(problem, time_limit_s=time_limit_s, seed=seed, workers=workers, in_full=in_full)
+    found = plan(problem, time_limit_s=time_limit_s, seed=seed, workers=workers, in_full=in_full, pace=pace)
     return found.placement()
 
 
@@ -111,7 +113,7 @@ def plan(
     workers: int = DEFAULT_WORKERS,
     warm_start: Plan | None = None,
     in_full: bool = True,
-    now: Callable[[], float] = time.perf_counter,
+    pace: Pace | None = None,
 ) -> Plan:
     """The best plan found within the limit, with its proven bound.
 
@@ -122,13 +124,13 @@ def plan(
         workers: threads of the exact solver.
         warm_start: an earlier plan; workflows start where it had them, as far as that still fits.
         in_full: whether an impossible problem is worth a search for what would make it possible.
-        now: the clock, in seconds.
+        pace: how time passes; by the computer's clock unless told.
 
     Raises:
         Infeasible: no placement exists; says which needs conflict and what would help.
         SolverTimeout: nothing was found and nothing proven in time.
     """
-    return _Planning(problem, time_limit_s, seed, workers, now, in_full=in_full).run(warm_start)
+    return _Planning(problem, time_limit_s, seed, workers, pace or Clock(), in_full=in_full).run(warm_start)
 
 
 class _Planning:
@@ -138,22 +140,22 @@ class _Planning:
         time_limit_s: float,
         seed: int,
         workers: int,
-        now: Callable[[], float],
+        pace: Pace,
         *,
         in_full: bool,
     ) -> None:
         self.in_full = in_full
-        self.problem, self.seed, self.workers, self.now = problem, seed, workers, now
-        self.started_s = now()
+        self.problem, self.seed, self.workers, self.pace = problem, seed, workers, pace
+        self.started_s = pace.now()
         self.end_s = self.started_s + time_limit_s
         self.time_limit_s = time_limit_s
         self.rounding = 2 * ROUNDING * max(1, len(problem.workflows))
 
     def run(self, warm_start: Plan | None) -> Plan:
-        star = Star(self.problem)
+        star = Star(self.problem, pace=self.pace)
         if not all(star.usable(number) for number in range(len(self.problem.items))):
             self._explain()
-        search = Search(star, now=self.now, end_s=self.end_s)
+        search = Search(star, end_s=self.end_s)
         if warm_start is not None:
             search.enter_spots(spots_of_choice(search.star, warm_start))
         missing = search.insert_all()
@@ -178,7 +180,7 @@ class _Planning:
                 self._prove_shortage(search)
             return self._exact(None, 0)
         late_s = self.started_s + SEARCH_SHARE * self.time_limit_s
-        search.improve(lambda: self.now() >= late_s)
+        search.improve(lambda: self.pace.now() >= late_s)
         search.end_s = self.started_s + PROOF_SHARE * self.time_limit_s
         bound = search.bound()
         search.end_s = self.end_s
@@ -194,14 +196,14 @@ class _Planning:
         """Raises: Infeasible, if it is proven in time that there is not enough room."""
         from partitioner.search.shortage import explained, shortage
 
-        proof = shortage(search, lambda: self.now() >= self.end_s)
+        proof = shortage(search, lambda: self.pace.now() >= self.end_s)
         if proof is not None:
             raise explained(self.problem, proof)
 
     def _close(self, search: Search, bound: int) -> int:
         from partitioner.search.closing import Closing
 
-        closing = Closing(search, seed=self.seed, left_s=lambda: self.end_s - self.now())
+        closing = Closing(search, seed=self.seed, left_s=lambda: self.end_s - self.pace.now())
         closing.bound = bound
         closing.run()
         return closing.bound
@@ -209,8 +211,15 @@ class _Planning:
     def _exact(self, choice: Choice | None, bound: int) -> Plan:
         from partitioner.search.solver import solve
 
-        left_s = max(0.0, self.end_s - self.now())
-        found = solve(self.problem, hint=choice, time_limit_s=left_s, seed=self.seed, workers=self.workers)
+        left_s = max(0.0, self.end_s - self.pace.now())
+        found = solve(
+            self.problem,
+            hint=choice,
+            time_limit_s=left_s,
+            seed=self.seed,
+            workers=self.workers,
+            pace=self.pace,
+        )
         if found.infeasible:
             self._explain()
         better = found.choice if found.choice is not None else choice
@@ -232,7 +241,7 @@ class _Planning:
             bound=max(0, bound) / OBJECTIVE_SCALE,
             status="optimal" if near else "feasible",
             method=method,
-            seconds=self.now() - self.started_s,
+            seconds=self.pace.now() - self.started_s,
             seed=self.seed,
         )
 
@@ -240,7 +249,7 @@ class _Planning:
         from partitioner.search.cores import CoreFinder
 
         if self.in_full:
-            raise explain(self.problem, CoreFinder(self.problem, seed=self.seed))
+            raise explain(self.problem, CoreFinder(self.problem, seed=self.seed, pace=self.pace))
         raise explain(self.problem, Unproven(), advise=False)
 
 

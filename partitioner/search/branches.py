@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from partitioner.search.charges import Charges
+from partitioner.search.pace import CALL_S, CELL_S
 from partitioner.search.star import Floats, Ints, Star
 from partitioner.search.table import FORBIDDEN, Table, Way
 from partitioner.search.views import View
@@ -132,6 +133,7 @@ class Branches:
                 delay = weight * self.table.delay_us[number]
                 by_pair[min(a, b), max(a, b)].append(delay if a < b else delay.T)
         inbox = [np.zeros(len(paid)) for paid in self.table.paid]
+        self.table.star.pace.spend(sum(CALL_S + CELL_S * e.price.size for e in self.table.edges))
         self.constant = 0.0
         self.root_minimum = np.zeros(count)
         for edge in self.table.edges:
@@ -282,7 +284,7 @@ class Branches:
 
     def _grow(self, threshold: float, max_labels: int) -> tuple[Ints, Floats, Floats, float]:  # noqa: C901, PLR0912, PLR0915  one loop
         """Complete assignments, their costs, and the least bound among those dropped for their number."""
-        count = len(self.table.order)
+        count, pace = len(self.table.order), self.table.star.pace
         labels = np.zeros((1, 0), dtype=np.int64)
         bound = np.array([self.constant])
         slack = np.array([[self.table.view.capacity[spot, r] for spot, r in self.table.tight]], dtype=float)
@@ -305,6 +307,7 @@ class Branches:
             else:
                 row = self.linear_own[n] + self.inbox[n] - self.root_minimum[n]
                 new = bound[:, None] + row[None, :]
+            pace.spend(CALL_S + CELL_S * new.size)
             mask = new <= threshold
             touching = []
             for k, (spot, resource) in enumerate(self.table.tight):

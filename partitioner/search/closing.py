@@ -164,7 +164,13 @@ class Closing:
     def _packed(self, pools: list[Pool], left_s: Callable[[], float]) -> Packed:
         """Packs, and takes the plan if it is better."""
         ledger = self.search.ledger
-        packing = Packing(Ledger(self.star, together=False), pools, self.pricing.cells, seed=self.seed)
+        packing = Packing(
+            Ledger(self.star, together=False),
+            pools,
+            self.pricing.cells,
+            seed=self.seed,
+            stop=lambda: left_s() <= 0,
+        )
         packing.hint({w: self._spots(w) for w in self.search.workflows})
         packed = packing.run(ledger.total, left_s)
         if packed.bills is not None:

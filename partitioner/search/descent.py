@@ -10,6 +10,7 @@ Source: Pisinger and Ropke, "Large Neighborhood Search" (2010).
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -50,8 +51,9 @@ class Alone:
 class Search:
     """One run of the planner's heuristics and bounds on one problem."""
 
-    def __init__(self, star: Star, *, now: Callable[[], float], end_s: float) -> None:
-        self.star, self.now, self.end_s = star, now, end_s
+    def __init__(self, star: Star, *, end_s: float = math.inf) -> None:
+        """A search without a plan; ``end_s`` is when its pace says that time is over."""
+        self.star, self.end_s = star, end_s
         self.ledger = Ledger(star)
         self.alone: dict[int, Alone] = {}
         self.bounds: dict[tuple[int, ...], int] = {}
@@ -65,7 +67,7 @@ class Search:
         return range(len(self.star.problem.workflows))
 
     def out_of_time(self) -> bool:
-        return self.now() >= self.end_s
+        return self.star.pace.now() >= self.end_s
 
     # --- alone ---
 

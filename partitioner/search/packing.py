@@ -21,8 +21,9 @@ from ortools.sat.python import cp_model
 from partitioner.problem.parts import OBJECTIVE_SCALE
 from partitioner.search.blocks import spots_of
 from partitioner.search.branches import Found
-from partitioner.search.formulation import new_solver
+from partitioner.search.formulation import new_solver, ran
 from partitioner.search.ledger import ROUNDING, Bill, Ledger
+from partitioner.search.pace import CELL_S, Pace
 from partitioner.search.prices import Cells
 from partitioner.search.star import Floats, Ints, Star
 from partitioner.search.table import Table
@@ -56,7 +57,15 @@ class Packed:
 class Packing:
     """One search."""
 
-    def __init__(self, ledger: Ledger, pools: Sequence[Pool], cells: Cells, *, seed: int) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        pools: Sequence[Pool],
+        cells: Cells,
+        *,
+        seed: int,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
         """A model of all pools.
 
         Args:
@@ -64,9 +73,10 @@ class Packing:
             pools: one per workflow.
             cells: the rows that workflows share.
             seed: of the solver.
+            stop: whether there is no time to find out which assignments others replace.
         """
         self.ledger, self.cells, self.seed = ledger, cells, seed
-        self.pools, self.usage, self.scarce = _reduced(ledger.star, pools, cells)
+        self.pools, self.usage, self.scarce = _reduced(ledger.star, pools, cells, stop)
         self.model = cp_model.CpModel()
         self.pick = [[self.model.new_bool_var("") for _ in range(len(p.found.cost))] for p in self.pools]
         self.cost = [np.floor(p.found.own * OBJECTIVE_SCALE).astype(np.int64) for p in self.pools]
@@ -107,15 +117,16 @@ class Packing:
 
     def run(self, upper: int, time_limit_s: Callable[[], float]) -> Packed:
         """The cheapest packing below ``upper``; stops when time is over."""
+        pace = self.ledger.star.pace
         best: Packed = Packed(None, upper, 0)
         self.model.add(self.total <= upper)
         for _ in range(MAX_CUTS):
             left_s = time_limit_s()
             if left_s <= 0:
                 break
-            solver = new_solver(left_s, self.seed, WORKERS)
+            solver = new_solver(pace, left_s, self.seed, WORKERS)
             solver.parameters.interleave_search = True  # in turns, so that the same seed gives the same plan
-            status = solver.solve(self.model)
+            status = ran(solver, self.model, pace)
             if status == cp_model.INFEASIBLE:
                 return Packed(best.bills, best.cost, best.cost)
             floor = max(best.floor, math.floor(solver.best_objective_bound))
@@ -233,7 +244,9 @@ class Packing:
         return np.asarray(np.nonzero(longest >= tail)[0])
 
 
-def _reduced(star: Star, pools: Sequence[Pool], cells: Cells) -> tuple[list[Pool], list[Floats], Ints]:
+def _reduced(
+    star: Star, pools: Sequence[Pool], cells: Cells, stop: Callable[[], bool]
+) -> tuple[list[Pool], list[Floats], Ints]:
     """The pools without assignments that another one replaces, what is left takes of scarce cells, and these.
 
     A cell is scarce when the pools together could ask for more than there is. One assignment replaces another
@@ -259,18 +272,24 @@ def _reduced(star: Star, pools: Sequence[Pool], cells: Cells) -> tuple[list[Pool
         tails_us[rows] = others
         _, worst = pool.table.cost(pool.found.labels, tails_us[pool.table.view.devices])
         asked = np.concatenate([usage[:, scarce[:, 0], scarce[:, 1]], busy[n][:, others > 0.0]], axis=1)
-        chosen = _undominated(pool.found.own, worst, asked)
+        chosen = _undominated(pool.found.own, worst, asked, star.pace, stop)
         kept.append(Pool(pool.workflow, pool.table, pool.found.only(chosen)))
         left.append(usage[chosen][:, scarce[:, 0], scarce[:, 1]])
     return kept, left, rows[scarce[:, 0]] * cells.width + scarce[:, 1]
 
 
-def _undominated(own: Floats, worst: Floats, asked: Floats) -> Ints:
-    """Assignments that none before them replaces; ``own`` is in ascending order."""
+def _undominated(own: Floats, worst: Floats, asked: Floats, pace: Pace, stop: Callable[[], bool]) -> Ints:
+    """Assignments that none before them replaces; ``own`` is in ascending order.
+
+    Whatever there is no time to compare stays.
+    """
     kept: list[int] = []
     best, ask = np.zeros(len(own)), np.zeros_like(asked)
     for n in range(len(own)):
         count = len(kept)
+        pace.spend(CELL_S * count * asked.shape[1])
+        if n % 64 == 0 and stop():
+            return np.concatenate([np.array(kept, dtype=np.int64), np.arange(n, len(own))])
         if not ((best[:count] <= own[n] + 1e-12) & (ask[:count] <= asked[n]).all(axis=1)).any():
             best[count], ask[count] = worst[n], asked[n]
             kept.append(n)

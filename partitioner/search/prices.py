@@ -24,6 +24,7 @@ from partitioner.search.branches import Branches, Found
 from partitioner.search.charges import COVERS, Charges, parts_taken
 from partitioner.search.ledger import ROUNDING, Spots, units
 from partitioner.search.master import Column, Master
+from partitioner.search.pace import CALL_S, CELL_S, PIVOT_S
 from partitioner.search.star import Floats, Ints, Star
 from partitioner.search.views import View, only_view, priced_view, relaxed_view
 
@@ -114,6 +115,7 @@ class Cells:
         """
         star = self.star
         taken = np.zeros((len(found.cost), len(rows) + 1, self.width))
+        star.pace.spend(CALL_S + CELL_S * taken.size)
         every = np.arange(len(found.cost))
         place = np.full(len(star.devices), len(rows))  # the last row is thrown away
         place[rows] = np.arange(len(rows))
@@ -224,10 +226,10 @@ class Pricing:
 
     def round(self, stop: Callable[[], bool]) -> bool:
         """New prices, every workflow's answer, a new bound; False when nothing can change any more."""
-        if not self.master.solve():
+        if not self._solved():
             return False
         if self.settled:
-            if self.master.tighten() and not self.master.solve():
+            if self.master.tighten() and not self._solved():
                 return False
             self.settled = False
         goal = self.dual()
@@ -242,6 +244,11 @@ class Pricing:
         self.smooth = improved or not smooth
         self.settled = not improved and not smooth
         return improved or smooth or self.settled or added > 0
+
+    def _solved(self) -> bool:
+        solved = self.master.solve()
+        self.star.pace.spend(PIVOT_S * self.master.pivots)
+        return solved
 
     def _ask(self, prices: Prices, stop: Callable[[], bool]) -> Floats | None:
         """What every workflow pays at least; None when there was no time."""

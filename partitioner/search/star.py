@@ -22,6 +22,7 @@ from partitioner.problem.parts import Candidate, Item, Limit, PlacementProblem, 
 from partitioner.problem.paths import Path
 from partitioner.problem.routes import Hop, Route, added_us
 from partitioner.problem.sentences import device_of
+from partitioner.search.pace import CELL_S, Clock, Pace
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -69,8 +70,9 @@ class Matrices:
 class Star:
     """The arrays of one problem."""
 
-    def __init__(self, problem: PlacementProblem) -> None:
-        self.problem = problem
+    def __init__(self, problem: PlacementProblem, *, pace: Pace | None = None) -> None:
+        """The arrays of a problem; what searches in them asks ``pace`` for the time."""
+        self.problem, self.pace = problem, pace or Clock()
         self.devices = problem.inventory.devices
         self.position = {device.id: n for n, device in enumerate(self.devices)}
         self._pinnable = [
@@ -98,6 +100,7 @@ class Star:
         self.paths_of: list[list[Path]] = [[] for _ in problem.workflows]
         for path in problem.paths:
             self.paths_of[path.workflow].append(path)
+        self.pace.spend(CELL_S * len(self.devices) * len(problem.items))
         self.affinities_of: defaultdict[int, list[int]] = defaultdict(list)
         for n, affinity in enumerate(problem.affinities):
             self.affinities_of[problem.items[affinity.first].workflow].append(n)

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from partitioner.search.charges import Charges, parts_taken
+from partitioner.search.pace import CALL_S, CELL_S
 from partitioner.search.star import Floats, Ints, Star
 from partitioner.search.views import View
 
@@ -92,6 +93,7 @@ class Table:
         self.into: list[list[Edge]] = [[] for _ in self.order]
         for edge in self.edges:
             self.into[edge.second].append(edge)
+        star.pace.spend(sum(CALL_S + CELL_S * edge.price.size for edge in self.edges))
         self.transfers = [star.transfers[number] for number in star.flows_of[workflow]]
         bits_per_s = sum(transfer.bits_per_s for transfer in self.transfers)
         thin = star.access_bps[view.devices[: view.real]] < bits_per_s
@@ -284,6 +286,7 @@ class Table:
 
         ``tails_us``, float[devices of the view], is the longest invocation of other workflows there.
         """
+        self.star.pace.spend(CALL_S + CELL_S * labels.size)
         own, paid = np.zeros(len(labels)), np.zeros(len(labels))
         for n in range(len(self.order)):
             own += self.own[n][labels[:, n]]
