@@ -152,7 +152,7 @@ class _Planning:
         self.rounding = 2 * ROUNDING * max(1, len(problem.workflows))
 
     def run(self, warm_start: Plan | None) -> Plan:
-        star = Star(self.problem, pace=self.pace)
+        star = Star(self.problem, pace=self.pace, end_s=self.end_s)
         if not all(star.usable(number) for number in range(len(self.problem.items))):
             self._explain()
         search = Search(star, end_s=self.end_s)
@@ -180,15 +180,17 @@ class _Planning:
                 self._prove_shortage(search)
             return self._exact(None, 0)
         late_s = self.started_s + SEARCH_SHARE * self.time_limit_s
-        search.improve(lambda: self.pace.now() >= late_s)
+        if not search.out_of_time():
+            search.improve(lambda: self.pace.now() >= late_s)
         search.end_s = self.started_s + PROOF_SHARE * self.time_limit_s
         bound = search.bound()
         search.end_s = self.end_s
-        if search.ledger.total - bound > self.rounding and self.problem.pairs > TINY_PAIRS:
+        gap, late = search.ledger.total - bound, search.out_of_time()
+        if gap > self.rounding and self.problem.pairs > TINY_PAIRS and not late:
             bound = self._close(search, bound)
         choice = search.ledger.choice()
         objective = evaluate(self.problem, choice).objective
-        if objective - bound > self.rounding and small:
+        if objective - bound > self.rounding and small and not late:
             return self._exact(choice, bound)
         return self._plan(choice, objective, bound, "search by workflow")
 

@@ -32,6 +32,9 @@ from partitioner.search.views import View
 MAX_LABELS = 60_000
 """Partial assignments kept at once; the bound of dropped ones is remembered, so a proof stays a proof."""
 
+LABELS_PER_S = 60_000.0
+"""Fewer are kept where they could not be looked at before time is over."""
+
 BEAM = 48
 WIDER_BEAM = 600
 WIDE_BEAM = 6_000
@@ -285,6 +288,7 @@ class Branches:
     def _grow(self, threshold: float, max_labels: int) -> tuple[Ints, Floats, Floats, float]:  # noqa: C901, PLR0912, PLR0915  one loop
         """Complete assignments, their costs, and the least bound among those dropped for their number."""
         count, pace = len(self.table.order), self.table.star.pace
+        max_labels = self.table.star.affordable(max_labels, LABELS_PER_S)
         labels = np.zeros((1, 0), dtype=np.int64)
         bound = np.array([self.constant])
         slack = np.array([[self.table.view.capacity[spot, r] for spot, r in self.table.tight]], dtype=float)

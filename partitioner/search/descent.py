@@ -21,6 +21,7 @@ from partitioner.problem.parts import OBJECTIVE_SCALE
 from partitioner.search.blocks import Best, combine, spots_of
 from partitioner.search.branches import Branches, Found
 from partitioner.search.charges import no_charges
+from partitioner.search.greedy import greedy_spots
 from partitioner.search.ledger import ROUNDING, Bill, Ledger, Spots, units
 from partitioner.search.star import Star
 from partitioner.search.views import View, copied_view, free_view, home_groups, relaxed_view
@@ -31,7 +32,8 @@ LISTED = 4_000
 TRIED = 12
 """Assignments of a workflow alone that are tried before it is searched again in what is left."""
 
-PROVEN = 60_000
+PROVEN, PROVEN_PER_S = 60_000, 10_000.0
+"""Assignments of each workflow of a block, at most, and how many there is time for in a second."""
 
 FURTHER = 24
 """Workflows elsewhere that are asked to make room, at most."""
@@ -84,6 +86,8 @@ class Search:
 
     def impossible_alone(self, workflow: int) -> bool:
         """Whether it is proven that one workflow fits nowhere on an empty inventory."""
+        if workflow not in self.alone and self.out_of_time():
+            return False
         alone = self.solve_alone(workflow)
         if len(alone.found.cost) or not alone.branches.possible:
             return not alone.branches.possible
@@ -94,8 +98,14 @@ class Search:
     def insert_all(self) -> list[int]:
         """Enter every workflow, the costliest first; returns those that did not fit."""
         waiting = [w for w in self.workflows if w not in self.ledger.bills]
-        waiting.sort(key=lambda w: (-self.solve_alone(w).bound, w))
-        return [w for w in waiting if not self.insert(w) and not self.make_room(w)]
+        if not self.out_of_time():
+            waiting.sort(key=lambda w: (-self._costs_alone(w), w))
+        return [w for w in waiting if not (self.insert(w) or self.make_room(w))]
+
+    def _costs_alone(self, workflow: int) -> int:
+        """What a workflow costs alone; 0 where there is no time to find out."""
+        late = workflow not in self.alone and self.out_of_time()
+        return 0 if late else self.solve_alone(workflow).bound
 
     def enter_spots(self, spots: Mapping[int, Spots]) -> None:
         """Enter workflows where they are known to have been, as far as that still fits."""
@@ -106,6 +116,8 @@ class Search:
 
     def make_room(self, workflow: int) -> bool:
         """Enter a workflow that found no room by moving one other."""
+        if self.out_of_time():
+            return False
         for other in self.in_the_way(workflow) or list(self.ledger.bills):
             old = self.ledger.leave(other)
             if self.insert(workflow):
@@ -118,7 +130,11 @@ class Search:
         return False
 
     def insert(self, workflow: int) -> bool:
-        """Enter one workflow where it costs least beside the others."""
+        """Enter one workflow where it costs least beside the others; anywhere when time is over."""
+        if self.out_of_time():
+            spots = greedy_spots(self.star, workflow, self.ledger.free())
+            bill = None if spots is None else self.ledger.bill(workflow, spots)
+            return bill is not None and self.ledger.enter(workflow, bill)
         found = self.solve_alone(workflow).found
         items = self.star.items_of[workflow]
         tried = 0 if self.star.problem.devices_weight else TRIED
@@ -237,7 +253,7 @@ class Search:
     def bound(self) -> int:
         """Lower bound of any plan, in integer units; blocks with the largest excess are looked at first."""
         for block in self.blocks():
-            self.bounds.setdefault(block, sum(self.solve_alone(w).bound for w in block))
+            self.bounds.setdefault(block, sum(self._costs_alone(w) for w in block))
         costs = {block: sum(self.ledger.cost[w] for w in block) for block in self.bounds}
         for block in sorted(self.bounds, key=lambda b: (self.bounds[b] - costs[b], b)):
             if self.out_of_time():
@@ -253,13 +269,14 @@ class Search:
         upper = sum(self.ledger.cost.get(w, 0) for w in block)
         if upper <= alone + 2 * ROUNDING * len(block) or any(w not in self.ledger.cost for w in block):
             return alone
-        coarse = _within([self.solve_alone(w).branches for w in block], upper / OBJECTIVE_SCALE, PROVEN)
+        most = self.star.affordable(PROVEN, PROVEN_PER_S)
+        coarse = _within([self.solve_alone(w).branches for w in block], upper / OBJECTIVE_SCALE, most)
         if coarse is None:
             return upper - ROUNDING * len(block)
         relaxed = {w: self.alone[w].branches.table.view for w in block}
         views = [copied_view(self.star, relaxed[w], f) for w, f in zip(block, coarse, strict=True)]
         sharper = [Branches(self.star, w, view) for w, view in zip(block, views, strict=True)]
-        lists = _within(sharper, upper / OBJECTIVE_SCALE, PROVEN)
+        lists = _within(sharper, upper / OBJECTIVE_SCALE, most)
         if lists is None:
             lists = []
         empty = Ledger(self.star, together=False)

@@ -84,7 +84,7 @@ class Packing:
         self.told: set[tuple[object, ...]] = set()
         for picks in self.pick:
             self.model.add_exactly_one(picks)
-        self._rows()
+        self._rows(stop)
         paid = [
             cp_model.LinearExpr.weighted_sum(picks, cost.tolist())
             for picks, cost in zip(self.pick, self.cost, strict=True)
@@ -92,12 +92,14 @@ class Packing:
         self.total = cp_model.LinearExpr.sum([*paid, *self.extra])
         self.model.minimize(self.total)
 
-    def _rows(self) -> None:
+    def _rows(self, stop: Callable[[], bool]) -> None:
         """Amounts as whole numbers, rounded such that no row is stricter than it is."""
         scale = np.where(self.scarce % self.cells.width > self.cells.link, GRAIN, 1)
         rooms = np.ceil(scale * self.cells.room[self.scarce] - 1e-6).astype(np.int64).tolist()
         grains = [np.floor(scale * usage + 1e-6).astype(np.int64) for usage in self.usage]
         for column, room in enumerate(rooms):
+            if stop():  # without some rows the answer may not fit, which is checked, and its floor holds
+                return
             picks: list[cp_model.IntVar] = []
             amounts: list[int] = []
             for taken, pick in zip(grains, self.pick, strict=True):
