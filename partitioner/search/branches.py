@@ -32,6 +32,9 @@ from partitioner.search.views import View
 MAX_LABELS = 60_000
 """Partial assignments kept at once; the bound of dropped ones is remembered, so a proof stays a proof."""
 
+QUICK_LABELS = 2_000
+"""Where these are enough, a better bound is not worth its time."""
+
 LABELS_PER_S = 60_000.0
 """Fewer are kept where they could not be looked at before time is over."""
 
@@ -44,11 +47,26 @@ NEAR = 0.02
 MEANS = 4
 """Rounds in which the weights of the ways are adapted."""
 
+EVENED, EVENINGS = 0.8, 1
+"""Share of a difference between predecessors that is evened out at once, and how often per bound."""
+
+SHARPENED, QUIET = 30, 3
+"""Rounds in which the workflow's own room gets prices, and without success before steps are shorter."""
+
 TIE = 1e-9
 
 
 _Weights = tuple[Floats, dict[int, float]]
 """Of one way: float[AIMs] on runs, and by flow on the time of Channels."""
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What messages depend on: weights of the ways, prices of room, and how costs are split (by edge)."""
+
+    mean: list[_Weights]
+    scarcity: Floats
+    splits: list[Floats]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +125,11 @@ class Branches:
         self.table = Table(star, workflow, view, at=at, move_price=move_price)
         self.root, self.best = -np.inf, np.inf
         self._mean: list[_Weights] | None = None
+        self._kept = _State([], np.zeros(0), [])
+        self._sharp = False
+        self.scarcity = np.zeros(len(self.table.tight))
+        """What a whole device is worth, by the rooms that this workflow alone could exceed."""
+        self.whole = np.ones(len(self.table.tight))
 
     @property
     def possible(self) -> bool:
@@ -124,6 +147,9 @@ class Branches:
         """Messages for these weights of the ways: per way float[AIMs] on runs and a weight per flow."""
         count = len(self.table.order)
         self.linear_own = [paid.copy() for paid in self.table.paid]
+        if self.scarcity.any():
+            for n, taken in enumerate(self.table.shares):
+                self.linear_own[n] += taken @ self.scarcity
         for way, (on_run, _) in zip(self.table.ways, weights, strict=True):
             for n in np.nonzero(on_run)[0].tolist():
                 self.linear_own[n] += on_run[n] * way.run_us[n]
@@ -137,7 +163,7 @@ class Branches:
                 by_pair[min(a, b), max(a, b)].append(delay if a < b else delay.T)
         inbox = [np.zeros(len(paid)) for paid in self.table.paid]
         self.table.star.pace.spend(sum(CALL_S + CELL_S * e.price.size for e in self.table.edges))
-        self.constant = 0.0
+        self.constant = -float(self.scarcity.sum())
         self.root_minimum = np.zeros(count)
         for edge in self.table.edges:
             more = by_pair.get((edge.first, edge.second))
@@ -151,21 +177,19 @@ class Branches:
                 continue
             share = whole / len(parents)
             for edge in parents:
-                edge.message = (edge.linear + share[None, :]).min(axis=1)
+                edge.message = (edge.linear + (share + edge.split)[None, :]).min(axis=1)
                 inbox[edge.first] += edge.message
         self.inbox = inbox
 
     def prepare(self) -> float:
-        """Adapt the weights of the ways; returns a lower bound of every assignment's cost."""
+        """Look for the best bound that messages give; returns a lower bound of every assignment's cost."""
         if not self.possible:
             self.root = np.inf
             return np.inf
         mean = self._mean or [self._critical(way, None) for way in self.table.ways]
-        kept = mean
+        kept = self._state(mean)
         for number in range(MEANS):
-            self._send(mean)
-            if self.constant > self.root:
-                self.root, kept = self.constant, mean
+            kept = self._raise(mean, kept)
             if self.root >= FORBIDDEN:
                 break
             labels, cost, _, _ = self._grow(FORBIDDEN / 2, BEAM)
@@ -180,9 +204,92 @@ class Branches:
             step = 2.0 / (number + 3.0)
             newer = [self._critical(way, labels[first]) for way in self.table.ways]
             mean = [_mixed(a, b, step) for a, b in zip(mean, newer, strict=True)]
-        self._send(kept)
-        self._mean = kept if self.table.charges is not None and self.table.charges.weight else None
+        self._return(kept)
+        self._kept, self._sharp = kept, False
+        self._mean = kept.mean if self.table.charges is not None and self.table.charges.weight else None
         return self.root
+
+    def _state(self, mean: list[_Weights]) -> _State:
+        return _State(mean, self.scarcity, [edge.split for edge in self.table.edges])
+
+    def _return(self, state: _State) -> None:
+        """The messages of a state that was left."""
+        self.scarcity = state.scarcity
+        for edge, split in zip(self.table.edges, state.splits, strict=True):
+            edge.split = split
+        self._send(state.mean)
+
+    def _raise(self, mean: list[_Weights], kept: _State) -> _State:
+        """The best bound that splitting costs otherwise gives at these weights, if it is better than known."""
+        self._send(mean)
+        for number in range(EVENINGS + 1):
+            if number:
+                self._even_out()
+                self._send(mean)
+            if self.constant > self.root:
+                worth = self.constant > self.root + TIE
+                self.root, kept = self.constant, self._state(mean)
+                if not worth:
+                    break
+        return kept
+
+    def _even_out(self) -> None:
+        """Split the cost of AIMs with several predecessors such that all of these believe in the same."""
+        reached: list[Floats] = []
+        for n, parents in enumerate(self.table.into):
+            whole: Floats = self.linear_own[n] + self.inbox[n]
+            if not parents:
+                reached.append(whole - whole.min())
+                continue
+            share = whole / len(parents)
+            seen = [
+                (edge.linear + (reached[edge.first] - edge.message)[:, None]).min(axis=0) + share + edge.split
+                for edge in parents
+            ]
+            mean = np.mean(seen, axis=0)
+            for edge, there in zip(parents, seen, strict=True):
+                edge.split = edge.split + (mean - there) * EVENED
+            reached.append(mean)
+
+    def _sharpen(self) -> None:
+        """Prices for the workflow's own room, and other weights of the ways, that make the bound higher.
+
+        Subgradients at the assignments that the bound believes in, with steps as of Polyak.
+        """
+        kept = self._kept
+        mean, step, quiet = kept.mean, 1.0, 0
+        for number in range(SHARPENED):
+            spare = self.best - self.root
+            if spare <= NEAR * abs(self.root):
+                break
+            label = self._believed()
+            newer = [self._critical(way, label) for way in self.table.ways]
+            mean = [_mixed(a, b, 1.0 / (number + 4.0)) for a, b in zip(mean, newer, strict=True)]
+            excess = sum((taken[label[n]] for n, taken in enumerate(self.table.shares)), start=-self.whole)
+            excess[(excess < 0.0) & (self.scarcity <= 0.0)] = 0.0
+            norm = float(excess @ excess)
+            if norm:
+                lack = max(0.0, self.best - self.constant)
+                self.scarcity = np.maximum(0.0, self.scarcity + step * lack / norm * excess)
+            before = self.root
+            kept = self._raise(mean, kept)
+            quiet = 0 if self.root > before + 0.01 * spare else quiet + 1
+            if quiet > QUIET:
+                step, quiet = 0.5 * step, 0
+                self._return(kept)
+                mean = kept.mean
+        self._return(kept)
+        self._kept, self._sharp = kept, True
+
+    def _believed(self) -> Ints:
+        """An assignment as cheap as the messages say, in which rooms may be exceeded."""
+        label = np.zeros(len(self.table.order), dtype=np.int64)
+        for n in range(len(label)):
+            cost = self.linear_own[n] + self.inbox[n]
+            for edge in self.table.into[n]:
+                cost = cost + edge.linear[label[edge.first]]
+            label[n] = int(cost.argmin())
+        return label
 
     def least(self, max_labels: int = MAX_LABELS) -> tuple[float, Found]:
         """A lower bound of every assignment's cost, exact where there is room for all, and the cheapest ones.
@@ -255,7 +362,11 @@ class Branches:
             empty, none = np.zeros((0, count), dtype=np.int64), np.zeros(0)
             return Found(tuple(self.table.order), empty, empty, none, none, empty, np.inf, empty[:, 0])
         threshold = min(threshold, FORBIDDEN / 2)
-        labels, cost, own, floor = self._grow(threshold + TIE, max_labels)
+        labels, cost, own, floor = self._grow(threshold + TIE, min(max_labels, QUICK_LABELS))
+        if np.isfinite(floor) and (max_labels > QUICK_LABELS or not self._sharp):
+            if not self._sharp and np.isfinite(self.best) and self.root < FORBIDDEN:
+                self._sharpen()
+            labels, cost, own, floor = self._grow(threshold + TIE, max_labels)
         return self._listed(labels, cost, own, min(floor, threshold))
 
     def and_also(self, found: Found, spots: Mapping[int, tuple[int, int]]) -> Found:

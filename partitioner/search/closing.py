@@ -164,6 +164,8 @@ class Closing:
     def _packed(self, pools: list[Pool], left_s: Callable[[], float]) -> Packed:
         """Packs, and takes the plan if it is better."""
         ledger = self.search.ledger
+        if not all(len(pool.found.cost) for pool in pools):  # one of them has no place in any better plan
+            return Packed(None, ledger.total, ledger.total)
         packing = Packing(
             Ledger(self.star, together=False),
             pools,

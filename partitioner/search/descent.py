@@ -32,7 +32,7 @@ LISTED = 4_000
 TRIED = 12
 """Assignments of a workflow alone that are tried before it is searched again in what is left."""
 
-PROVEN, PROVEN_PER_S = 60_000, 10_000.0
+PROVEN, PROVEN_PER_S = 60_000, 50_000.0
 """Assignments of each workflow of a block, at most, and how many there is time for in a second."""
 
 FURTHER = 24

@@ -32,6 +32,9 @@ GRAIN = 60
 """Amounts of rows that are not whole numbers by nature (parts of a device) are counted in these."""
 
 MAX_CUTS = 60
+LEAST_S = 0.05
+"""A shorter search finds nothing, and one of no time at all has been seen to abort the process."""
+
 WORKERS = 8
 """Of the solver; more than there are processors, since some of them reason by linear programmes."""
 
@@ -124,7 +127,7 @@ class Packing:
         self.model.add(self.total <= upper)
         for _ in range(MAX_CUTS):
             left_s = time_limit_s()
-            if left_s <= 0:
+            if left_s <= LEAST_S:
                 break
             solver = new_solver(pace, left_s, self.seed, WORKERS)
             solver.parameters.interleave_search = True  # in turns, so that the same seed gives the same plan

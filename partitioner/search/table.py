@@ -38,6 +38,7 @@ class Edge:
     total: Floats = field(default_factory=lambda: np.zeros((0, 0)))
     linear: Floats = field(default_factory=lambda: np.zeros((0, 0)))
     message: Floats = field(default_factory=lambda: np.zeros(0))
+    split: Floats = field(default_factory=lambda: np.zeros(1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,7 @@ class Table:
         self.alone_on_core = star.single_core[view.devices] & (np.arange(len(view.devices)) < view.real)
         self.waiting = [n for n, item in enumerate(self.order) if star.problem.items[item].leaf is not None]
         self.tight = self._tight()
+        self.shares = self._shares()
         self.possible = all(len(spots) for spots in self.spot)
         self.parts: list[Floats] = []
         self.charges: Charges | None = None
@@ -256,6 +258,18 @@ class Table:
             most += highest
         found = np.argwhere(most > self.view.capacity)
         return [(int(a), int(b)) for a, b in found if a < count]
+
+    def _shares(self) -> list[Floats]:
+        """What candidates take of the rooms in ``tight``, as shares of them: float[candidates, rooms] by AIM."""
+        found = []
+        for spot, demand in zip(self.spot, self.demand, strict=True):
+            taken = np.zeros((len(spot), len(self.tight)))
+            for k, (at, resource) in enumerate(self.tight):
+                taken[:, k] = np.where(
+                    spot == at, demand[:, resource] / max(float(self.view.capacity[at, resource]), 1e-9), 0.0
+                )
+            found.append(taken)
+        return found
 
     # --- assignments ---
 
