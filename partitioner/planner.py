@@ -38,7 +38,7 @@ TINY_PAIRS = 3_000
 CORE_ITEMS = 30
 """AIMs up to which a smallest conflict is looked for before a shortage of room is."""
 
-SEARCH_SHARE, PROOF_SHARE = 0.25, 0.5
+SEARCH_SHARE, PROOF_SHARE = 0.2, 0.3
 """Shares of the time limit after which the first search and the first proof end; the rest closes the gap."""
 
 Status = Literal["optimal", "feasible"]

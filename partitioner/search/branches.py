@@ -8,7 +8,8 @@ only adds to the cost or forbids. So its cheapest assignment bounds the workflow
 The bound of a partial assignment: latency is replaced by a weighted mean of ways through the workflow
 (each at most the longest, so it never overestimates), which makes the rest a sum over AIMs and Channels,
 bounded by messages from the last AIM to the first: the cost of an AIM with several predecessors is split
-among them.
+among them, such that all of them believe in the same. Where that leaves too much to try, the room that the
+workflow alone could exceed gets prices: what is paid, less what the room is worth, is a bound too.
 
 Source: Kolmogorov, "Convergent Tree-Reweighted Message Passing for Energy Minimization" (2006), for bounds by
 splitting; Baldacci, Christofides and Mingozzi, "An exact algorithm for the vehicle routing problem based on
@@ -145,7 +146,6 @@ class Branches:
 
     def _send(self, weights: list[_Weights]) -> None:
         """Messages for these weights of the ways: per way float[AIMs] on runs and a weight per flow."""
-        count = len(self.table.order)
         self.linear_own = [paid.copy() for paid in self.table.paid]
         if self.scarcity.any():
             for n, taken in enumerate(self.table.shares):
@@ -153,6 +153,11 @@ class Branches:
         for way, (on_run, _) in zip(self.table.ways, weights, strict=True):
             for n in np.nonzero(on_run)[0].tolist():
                 self.linear_own[n] += on_run[n] * way.run_us[n]
+        self._price_edges(weights)
+        self._pass_messages()
+
+    def _price_edges(self, weights: list[_Weights]) -> None:
+        """Prices of pairs with what the time of their Channels counts on the ways."""
         by_pair: defaultdict[tuple[int, int], list[Floats]] = defaultdict(list)
         flows = self.table.star.transfers
         for _, on_flow in weights:
@@ -161,13 +166,17 @@ class Branches:
                 a, b = self.table.place[transfer.source], self.table.place[transfer.destination]
                 delay = weight * self.table.delay_us[number]
                 by_pair[min(a, b), max(a, b)].append(delay if a < b else delay.T)
+        for edge in self.table.edges:
+            more = by_pair.get((edge.first, edge.second))
+            edge.linear = edge.total if more is None else edge.total + np.sum(more, axis=0)
+
+    def _pass_messages(self) -> None:
+        """From the last AIM to the first: what everything behind each candidate costs at least."""
+        count = len(self.table.order)
         inbox = [np.zeros(len(paid)) for paid in self.table.paid]
         self.table.star.pace.spend(sum(CALL_S + CELL_S * e.price.size for e in self.table.edges))
         self.constant = -float(self.scarcity.sum())
         self.root_minimum = np.zeros(count)
-        for edge in self.table.edges:
-            more = by_pair.get((edge.first, edge.second))
-            edge.linear = edge.total if more is None else edge.total + np.sum(more, axis=0)
         for n in reversed(range(count)):
             whole: Floats = self.linear_own[n] + inbox[n]
             parents = self.table.into[n]
@@ -220,7 +229,7 @@ class Branches:
         self._send(state.mean)
 
     def _raise(self, mean: list[_Weights], kept: _State) -> _State:
-        """The best bound that splitting costs otherwise gives at these weights, if it is better than known."""
+        """The best bound that splitting costs otherwise gives at these weights, if it beats what is known."""
         self._send(mean)
         for number in range(EVENINGS + 1):
             if number:
@@ -301,7 +310,7 @@ class Branches:
         if np.isfinite(self.best) and self.best - self.root > NEAR * abs(self.root):
             _, cost, _, _ = self._grow(self.best + TIE, WIDER_BEAM)
             self.best = min(self.best, float(cost.min(initial=np.inf)))
-        found = self.all_within(self.best, max_labels)
+        found = self.all_within(self.best, max_labels, proof=True)
         low = min(found.floor, float(found.cost.min(initial=np.inf)))
         return max(low, self.root), found
 
@@ -355,16 +364,20 @@ class Branches:
 
     # --- branching ---
 
-    def all_within(self, threshold: float, max_labels: int = MAX_LABELS) -> Found:
-        """Every assignment that costs at most ``threshold``; ``prepare`` must have been called."""
+    def all_within(self, threshold: float, max_labels: int = MAX_LABELS, *, proof: bool = False) -> Found:
+        """Every assignment that costs at most ``threshold``; ``prepare`` must have been called.
+
+        For a ``proof`` more time is spent on bounds where there are more than can be kept.
+        """
         count = len(self.table.order)
         if not self.possible:
             empty, none = np.zeros((0, count), dtype=np.int64), np.zeros(0)
             return Found(tuple(self.table.order), empty, empty, none, none, empty, np.inf, empty[:, 0])
         threshold = min(threshold, FORBIDDEN / 2)
-        labels, cost, own, floor = self._grow(threshold + TIE, min(max_labels, QUICK_LABELS))
-        if np.isfinite(floor) and (max_labels > QUICK_LABELS or not self._sharp):
-            if not self._sharp and np.isfinite(self.best) and self.root < FORBIDDEN:
+        most = min(max_labels, QUICK_LABELS) if proof and not self._sharp else max_labels
+        labels, cost, own, floor = self._grow(threshold + TIE, most)
+        if np.isfinite(floor) and proof and not self._sharp:
+            if np.isfinite(self.best) and self.root < FORBIDDEN:
                 self._sharpen()
             labels, cost, own, floor = self._grow(threshold + TIE, max_labels)
         return self._listed(labels, cost, own, min(floor, threshold))

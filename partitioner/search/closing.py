@@ -194,12 +194,12 @@ class Closing:
             spare = upper - self._others(w)
             if spare - self._alone(w) <= upper - self.pricing.bound:
                 branches.prepare()
-                found = branches.all_within(spare)
+                found = branches.all_within(spare, proof=True)
                 floors.append(upper if found.floor >= spare else upper - spare + found.floor)
             else:
                 branches.charge(self.pricing.best.charges(view, w, 1.0))
                 low, _ = branches.least()
-                found = branches.all_within(low + upper - self.pricing.bound)
+                found = branches.all_within(low + upper - self.pricing.bound, proof=True)
                 floors.append(self.pricing.bound + found.floor - float(self.pricing.least[w]))
             pools.append(Pool(w, branches.table, found))
             if sum(len(pool.found.cost) for pool in pools) > LISTED:
@@ -232,7 +232,7 @@ class Closing:
         if floor < upper:
             branches = Branches(self.star, pool.workflow, pool.table.view)
             branches.prepare()
-            again = branches.all_within(spare)
+            again = branches.all_within(spare, proof=True)
             if again.floor >= spare:
                 return Pool(pool.workflow, branches.table, again), upper
         kept = np.nonzero(pool.found.own <= spare + 1e-9)[0]

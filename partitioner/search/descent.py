@@ -78,7 +78,7 @@ class Search:
         if workflow not in self.alone:
             branches = Branches(self.star, workflow, relaxed_view(self.star, workflow))
             branches.prepare()
-            found = branches.all_within(branches.best)
+            found = branches.all_within(branches.best, proof=True)
             least = min(found.floor, float(found.cost[0])) if len(found.cost) else found.floor
             bound = 0 if not np.isfinite(least) else max(0, units(max(least, branches.root)) - ROUNDING)
             self.alone[workflow] = Alone(branches, found, bound)
@@ -232,7 +232,7 @@ class Search:
     ) -> list[Found] | None:
         """Assignments of each workflow that a combination below ``upper`` may use; None if there is none."""
         searches = [self._branches(w, view(w)) for w in workflows]
-        return _within(searches, upper / OBJECTIVE_SCALE, most)
+        return _within(searches, upper / OBJECTIVE_SCALE, most, proof=False)
 
     def _bill(self, workflow: int, found: Found, number: int) -> Bill | None:
         return self.ledger.bill(workflow, spots_of(found, number, self.star.items_of[workflow]))
@@ -295,7 +295,9 @@ class Search:
         return max(alone, min(best.floor, *cut) - ROUNDING * len(block))
 
 
-def _within(searches: Iterable[Branches], upper: float, most: int) -> list[Found] | None:
+def _within(
+    searches: Iterable[Branches], upper: float, most: int, *, proof: bool = True
+) -> list[Found] | None:
     """All assignments of each search that fit into a sum of ``upper`` beside the others' best.
 
     None when it is proven that no combination does.
@@ -309,10 +311,10 @@ def _within(searches: Iterable[Branches], upper: float, most: int) -> list[Found
             return None
         low = branches.root
         if np.isfinite(branches.best):  # else nothing was found, which proves nothing
-            exact = branches.all_within(branches.best, most)
+            exact = branches.all_within(branches.best, most, proof=proof)
             low = min(exact.floor, float(exact.cost[0])) if len(exact.cost) else low
         least.append(low)
     spare = upper - sum(least)
     if spare < 0:
         return None
-    return [b.all_within(low + spare, most) for b, low in zip(ready, least, strict=True)]
+    return [b.all_within(low + spare, most, proof=proof) for b, low in zip(ready, least, strict=True)]

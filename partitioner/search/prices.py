@@ -38,6 +38,9 @@ PER_CALL = 4
 LABELS, MOST_LABELS = 20_000, 80_000
 """Of one answer at first, and where it was cut short again and again."""
 
+COLUMN_LABELS = 2_000
+"""Of an answer that need not be the best."""
+
 FEW_DEVICES = 64
 """Up to here every device has rows of its own from the beginning."""
 
@@ -324,7 +327,7 @@ class Pricing:
         branches.charge(prices.charges(view, workflow, self.weight))
         if not np.isfinite(branches.prepare()) or not np.isfinite(branches.best):
             return 0
-        return self.know_found(workflow, branches.least(LABELS)[1])
+        return self.know_found(workflow, branches.all_within(branches.best, COLUMN_LABELS))
 
     def view(self, workflow: int, turn: int, keep: list[int]) -> View:
         """The devices that a workflow would look at now, and some others; others in each turn."""

@@ -260,7 +260,7 @@ class Table:
         return [(int(a), int(b)) for a, b in found if a < count]
 
     def _shares(self) -> list[Floats]:
-        """What candidates take of the rooms in ``tight``, as shares of them: float[candidates, rooms] by AIM."""
+        """What candidates take of the rooms in ``tight``, as shares: float[candidates, rooms] by AIM."""
         found = []
         for spot, demand in zip(self.spot, self.demand, strict=True):
             taken = np.zeros((len(spot), len(self.tight)))
