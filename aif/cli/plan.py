@@ -215,9 +215,7 @@ class _Settings:
     def _find(self, problem: PlacementProblem, time_limit_s: float, *, in_full: bool = True) -> Plan:
         from partitioner.planner import plan as find
 
-        return find(
-            problem, time_limit_s=time_limit_s, seed=self.seed, in_full=in_full, pace=self.pace
-        )
+        return find(problem, time_limit_s=time_limit_s, seed=self.seed, in_full=in_full, pace=self.pace)
 
     def solve(self, workflow: Workflow, *, in_full: bool = True) -> Plan:
         from partitioner.problem.build import build_problem
