@@ -48,8 +48,8 @@ NEAR = 0.02
 MEANS = 4
 """Rounds in which the weights of the ways are adapted."""
 
-EVENED, EVENINGS = 0.8, 1
-"""Share of a difference between predecessors that is evened out at once, and how often per bound."""
+EVENED = 0.8
+"""Share of a difference between predecessors that is evened out at once."""
 
 SHARPENED, QUIET = 30, 3
 """Rounds in which the workflow's own room gets prices, and without success before steps are shorter."""
@@ -228,18 +228,16 @@ class Branches:
             edge.split = split
         self._send(state.mean)
 
-    def _raise(self, mean: list[_Weights], kept: _State) -> _State:
-        """The best bound that splitting costs otherwise gives at these weights, if it beats what is known."""
+    def _raise(self, mean: list[_Weights], kept: _State, *, even: bool = False) -> _State:
+        """The state of these weights, and of costs split more evenly, if its bound beats what is known."""
         self._send(mean)
-        for number in range(EVENINGS + 1):
-            if number:
-                self._even_out()
-                self._send(mean)
+        if self.constant > self.root:
+            self.root, kept = self.constant, self._state(mean)
+        if even:
+            self._even_out()
+            self._send(mean)
             if self.constant > self.root:
-                worth = self.constant > self.root + TIE
                 self.root, kept = self.constant, self._state(mean)
-                if not worth:
-                    break
         return kept
 
     def _even_out(self) -> None:
@@ -281,7 +279,7 @@ class Branches:
                 lack = max(0.0, self.best - self.constant)
                 self.scarcity = np.maximum(0.0, self.scarcity + step * lack / norm * excess)
             before = self.root
-            kept = self._raise(mean, kept)
+            kept = self._raise(mean, kept, even=True)
             quiet = 0 if self.root > before + 0.01 * spare else quiet + 1
             if quiet > QUIET:
                 step, quiet = 0.5 * step, 0

@@ -78,11 +78,17 @@ class Search:
         if workflow not in self.alone:
             branches = Branches(self.star, workflow, relaxed_view(self.star, workflow))
             branches.prepare()
-            found = branches.all_within(branches.best, proof=True)
-            least = min(found.floor, float(found.cost[0])) if len(found.cost) else found.floor
-            bound = 0 if not np.isfinite(least) else max(0, units(max(least, branches.root)) - ROUNDING)
-            self.alone[workflow] = Alone(branches, found, bound)
+            self.alone[workflow] = _alone(branches, branches.all_within(branches.best))
         return self.alone[workflow]
+
+    def _sharpen(self, workflow: int) -> None:
+        """A better bound of one workflow alone, if its search was cut short."""
+        alone = self.solve_alone(workflow)
+        if alone.found.floor < alone.branches.best:
+            found = alone.branches.all_within(alone.branches.best, proof=True)
+            better = _alone(alone.branches, found)
+            if better.bound > alone.bound:
+                self.alone[workflow] = better
 
     def impossible_alone(self, workflow: int) -> bool:
         """Whether it is proven that one workflow fits nowhere on an empty inventory."""
@@ -252,6 +258,9 @@ class Search:
 
     def bound(self) -> int:
         """Lower bound of any plan, in integer units; blocks with the largest excess are looked at first."""
+        for w in sorted(self.ledger.bills, key=lambda w: (self._costs_alone(w) - self.ledger.cost[w], w)):
+            if not self.out_of_time():
+                self._sharpen(w)
         for block in self.blocks():
             self.bounds.setdefault(block, sum(self._costs_alone(w) for w in block))
         costs = {block: sum(self.ledger.cost[w] for w in block) for block in self.bounds}
@@ -293,6 +302,12 @@ class Search:
         floors = [min(f.floor for f in found) for found in zip(coarse, lists or coarse, strict=True)]
         cut = [units(floor) + alone - self.alone[w].bound for w, floor in zip(block, floors, strict=True)]
         return max(alone, min(best.floor, *cut) - ROUNDING * len(block))
+
+
+def _alone(branches: Branches, found: Found) -> Alone:
+    least = min(found.floor, float(found.cost[0])) if len(found.cost) else found.floor
+    bound = 0 if not np.isfinite(least) else max(0, units(max(least, branches.root)) - ROUNDING)
+    return Alone(branches, found, bound)
 
 
 def _within(
