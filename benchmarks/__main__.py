@@ -20,6 +20,7 @@ from benchmarks.broker import BrokerMissing
 from benchmarks.cell import Durations
 from benchmarks.harness import Settings
 from benchmarks.report import Keep, Metric, print_metrics
+from partitioner.instances.families import FAMILIES
 
 QUICK = Durations(warm_up_s=0.3, run_s=0.5, round_trips=200, longest_s=1.0)
 
@@ -35,6 +36,9 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--sizes", default="100,1024,16384", help="p1: message sizes in bytes")
     parser.add_argument("--planned", default="", help="p3: numbers of AIMs and devices, such as 50,200")
     parser.add_argument(
+        "--families", default=p3_placement.FAMILY, help=f"p3: kinds of instances: {','.join(FAMILIES)}"
+    )
+    parser.add_argument(
         "--seeds", type=int, default=None, help="p3, p4: instances of each size; 10 unless told"
     )
     parser.add_argument("--cpus", default="", help="pin everything to these CPUs, such as 0 for one core")
@@ -44,6 +48,9 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
     chosen.sizes = [int(size) for size in chosen.sizes.split(",")]
     if unknown := set(chosen.sizes) - set(p1_throughput.BUNDLES):
         parser.error(f"--sizes: {unknown} is none of {', '.join(map(str, p1_throughput.BUNDLES))}")
+    chosen.families = [name for name in chosen.families.split(",") if name]
+    if unknown_families := set(chosen.families) - set(FAMILIES):
+        parser.error(f"--families: {unknown_families} is none of {', '.join(FAMILIES)}")
     if chosen.rounds is not None and chosen.rounds < 1:
         parser.error(f"--rounds: {chosen.rounds} is not at least 1")
     return chosen
@@ -61,7 +68,9 @@ def _measured(
         return micro.measure(micro.QUICK if chosen.quick else micro.Timing())
     seeds = chosen.seeds or (1 if chosen.quick else 10)
     if name == "p3":
-        return p3_placement.measure(seeds, sizes=chosen.planned, quick=chosen.quick, keep=keep)
+        return p3_placement.measure(
+            seeds, sizes=chosen.planned, quick=chosen.quick, families=chosen.families, keep=keep
+        )
     return p4_remapping.measure(seeds, sizes=chosen.planned, quick=chosen.quick, keep=keep)
 
 

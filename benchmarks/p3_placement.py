@@ -12,6 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from benchmarks.harness import Spread
@@ -50,6 +51,7 @@ class Row:
     bound: float | None
     seconds: float
     broken: str = ""
+    family: str = FAMILY
 
     @property
     def gap_percent(self) -> float | None:
@@ -60,7 +62,7 @@ class Row:
 
 
 def measure(
-    seeds: int, *, sizes: Sequence[int], quick: bool, keep: Keep = forget
+    seeds: int, *, sizes: Sequence[int], quick: bool, families: Sequence[str] = (FAMILY,), keep: Keep = forget
 ) -> tuple[list[Metric], dict[str, Any]]:
     """Metrics, and a table with one row per contender and instance.
 
@@ -68,17 +70,18 @@ def measure(
         seeds: instances of each size, where ``MOST_SEEDS`` does not say fewer.
         sizes: numbers of AIMs and devices; none: all.
         quick: two small sizes.
+        families: kinds of instances; metrics of all but ``base`` are named after their family.
         keep: gets metrics and table after every row.
     """
     run(OURS, instance(FAMILY, 10, 10, 0), 10, 0, 1.0)  # imports are nobody's planning time
     run("cp-sat", instance(FAMILY, 10, 10, 0), 10, 0, 1.0)
     rows: list[Row] = []
-    for size in sizes or (QUICK_SIZES if quick else SIZES):
+    for family, size in product(families, sizes or (QUICK_SIZES if quick else SIZES)):
         limit_s = LIMITS_S[min(s for s in LIMITS_S if s >= min(size, max(LIMITS_S)))]
         for seed in range(min(seeds, MOST_SEEDS.get(size, seeds))):
-            drawn = instance(FAMILY, size, size, seed)
+            drawn = instance(family, size, size, seed)
             for name in (OURS, *RIVALS):
-                row = run(name, drawn, size, seed, limit_s)
+                row = run(name, drawn, size, seed, limit_s, family=family)
                 rows.append(row)
                 print(_line(row), file=sys.stderr, flush=True)
                 keep(*_result(rows))
@@ -86,19 +89,22 @@ def measure(
 
 
 def _result(rows: Sequence[Row]) -> tuple[list[Metric], dict[str, Any]]:
-    metrics = [metric for size in dict.fromkeys(r.size for r in rows) for metric in _metrics(rows, size)]
-    void = {f"{r.contender} {r.size} seed {r.seed}": r.broken for r in rows if r.broken}
+    groups: defaultdict[tuple[str, int], list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[row.family, row.size].append(row)
+    metrics = [metric for (family, size), group in groups.items() for metric in _metrics(group, family, size)]
+    void = {f"{r.contender} {r.family} {r.size} seed {r.seed}": r.broken for r in rows if r.broken}
     table = [
         {
-            "contender": r.contender, "size": r.size, "seed": r.seed, "objective": r.objective,
-            "bound": r.bound, "gap_percent": r.gap_percent, "seconds": r.seconds,
+            "contender": r.contender, "family": r.family, "size": r.size, "seed": r.seed,
+            "objective": r.objective, "bound": r.bound, "gap_percent": r.gap_percent, "seconds": r.seconds,
         }
         for r in rows
     ]  # fmt: skip
-    return metrics, {"rows": table, "left_out": [], "void": void, "family": FAMILY}
+    return metrics, {"rows": table, "left_out": [], "void": void}
 
 
-def run(name: str, drawn: Instance, size: int, seed: int, limit_s: float) -> Row:
+def run(name: str, drawn: Instance, size: int, seed: int, limit_s: float, *, family: str = FAMILY) -> Row:
     """One contender on one instance, judged."""
     began_s = time.perf_counter()
     problem = build_problem(drawn.workflows, drawn.inventory, drawn.policy, releases=drawn.releases)
@@ -110,9 +116,9 @@ def run(name: str, drawn: Instance, size: int, seed: int, limit_s: float) -> Row
         answer = RIVALS[name](problem, left_s, seed)
     seconds = time.perf_counter() - began_s
     if answer.choice is None:
-        return Row(name, size, seed, None, answer.bound, seconds)
+        return Row(name, size, seed, None, answer.bound, seconds, family=family)
     objective, broken = judge(problem, drawn, answer)
-    return Row(name, size, seed, None if broken else objective, answer.bound, seconds, broken)
+    return Row(name, size, seed, None if broken else objective, answer.bound, seconds, broken, family)
 
 
 def judge(problem: PlacementProblem, drawn: Instance, answer: Answer) -> tuple[float, str]:
@@ -126,24 +132,24 @@ def judge(problem: PlacementProblem, drawn: Instance, answer: Answer) -> tuple[f
     return audit.objective, broken
 
 
-def _metrics(rows: Sequence[Row], size: int) -> list[Metric]:
+def _metrics(rows: Sequence[Row], family: str, size: int) -> list[Metric]:
     of: defaultdict[str, list[Row]] = defaultdict(list)
     for row in rows:
-        if row.size == size:
-            of[row.contender].append(row)
+        of[row.contender].append(row)
+    end = f"{size}" if family == FAMILY else f"{family}_{size}"
     ours = of[OURS]
     metrics: list[Metric] = []
     if not ours:
         return metrics
     gaps = [row.gap_percent for row in ours if row.gap_percent is not None]
     if gaps:
-        metrics.append(judged(f"p3.gap_{size}", Spread.of(gaps), "%", GAP_GOALS_PERCENT.get(size), "lower"))
+        metrics.append(judged(f"p3.gap_{end}", Spread.of(gaps), "%", GAP_GOALS_PERCENT.get(size), "lower"))
     limit_s = OPTIMAL_WITHIN_S.get(size)
     proven = [float(row.gap_percent == 0.0 and row.seconds <= (limit_s or row.seconds)) for row in ours]
     goal = None if limit_s is None else 1.0
     share = sum(proven) / len(proven)
-    metrics.append(judged(f"p3.proven_optimal_{size}", Spread(share, share, share), "share", goal, "higher"))
-    metrics.append(judged(f"p3.seconds_{size}", Spread.of([r.seconds for r in ours]), "s", limit_s, "lower"))
+    metrics.append(judged(f"p3.proven_optimal_{end}", Spread(share, share, share), "share", goal, "higher"))
+    metrics.append(judged(f"p3.seconds_{end}", Spread.of([r.seconds for r in ours]), "s", limit_s, "lower"))
     ratios = []
     for row in ours:
         rivals = [
@@ -152,11 +158,12 @@ def _metrics(rows: Sequence[Row], size: int) -> list[Metric]:
         if row.objective is not None and rivals:
             ratios.append(row.objective / min(rivals))
     if ratios:
-        metrics.append(judged(f"p3.cost_vs_best_rival_{size}", Spread.of(ratios), "ratio", 1.0, "lower"))
+        metrics.append(judged(f"p3.cost_vs_best_rival_{end}", Spread.of(ratios), "ratio", 1.0, "lower"))
     return metrics
 
 
 def _line(row: Row) -> str:
     cost = "nothing found" if row.objective is None else f"{row.objective:.5g}"
     gap = "no bound" if row.gap_percent is None else f"gap {row.gap_percent:.2f} %"
-    return f"p3 {row.size} seed {row.seed} {row.contender}: {cost}, {gap}, {row.seconds:.2f} s {row.broken}"
+    drawn = f"p3 {row.family} {row.size} seed {row.seed}"
+    return f"{drawn} {row.contender}: {cost}, {gap}, {row.seconds:.2f} s {row.broken}"

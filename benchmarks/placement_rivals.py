@@ -19,6 +19,7 @@ import numpy as np
 
 from partitioner.problem.evaluate import Choice
 from partitioner.problem.parts import OBJECTIVE_SCALE, PlacementProblem
+from partitioner.search.greedy import greedy_spots
 from partitioner.search.ledger import Ledger, Spots
 from partitioner.search.star import Floats, Star
 
@@ -54,62 +55,11 @@ def greedy(problem: PlacementProblem, time_limit_s: float, seed: int) -> Answer:
 def _greedy(star: Star) -> Ledger | None:
     ledger = Ledger(star)
     for workflow in range(len(star.problem.workflows)):
-        spots = _greedy_spots(star, workflow, ledger.free())
+        spots = greedy_spots(star, workflow, ledger.free())
         bill = None if spots is None else ledger.bill(workflow, spots)
         if bill is None or not ledger.enter(workflow, bill):
             return None
     return ledger
-
-
-def _greedy_spots(star: Star, workflow: int, room: Floats) -> Spots | None:
-    room = room.copy()
-    row_of: dict[int, int] = {}
-    finish: dict[int, float] = {}
-    weight = sum(path.weight for path in star.paths_of[workflow])
-    margin = 16 * 1024.0  # for the ends of remote Channels
-    for item in star.items_of[workflow]:
-        options = star.options[item]
-        demand = options.demand[options.kind_of, 0]
-        cost = options.price[options.kind_of, 0].copy()
-        cost[~options.allowed | (demand > room).any(axis=1)] = np.inf
-        if star.problem.items[item].leaf is not None:
-            cost[room[:, 0] < demand[:, 0] + margin] = np.inf
-        arrival = np.zeros(len(cost))
-        for number in star.flows_of[workflow]:
-            transfer = star.transfers[number]
-            if transfer.destination == item and transfer.source in row_of:
-                there = row_of[transfer.source]
-                price, delay = _from(star, transfer, there)
-                cost += price
-                arrival = np.maximum(arrival, finish[transfer.source] + delay)
-        for number in star.affinities_of[workflow]:
-            affinity = star.problem.affinities[number]
-            partner = {affinity.first: affinity.second, affinity.second: affinity.first}.get(item)
-            if partner in row_of:
-                same = np.arange(len(cost)) == row_of[partner]
-                cost[same != affinity.together] = np.inf
-        done = arrival + options.mean_us[options.kind_of, 0]
-        best = int(np.argmin(cost + weight * (done - done.min())))
-        if not np.isfinite(cost[best]):
-            return None
-        row_of[item], finish[item] = best, float(done[best])
-        room[best] -= demand[best]
-        room[best, 0] -= margin / 8
-    return tuple((row_of[item], 0) for item in star.items_of[workflow])
-
-
-def _from(star: Star, transfer: object, row: int) -> tuple[Floats, Floats]:
-    """Price and delay of a Channel from a device to every device."""
-    access, middle = star.delays(transfer.frame_bytes)  # type: ignore[attr-defined]
-    between = star.matrices(0)
-    group, here = star.group, star.group[row]
-    price = transfer.energy * (star.out_uj[row] + star.in_uj + between.energy[here, group])  # type: ignore[attr-defined]
-    price = price + transfer.traffic * (  # type: ignore[attr-defined]
-        star.access_hops[row] + star.access_hops + between.hops[here, group]
-    )
-    delay = access[row] + access + middle[here, group]
-    price[row] = delay[row] = 0.0
-    return price, delay
 
 
 def annealing(problem: PlacementProblem, time_limit_s: float, seed: int) -> Answer:

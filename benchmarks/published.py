@@ -25,6 +25,7 @@ from partitioner.checker.check import Auditor
 from partitioner.instances.families import FAMILIES, VERSION, instance
 from partitioner.instances.generate import Instance
 from partitioner.planner import plan
+from partitioner.search.pace import Clock
 
 FOLDER = Path(__file__).parent / "instances"
 SCHEMA = 1
@@ -86,7 +87,7 @@ def better(known: dict[str, Any] | None, made: dict[str, Any]) -> dict[str, Any]
 def solved(family: str, size: int, seed: int, seconds: float, today: str) -> dict[str, Any]:
     """One instance, planned."""
     drawn = instance(family, size, size, seed)
-    found = plan(drawn.problem(), time_limit_s=seconds, now=time.process_time)
+    found = plan(drawn.problem(), time_limit_s=seconds, pace=Clock(time.process_time))
     where = {found.problem.items[n].key: (c.device, c.implementation) for n, c in found.choice.items()}
     cost = cost_of(drawn, where)
     bound = min(found.bound, cost)

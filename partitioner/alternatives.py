@@ -12,7 +12,6 @@ count says so. Of equal plans the one with fewer AIMs is kept, so a whole model 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, islice, pairwise, product
@@ -28,6 +27,7 @@ from aif.model.stand_ins import stand_ins_of, with_stand_ins
 from partitioner.policy import ModelFacts, PlanPolicy
 from partitioner.problem.build import build_problem
 from partitioner.problem.parts import Load, PlacementProblem
+from partitioner.search.pace import Clock, Pace
 
 MAX_VARIANTS = 256
 """Variants looked at; those with the fewest chains first."""
@@ -67,7 +67,7 @@ def choose(
     current: Mapping[str, str] | None = None,
     taken: Load | None = None,
     time_limit_s: float,
-    now: Callable[[], float] = time.perf_counter,
+    pace: Pace | None = None,
 ) -> Chosen:
     """Plan the workflows, each AIM whole or as one of the chains that stand for it.
 
@@ -81,12 +81,13 @@ def choose(
         current: where AIMs run now; moving costs what the objective says.
         taken: what workflows that are not planned here take already.
         time_limit_s: for all variants together.
-        now: the clock, in seconds.
+        pace: how time passes; the one that ``solve`` plans by.
 
     Raises:
         Infeasible: no variant has a placement; says why the workflows as they are written have none.
         SolverTimeout: nothing was found in time, and not every variant was ruled out.
     """
+    now = (pace or Clock()).now
     end_s = now() + time_limit_s
     offered: list[Mapping[str, tuple[str, ...]]] = [stand_ins_of(one, catalogue) for one in workflows]
     if not releases:  # the contracts' figures are those that the plan counts

@@ -64,7 +64,7 @@ class _Market:
     def __init__(self, problem: PlacementProblem, seed: int, loss: float) -> None:
         self.problem, self.seed, self.loss = problem, seed, loss
         self.star = Star(problem)
-        self.search = Search(self.star, now=lambda: 0.0, end_s=1.0)
+        self.search = Search(self.star)
         self.books = self.search.ledger
         self.rng = random.Random(f"market {seed}")  # noqa: S311  which messages are lost
         self.messages = self.sent_bytes = 0

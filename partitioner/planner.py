@@ -4,26 +4,27 @@ Decides which methods run and for how long. Workflows are placed one by one and 
 (``search``); that alone proves most loose problems of any size. Standbys of all but tiny problems are placed
 after what runs (``readying``). A gap that is left is closed from both sides by prices for room (``closing``);
 small problems with a gap go to the exact solver with the plan as a hint.
-Times are seconds of ``now``; nothing else here knows the time.
+Times are seconds of a ``Pace``: by the clock, or by counted work for plans that are the same everywhere.
 
 ``plan`` gives the numbers, ``Plan.placement`` the reasons; ``place`` both at once.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from aif.errors import Infeasible, SolverTimeout
 from aif.model.placement import Placement
-from partitioner.explain import Unproven, explain
+from partitioner.explain import explain
 from partitioner.problem.evaluate import Choice, evaluate
 from partitioner.problem.parts import EXACT_PAIRS, OBJECTIVE_SCALE, PlacementProblem
+from partitioner.prover import Unproven
 from partitioner.reasons import describe
 from partitioner.search.descent import Search
 from partitioner.search.ledger import ROUNDING, Spots
+from partitioner.search.pace import ENTRY_S, Clock, Pace
 from partitioner.search.readying import ready, standbys_of, without_standbys
 from partitioner.search.star import Star
 
@@ -42,7 +43,7 @@ CORE_ITEMS = 30
 RUNNING_SHARE, NO_GAP = 0.7, 0.01
 """Share of the time limit for what runs, before its standbys; the gap up to which the rest is not used."""
 
-SEARCH_SHARE, PROOF_SHARE = 0.25, 0.5
+SEARCH_SHARE, PROOF_SHARE = 0.2, 0.3
 """Shares of the time limit after which the first search and the first proof end; the rest closes the gap."""
 
 Status = Literal["optimal", "feasible"]
@@ -59,7 +60,7 @@ class Plan:
         bound: no plan costs less.
         status: ``optimal`` when the bound meets the objective.
         method: what found it and what proved it.
-        seconds: wall-clock time of planning.
+        seconds: time of planning, as its pace counted it.
         seed: of the search.
     """
 
@@ -102,9 +103,10 @@ def place(
     seed: int = 0,
     workers: int = DEFAULT_WORKERS,
     in_full: bool = True,
+    pace: Pace | None = None,
 ) -> Placement:
     """``plan`` with its reasons."""
-    found = plan(problem, time_limit_s=time_limit_s, seed=seed, workers=workers, in_full=in_full)
+    found = plan(problem, time_limit_s=time_limit_s, seed=seed, workers=workers, in_full=in_full, pace=pace)
     return found.placement()
 
 
@@ -116,7 +118,7 @@ def plan(
     workers: int = DEFAULT_WORKERS,
     warm_start: Plan | None = None,
     in_full: bool = True,
-    now: Callable[[], float] = time.perf_counter,
+    pace: Pace | None = None,
 ) -> Plan:
     """The best plan found within the limit, with its proven bound.
 
@@ -127,13 +129,13 @@ def plan(
         workers: threads of the exact solver.
         warm_start: an earlier plan; workflows start where it had them, as far as that still fits.
         in_full: whether an impossible problem is worth a search for what would make it possible.
-        now: the clock, in seconds.
+        pace: how time passes; by the computer's clock unless told.
 
     Raises:
         Infeasible: no placement exists; says which needs conflict and what would help.
         SolverTimeout: nothing was found and nothing proven in time.
     """
-    return _Planning(problem, time_limit_s, seed, workers, now, in_full=in_full).run(warm_start)
+    return _Planning(problem, time_limit_s, seed, workers, pace or Clock(), in_full=in_full).run(warm_start)
 
 
 class _Planning:
@@ -143,13 +145,13 @@ class _Planning:
         time_limit_s: float,
         seed: int,
         workers: int,
-        now: Callable[[], float],
+        pace: Pace,
         *,
         in_full: bool,
     ) -> None:
         self.in_full = in_full
-        self.problem, self.seed, self.workers, self.now = problem, seed, workers, now
-        self.started_s = now()
+        self.problem, self.seed, self.workers, self.pace = problem, seed, workers, pace
+        self.started_s = pace.now()
         self.end_s = self.started_s + time_limit_s
         self.time_limit_s = time_limit_s
         self.floor = 0
@@ -161,10 +163,10 @@ class _Planning:
         if readied is not None and readied.gap <= NO_GAP:
             return readied
         warm_start = readied or warm_start
-        star = Star(self.problem)
+        star = Star(self.problem, pace=self.pace, end_s=self.end_s)
         if not all(star.usable(number) for number in range(len(self.problem.items))):
             self._explain()
-        search = Search(star, now=self.now, end_s=self.end_s)
+        search = Search(star, end_s=self.end_s)
         if warm_start is not None:
             search.enter_spots(spots_of_choice(search.star, warm_start))
         missing = search.insert_all()
@@ -189,15 +191,17 @@ class _Planning:
                 self._prove_shortage(search)
             return self._exact(None, 0)
         late_s = self.started_s + SEARCH_SHARE * self.time_limit_s
-        search.improve(lambda: self.now() >= late_s)
+        if not search.out_of_time():
+            search.improve(lambda: self.pace.now() >= late_s)
         search.end_s = self.started_s + PROOF_SHARE * self.time_limit_s
         bound = max(search.bound(), self.floor)
         search.end_s = self.end_s
-        if search.ledger.total - bound > self.rounding and self.problem.pairs > TINY_PAIRS:
+        gap, late = search.ledger.total - bound, search.out_of_time()
+        if gap > self.rounding and self.problem.pairs > TINY_PAIRS and not late:
             bound = self._close(search, bound)
         choice = search.ledger.choice()
         objective = evaluate(self.problem, choice).objective
-        if objective - bound > self.rounding and small:
+        if objective - bound > self.rounding and small and not late:
             return self._exact(choice, bound)
         return self._plan(choice, objective, bound, "search by workflow")
 
@@ -213,9 +217,10 @@ class _Planning:
             return None
         alone = plan(
             without_standbys(self.problem), time_limit_s=RUNNING_SHARE * self.time_limit_s, seed=self.seed,
-            workers=self.workers, warm_start=warm_start, in_full=self.in_full, now=self.now,
+            workers=self.workers, warm_start=warm_start, in_full=self.in_full, pace=self.pace,
         )  # fmt: skip
         self.floor = int(alone.bound * OBJECTIVE_SCALE)
+        self.pace.spend(ENTRY_S * len(standbys_of(self.problem)))
         choice = ready(self.problem, {alone.problem.items[n].key: c for n, c in alone.choice.items()})
         if choice is None:
             return None
@@ -226,14 +231,14 @@ class _Planning:
         """Raises: Infeasible, if it is proven in time that there is not enough room."""
         from partitioner.search.shortage import explained, shortage
 
-        proof = shortage(search, lambda: self.now() >= self.end_s)
+        proof = shortage(search, lambda: self.pace.now() >= self.end_s)
         if proof is not None:
             raise explained(self.problem, proof)
 
     def _close(self, search: Search, bound: int) -> int:
         from partitioner.search.closing import Closing
 
-        closing = Closing(search, seed=self.seed, left_s=lambda: self.end_s - self.now())
+        closing = Closing(search, seed=self.seed, left_s=lambda: self.end_s - self.pace.now())
         closing.bound = bound
         closing.run()
         return closing.bound
@@ -241,8 +246,15 @@ class _Planning:
     def _exact(self, choice: Choice | None, bound: int) -> Plan:
         from partitioner.search.solver import solve
 
-        left_s = max(0.0, self.end_s - self.now())
-        found = solve(self.problem, hint=choice, time_limit_s=left_s, seed=self.seed, workers=self.workers)
+        left_s = max(0.0, self.end_s - self.pace.now())
+        found = solve(
+            self.problem,
+            hint=choice,
+            time_limit_s=left_s,
+            seed=self.seed,
+            workers=self.workers,
+            pace=self.pace,
+        )
         if found.infeasible:
             self._explain()
         better = found.choice if found.choice is not None else choice
@@ -264,7 +276,7 @@ class _Planning:
             bound=max(0, bound) / OBJECTIVE_SCALE,
             status="optimal" if near else "feasible",
             method=method,
-            seconds=self.now() - self.started_s,
+            seconds=self.pace.now() - self.started_s,
             seed=self.seed,
         )
 
@@ -272,7 +284,7 @@ class _Planning:
         from partitioner.search.cores import CoreFinder
 
         if self.in_full:
-            raise explain(self.problem, CoreFinder(self.problem, seed=self.seed))
+            raise explain(self.problem, CoreFinder(self.problem, seed=self.seed, pace=self.pace))
         raise explain(self.problem, Unproven(), advise=False)
 
 

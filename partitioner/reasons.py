@@ -12,7 +12,7 @@ from aif.model.standby import served_by
 from partitioner.problem.evaluate import Choice, Evaluation, evaluate
 from partitioner.problem.filters import pins
 from partitioner.problem.parts import OBJECTIVE_SCALE, Candidate, Item, Limit, PlacementProblem
-from partitioner.problem.sentences import CAPACITIES, amount, device_of, refused, relation, what
+from partitioner.problem.sentences import CAPACITIES, amount, device_of, owner, refused, relation, what
 
 SAME_COST = 5e-4
 """Alternatives whose objective differs by less than this share are called equal."""
@@ -154,7 +154,7 @@ def _broken(
     limit = min(result.broken, key=lambda b: (device_of(b) != moved.device, b.kind not in CAPACITIES))
     if limit.kind not in CAPACITIES:
         return relation(limit)
-    device = next((d for d in problem.inventory.devices if d.id == device_of(limit)), None)
+    device = owner(problem, limit)
     most = problem.limits.get(limit, 0)
     if limit.kind == "deadline":
         return f"path {limit.subject} would take {amount(limit, result.used[limit])} of {amount(limit, most)}"

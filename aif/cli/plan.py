@@ -80,6 +80,14 @@ def plan(
         float, typer.Option(min=0.1, max=86_400.0, help="seconds to search for the best placement")
     ] = 10.0,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="seed of the solver")] = 0,
+    reproducible: Annotated[
+        bool,
+        typer.Option(
+            "--reproducible",
+            help="the same plan on every computer, however busy: the time limit is counted in work, a second "
+            "of it about one of an idle processor",
+        ),
+    ] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="write there instead of to the terminal")
     ] = None,
@@ -138,6 +146,7 @@ def plan(
         current={} if before is None else {a.aim: a.device for a in before.assignments},
         time_limit_s=time_limit,
         seed=seed,
+        reproducible=reproducible,
     )
     for aim, reference in sorted(settings.stand_ins.items()):
         print(f"{aim} runs as {reference}", file=sys.stderr)
@@ -169,15 +178,18 @@ class _Settings:
         current: Mapping[str, str],
         time_limit_s: float,
         seed: int,
+        reproducible: bool,
     ) -> None:
         from aif.model.stand_ins import stand_ins_of
         from partitioner.policy import PlanPolicy
+        from partitioner.search.pace import Clock, Work
 
         self._written, self._contracts = workflow, contracts
         self._has_chains = bool(stand_ins_of(workflow, contracts))
         self.inventory, self.policy = inventory, PlanPolicy(broker_device=broker)
         self.releases, self.current = releases, current
         self.time_limit_s, self.seed = time_limit_s, seed
+        self.pace = Work() if reproducible else Clock()
 
     @cached_property
     def chosen(self) -> Chosen:
@@ -188,6 +200,7 @@ class _Settings:
             [self._written], self._contracts, self.inventory, self.policy,
             lambda problem, limit_s: self._find(problem, limit_s).placement(),
             releases=self.releases, current=self.current, time_limit_s=self.time_limit_s,
+            pace=self.pace,
         )  # fmt: skip
 
     @property
@@ -202,7 +215,7 @@ class _Settings:
     def _find(self, problem: PlacementProblem, time_limit_s: float, *, in_full: bool = True) -> Plan:
         from partitioner.planner import plan as find
 
-        return find(problem, time_limit_s=time_limit_s, seed=self.seed, in_full=in_full)
+        return find(problem, time_limit_s=time_limit_s, seed=self.seed, in_full=in_full, pace=self.pace)
 
     def solve(self, workflow: Workflow, *, in_full: bool = True) -> Plan:
         from partitioner.problem.build import build_problem

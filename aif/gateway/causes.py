@@ -42,6 +42,8 @@ MEANS: Final[Mapping[str, str]] = {
     Cause.GRANT_SERIAL: "grants that came twice",
     Cause.GRANT_TIME: "grants outside their time; compare the clocks",
     Cause.GRANT_MAPPING: "grants of an earlier mapping",
+    Cause.GATE_STAMP: "said outside a session without the stamp of device and site: of strangers",
+    Cause.GATE_RATE: "said outside a session faster than such words are looked at",
     Cause.GRANT_EXHAUSTED: "messages not sent: the grant is used up and no new one has come",
 }
 

@@ -5,7 +5,9 @@ A site has one gateway and nine other devices on links of their own; gateways sh
 6 to 12 AIMs is at home on one site: its sources need a sensor there, its sink an actuator.
 
 ``base`` is loose: the gateways are what workflows compete for. ``tight`` has half of the RAM on
-gateways and two thirds on large devices. ``slow`` has links of a quarter of the bandwidth.
+gateways and two thirds on large devices. ``slow`` has links of a quarter of the bandwidth. In ``battery``
+batteries have to last for a day, and what AIMs may draw is scarce. ``chains``, ``fans`` (one AIM feeds many,
+all feed the sink) and ``diamonds`` (one, two, one, two ...) differ from ``base`` in the shape of workflows.
 """
 
 from __future__ import annotations
@@ -23,7 +25,10 @@ from partitioner.policy import PlanPolicy
 VERSION = 1
 """Changes whenever a seed would give another instance."""
 
-FAMILIES = ("base", "tight", "slow")
+FAMILIES = ("base", "tight", "slow", "battery", "chains", "fans", "diamonds")
+LIFE_H = 24.0
+"""How long the batteries of the family ``battery`` have to last."""
+
 DEVICES_PER_SITE = 10
 SENSORS = ("mic", "imu", "cam", "env")
 PARTS = (*SENSORS, "act")
@@ -32,6 +37,7 @@ OBJECTIVES = Objectives(latency=1.0, energy=0.0034, traffic=0.025)
 """Of one workflow: 100 ms, 294 mW of battery, and 40 kB/s on a link cost the same."""
 
 KIB = 1024
+IDLE_MW = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +53,19 @@ class _Class:
     access_ms: tuple[float, ...]
     bandwidth_bps: float
     cores: int
+    day_mw: tuple[float, ...]
+    """What AIMs may draw if the battery has to last for a day."""
 
 
-GATEWAY = _Class(DeviceClass.GATEWAY, (768, 1024), (4096,), (1500,), 1333.0, 0.15, (0.3,), 40e6, 4)
-LARGE = _Class(DeviceClass.MCU, (384, 512), (4096, 8192), (240,), 592.0, 2.9, (6.0, 10.0), 3.2e6, 2)
-SMALL = _Class(DeviceClass.MCU, (64, 128, 256), (512, 1024), (64, 120), 222.0, 1.1, (10.0, 20.0), 480e3, 1)
+GATEWAY = _Class(
+    DeviceClass.GATEWAY, (768, 1024), (4096,), (1500,), 1333.0, 0.15, (0.3,), 40e6, 4, (180.0, 360.0)
+)
+LARGE = _Class(
+    DeviceClass.MCU, (384, 512), (4096, 8192), (240,), 592.0, 2.9, (6.0, 10.0), 3.2e6, 2, (30.0, 60.0)
+)
+SMALL = _Class(
+    DeviceClass.MCU, (64, 128, 256), (512, 1024), (64, 120), 222.0, 1.1, (10.0, 20.0), 480e3, 1, (10.0, 20.0)
+)
 
 
 def instance(family: str, aims: int, devices: int, seed: int = 0) -> Instance:
@@ -71,9 +85,10 @@ def instance(family: str, aims: int, devices: int, seed: int = 0) -> Instance:
         size = min(left, rng.randint(6, 10))
         if left - size in (1, 2):
             size = left
-        workflows.append(_workflow(rng, f"W{len(workflows):03}", size, f"s{len(workflows) % sites}"))
+        workflows.append(_workflow(rng, family, f"W{len(workflows):03}", size, f"s{len(workflows) % sites}"))
         left -= size
-    return Instance(tuple(workflows), inventory, PlanPolicy(), {})
+    policy = PlanPolicy(battery_life_h=LIFE_H if family == "battery" else None)
+    return Instance(tuple(workflows), inventory, policy, {})
 
 
 def keeping_standbys(given: Instance, *, share: float, seed: int = 0) -> Instance:
@@ -122,6 +137,7 @@ def _device(rng: random.Random, family: str, name: str, made: _Class, site: str,
     if family == "tight":
         ram_kib //= 2 if made is GATEWAY else 1
         ram_kib = ram_kib * 2 // 3 if made is LARGE else ram_kib
+    battery_mwh = LIFE_H * (IDLE_MW + rng.choice(made.day_mw)) if family == "battery" else None
     return Device(
         id=name,
         device_class=made.device_class,
@@ -135,8 +151,9 @@ def _device(rng: random.Random, family: str, name: str, made: _Class, site: str,
         actuators=(Sensor("act", count=USES_PER_PART),) if "act" in parts else (),
         energy=Energy(
             "battery",
-            active_mw=1.0 + made.cycles_uj * clock_mhz / 1000.0,
-            idle_mw=1.0,
+            battery_mwh,
+            active_mw=IDLE_MW + made.cycles_uj * clock_mhz / 1000.0,
+            idle_mw=IDLE_MW,
             tx_uj_per_byte=made.radio_uj,
             rx_uj_per_byte=made.radio_uj,
         ),
@@ -145,11 +162,11 @@ def _device(rng: random.Random, family: str, name: str, made: _Class, site: str,
     )
 
 
-def _workflow(rng: random.Random, name: str, size: int, home: str) -> Workflow:
+def _workflow(rng: random.Random, family: str, name: str, size: int, home: str) -> Workflow:
     sources = 1 if size < 7 else 2
     rate_hz = float(rng.choice((1, 2, 5, 10)))
     codes = [_code(rng, place, size, sources) for place in range(size)]
-    edges = _edges(rng, size, sources, rate_hz)
+    edges = _edges(rng, family, size, sources, rate_hz)
     hints: list[dict[str, object]] = [{} for _ in range(size)]
     for place in (*range(sources), *((size - 1,) if size > 2 else ())):
         hints[place]["site"] = home
@@ -198,17 +215,13 @@ def _code(rng: random.Random, place: int, size: int, sources: int) -> Implementa
     )
 
 
-def _edges(rng: random.Random, size: int, sources: int, rate_hz: float) -> list[tuple[tuple[int, int], int]]:
+def _edges(
+    rng: random.Random, family: str, size: int, sources: int, rate_hz: float
+) -> list[tuple[tuple[int, int], int]]:
     """Channels as (parent, child) with the bytes of one record."""
     edges: dict[tuple[int, int], int] = {}
     for place in range(sources, size):
-        earliest = max(0, place - 3)
-        parents = {rng.randrange(earliest, place)}
-        if rng.random() < 0.4:
-            parents.add(rng.randrange(earliest, place))
-        if place == size - 1:
-            parents.add(size - 2)
-        for parent in sorted(parents):
+        for parent in sorted(_parents(rng, family, place, size, sources)):
             sizes = (64, 256, 1024, 4096) if parent < sources else (16, 64, 256, 1024)
             edges[parent, place] = min(rng.choice(sizes), int(4096 // rate_hz))
     connected = {parent for parent, _ in edges}
@@ -216,3 +229,22 @@ def _edges(rng: random.Random, size: int, sources: int, rate_hz: float) -> list[
         if loose not in connected:
             edges[loose, size - 1] = 32
     return list(edges.items())
+
+
+def _parents(rng: random.Random, family: str, place: int, size: int, sources: int) -> set[int]:
+    """The AIMs that one reads from."""
+    first = set(range(sources))
+    if family == "chains":
+        return {place - 1} if place > sources else first
+    if family == "fans":
+        return first if place < size - 1 or size <= sources + 1 else set(range(sources, place))
+    if family == "diamonds":  # in threes: one AIM, then two that read from it
+        turn, middle = (place - sources) % 3, place - (place - sources) % 3
+        if turn:
+            return {middle}
+        return {place - 2, place - 1} if place > sources else first
+    earliest = max(0, place - 3)
+    parents = {rng.randrange(earliest, place)}
+    if rng.random() < 0.4:
+        parents.add(rng.randrange(earliest, place))
+    return parents | {size - 2} if place == size - 1 else parents

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from aif.model.inventory import Device
 from aif.model.standby import in_words, served_by
 from partitioner.problem.filters import Refusal
-from partitioner.problem.parts import Item, Limit
+from partitioner.problem.parts import Item, Limit, PlacementProblem
 
 WORDS = {
     "ram": "RAM",
@@ -76,6 +76,12 @@ def data_rate(bps: float) -> str:
 def device_of(limit: Limit) -> str:
     """The device that a limit belongs to; empty for links, paths and pairs."""
     return limit.subject.split(" ")[0] if limit.kind not in ("link", "deadline") else ""
+
+
+def owner(problem: PlacementProblem, limit: Limit) -> Device | None:
+    """The device that a limit belongs to; None for links, paths and pairs."""
+    name = device_of(limit)
+    return next((device for device in problem.inventory.devices if device.id == name), None)
 
 
 def what(limit: Limit) -> str:

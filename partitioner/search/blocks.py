@@ -20,6 +20,7 @@ MAX_LEAVES = 400
 """Combinations counted exactly in one search."""
 
 MAX_NODES = 20_000
+NODE_S = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,7 @@ class _Combination:
             if here + self.rest[depth] >= self.best.cost:
                 return
             self.nodes += 1
+            self.ledger.star.pace.spend(NODE_S)
             if self._enough():
                 self.exhausted = True
                 if depth == 0:

@@ -8,7 +8,8 @@ only adds to the cost or forbids. So its cheapest assignment bounds the workflow
 The bound of a partial assignment: latency is replaced by a weighted mean of ways through the workflow
 (each at most the longest, so it never overestimates), which makes the rest a sum over AIMs and Channels,
 bounded by messages from the last AIM to the first: the cost of an AIM with several predecessors is split
-among them.
+among them, such that all of them believe in the same. Where that leaves too much to try, the room that the
+workflow alone could exceed gets prices: what is paid, less what the room is worth, is a bound too.
 
 Source: Kolmogorov, "Convergent Tree-Reweighted Message Passing for Energy Minimization" (2006), for bounds by
 splitting; Baldacci, Christofides and Mingozzi, "An exact algorithm for the vehicle routing problem based on
@@ -24,12 +25,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from partitioner.search.charges import Charges
+from partitioner.search.pace import CALL_S, CELL_S
 from partitioner.search.star import Floats, Ints, Star
 from partitioner.search.table import FORBIDDEN, Table, Way
 from partitioner.search.views import View
 
 MAX_LABELS = 60_000
 """Partial assignments kept at once; the bound of dropped ones is remembered, so a proof stays a proof."""
+
+QUICK_LABELS = 2_000
+"""Where these are enough, a better bound is not worth its time."""
+
+LABELS_PER_S = 60_000.0
+"""Fewer are kept where they could not be looked at before time is over."""
 
 BEAM = 48
 WIDER_BEAM = 600
@@ -40,11 +48,26 @@ NEAR = 0.02
 MEANS = 4
 """Rounds in which the weights of the ways are adapted."""
 
+EVENED = 0.8
+"""Share of a difference between predecessors that is evened out at once."""
+
+SHARPENED, QUIET = 30, 3
+"""Rounds in which the workflow's own room gets prices, and without success before steps are shorter."""
+
 TIE = 1e-9
 
 
 _Weights = tuple[Floats, dict[int, float]]
 """Of one way: float[AIMs] on runs, and by flow on the time of Channels."""
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What messages depend on: weights of the ways, prices of room, and how costs are split (by edge)."""
+
+    mean: list[_Weights]
+    scarcity: Floats
+    splits: list[Floats]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +126,11 @@ class Branches:
         self.table = Table(star, workflow, view, at=at, move_price=move_price)
         self.root, self.best = -np.inf, np.inf
         self._mean: list[_Weights] | None = None
+        self._kept = _State([], np.zeros(0), [])
+        self._sharp = False
+        self.scarcity = np.zeros(len(self.table.tight))
+        """What a whole device is worth, by the rooms that this workflow alone could exceed."""
+        self.whole = np.ones(len(self.table.tight))
 
     @property
     def possible(self) -> bool:
@@ -118,11 +146,18 @@ class Branches:
 
     def _send(self, weights: list[_Weights]) -> None:
         """Messages for these weights of the ways: per way float[AIMs] on runs and a weight per flow."""
-        count = len(self.table.order)
         self.linear_own = [paid.copy() for paid in self.table.paid]
+        if self.scarcity.any():
+            for n, taken in enumerate(self.table.shares):
+                self.linear_own[n] += taken @ self.scarcity
         for way, (on_run, _) in zip(self.table.ways, weights, strict=True):
             for n in np.nonzero(on_run)[0].tolist():
                 self.linear_own[n] += on_run[n] * way.run_us[n]
+        self._price_edges(weights)
+        self._pass_messages()
+
+    def _price_edges(self, weights: list[_Weights]) -> None:
+        """Prices of pairs with what the time of their Channels counts on the ways."""
         by_pair: defaultdict[tuple[int, int], list[Floats]] = defaultdict(list)
         flows = self.table.star.transfers
         for _, on_flow in weights:
@@ -131,12 +166,17 @@ class Branches:
                 a, b = self.table.place[transfer.source], self.table.place[transfer.destination]
                 delay = weight * self.table.delay_us[number]
                 by_pair[min(a, b), max(a, b)].append(delay if a < b else delay.T)
-        inbox = [np.zeros(len(paid)) for paid in self.table.paid]
-        self.constant = 0.0
-        self.root_minimum = np.zeros(count)
         for edge in self.table.edges:
             more = by_pair.get((edge.first, edge.second))
             edge.linear = edge.total if more is None else edge.total + np.sum(more, axis=0)
+
+    def _pass_messages(self) -> None:
+        """From the last AIM to the first: what everything behind each candidate costs at least."""
+        count = len(self.table.order)
+        inbox = [np.zeros(len(paid)) for paid in self.table.paid]
+        self.table.star.pace.spend(sum(CALL_S + CELL_S * e.price.size for e in self.table.edges))
+        self.constant = -float(self.scarcity.sum())
+        self.root_minimum = np.zeros(count)
         for n in reversed(range(count)):
             whole: Floats = self.linear_own[n] + inbox[n]
             parents = self.table.into[n]
@@ -146,21 +186,19 @@ class Branches:
                 continue
             share = whole / len(parents)
             for edge in parents:
-                edge.message = (edge.linear + share[None, :]).min(axis=1)
+                edge.message = (edge.linear + (share + edge.split)[None, :]).min(axis=1)
                 inbox[edge.first] += edge.message
         self.inbox = inbox
 
     def prepare(self) -> float:
-        """Adapt the weights of the ways; returns a lower bound of every assignment's cost."""
+        """Look for the best bound that messages give; returns a lower bound of every assignment's cost."""
         if not self.possible:
             self.root = np.inf
             return np.inf
         mean = self._mean or [self._critical(way, None) for way in self.table.ways]
-        kept = mean
+        kept = self._state(mean)
         for number in range(MEANS):
-            self._send(mean)
-            if self.constant > self.root:
-                self.root, kept = self.constant, mean
+            kept = self._raise(mean, kept)
             if self.root >= FORBIDDEN:
                 break
             labels, cost, _, _ = self._grow(FORBIDDEN / 2, BEAM)
@@ -175,9 +213,90 @@ class Branches:
             step = 2.0 / (number + 3.0)
             newer = [self._critical(way, labels[first]) for way in self.table.ways]
             mean = [_mixed(a, b, step) for a, b in zip(mean, newer, strict=True)]
-        self._send(kept)
-        self._mean = kept if self.table.charges is not None and self.table.charges.weight else None
+        self._return(kept)
+        self._kept, self._sharp = kept, False
+        self._mean = kept.mean if self.table.charges is not None and self.table.charges.weight else None
         return self.root
+
+    def _state(self, mean: list[_Weights]) -> _State:
+        return _State(mean, self.scarcity, [edge.split for edge in self.table.edges])
+
+    def _return(self, state: _State) -> None:
+        """The messages of a state that was left."""
+        self.scarcity = state.scarcity
+        for edge, split in zip(self.table.edges, state.splits, strict=True):
+            edge.split = split
+        self._send(state.mean)
+
+    def _raise(self, mean: list[_Weights], kept: _State, *, even: bool = False) -> _State:
+        """The state of these weights, and of costs split more evenly, if its bound beats what is known."""
+        self._send(mean)
+        if self.constant > self.root:
+            self.root, kept = self.constant, self._state(mean)
+        if even:
+            self._even_out()
+            self._send(mean)
+            if self.constant > self.root:
+                self.root, kept = self.constant, self._state(mean)
+        return kept
+
+    def _even_out(self) -> None:
+        """Split the cost of AIMs with several predecessors such that all of these believe in the same."""
+        reached: list[Floats] = []
+        for n, parents in enumerate(self.table.into):
+            whole: Floats = self.linear_own[n] + self.inbox[n]
+            if not parents:
+                reached.append(whole - whole.min())
+                continue
+            share = whole / len(parents)
+            seen = [
+                (edge.linear + (reached[edge.first] - edge.message)[:, None]).min(axis=0) + share + edge.split
+                for edge in parents
+            ]
+            mean = np.mean(seen, axis=0)
+            for edge, there in zip(parents, seen, strict=True):
+                edge.split = edge.split + (mean - there) * EVENED
+            reached.append(mean)
+
+    def _sharpen(self) -> None:
+        """Prices for the workflow's own room, and other weights of the ways, that make the bound higher.
+
+        Subgradients at the assignments that the bound believes in, with steps as of Polyak.
+        """
+        kept = self._kept
+        mean, step, quiet = kept.mean, 1.0, 0
+        for number in range(SHARPENED):
+            spare = self.best - self.root
+            if spare <= NEAR * abs(self.root):
+                break
+            label = self._believed()
+            newer = [self._critical(way, label) for way in self.table.ways]
+            mean = [_mixed(a, b, 1.0 / (number + 4.0)) for a, b in zip(mean, newer, strict=True)]
+            excess = sum((taken[label[n]] for n, taken in enumerate(self.table.shares)), start=-self.whole)
+            excess[(excess < 0.0) & (self.scarcity <= 0.0)] = 0.0
+            norm = float(excess @ excess)
+            if norm:
+                lack = max(0.0, self.best - self.constant)
+                self.scarcity = np.maximum(0.0, self.scarcity + step * lack / norm * excess)
+            before = self.root
+            kept = self._raise(mean, kept, even=True)
+            quiet = 0 if self.root > before + 0.01 * spare else quiet + 1
+            if quiet > QUIET:
+                step, quiet = 0.5 * step, 0
+                self._return(kept)
+                mean = kept.mean
+        self._return(kept)
+        self._kept, self._sharp = kept, True
+
+    def _believed(self) -> Ints:
+        """An assignment as cheap as the messages say, in which rooms may be exceeded."""
+        label = np.zeros(len(self.table.order), dtype=np.int64)
+        for n in range(len(label)):
+            cost = self.linear_own[n] + self.inbox[n]
+            for edge in self.table.into[n]:
+                cost = cost + edge.linear[label[edge.first]]
+            label[n] = int(cost.argmin())
+        return label
 
     def least(self, max_labels: int = MAX_LABELS) -> tuple[float, Found]:
         """A lower bound of every assignment's cost, exact where there is room for all, and the cheapest ones.
@@ -189,7 +308,7 @@ class Branches:
         if np.isfinite(self.best) and self.best - self.root > NEAR * abs(self.root):
             _, cost, _, _ = self._grow(self.best + TIE, WIDER_BEAM)
             self.best = min(self.best, float(cost.min(initial=np.inf)))
-        found = self.all_within(self.best, max_labels)
+        found = self.all_within(self.best, max_labels, proof=True)
         low = min(found.floor, float(found.cost.min(initial=np.inf)))
         return max(low, self.root), found
 
@@ -243,14 +362,22 @@ class Branches:
 
     # --- branching ---
 
-    def all_within(self, threshold: float, max_labels: int = MAX_LABELS) -> Found:
-        """Every assignment that costs at most ``threshold``; ``prepare`` must have been called."""
+    def all_within(self, threshold: float, max_labels: int = MAX_LABELS, *, proof: bool = False) -> Found:
+        """Every assignment that costs at most ``threshold``; ``prepare`` must have been called.
+
+        For a ``proof`` more time is spent on bounds where there are more than can be kept.
+        """
         count = len(self.table.order)
         if not self.possible:
             empty, none = np.zeros((0, count), dtype=np.int64), np.zeros(0)
             return Found(tuple(self.table.order), empty, empty, none, none, empty, np.inf, empty[:, 0])
         threshold = min(threshold, FORBIDDEN / 2)
-        labels, cost, own, floor = self._grow(threshold + TIE, max_labels)
+        most = min(max_labels, QUICK_LABELS) if proof and not self._sharp else max_labels
+        labels, cost, own, floor = self._grow(threshold + TIE, most)
+        if np.isfinite(floor) and proof and not self._sharp:
+            if np.isfinite(self.best) and self.root < FORBIDDEN:
+                self._sharpen()
+            labels, cost, own, floor = self._grow(threshold + TIE, max_labels)
         return self._listed(labels, cost, own, min(floor, threshold))
 
     def and_also(self, found: Found, spots: Mapping[int, tuple[int, int]]) -> Found:
@@ -282,7 +409,8 @@ class Branches:
 
     def _grow(self, threshold: float, max_labels: int) -> tuple[Ints, Floats, Floats, float]:  # noqa: C901, PLR0912, PLR0915  one loop
         """Complete assignments, their costs, and the least bound among those dropped for their number."""
-        count = len(self.table.order)
+        count, pace = len(self.table.order), self.table.star.pace
+        max_labels = self.table.star.affordable(max_labels, LABELS_PER_S)
         labels = np.zeros((1, 0), dtype=np.int64)
         bound = np.array([self.constant])
         slack = np.array([[self.table.view.capacity[spot, r] for spot, r in self.table.tight]], dtype=float)
@@ -305,6 +433,7 @@ class Branches:
             else:
                 row = self.linear_own[n] + self.inbox[n] - self.root_minimum[n]
                 new = bound[:, None] + row[None, :]
+            pace.spend(CALL_S + CELL_S * new.size)
             mask = new <= threshold
             touching = []
             for k, (spot, resource) in enumerate(self.table.tight):

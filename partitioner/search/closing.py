@@ -164,7 +164,15 @@ class Closing:
     def _packed(self, pools: list[Pool], left_s: Callable[[], float]) -> Packed:
         """Packs, and takes the plan if it is better."""
         ledger = self.search.ledger
-        packing = Packing(Ledger(self.star, together=False), pools, self.pricing.cells, seed=self.seed)
+        if not all(len(pool.found.cost) for pool in pools):  # one of them has no place in any better plan
+            return Packed(None, ledger.total, ledger.total)
+        packing = Packing(
+            Ledger(self.star, together=False),
+            pools,
+            self.pricing.cells,
+            seed=self.seed,
+            stop=lambda: left_s() <= 0,
+        )
         packing.hint({w: self._spots(w) for w in self.search.workflows})
         packed = packing.run(ledger.total, left_s)
         if packed.bills is not None:
@@ -186,12 +194,12 @@ class Closing:
             spare = upper - self._others(w)
             if spare - self._alone(w) <= upper - self.pricing.bound:
                 branches.prepare()
-                found = branches.all_within(spare)
+                found = branches.all_within(spare, proof=True)
                 floors.append(upper if found.floor >= spare else upper - spare + found.floor)
             else:
                 branches.charge(self.pricing.best.charges(view, w, 1.0))
                 low, _ = branches.least()
-                found = branches.all_within(low + upper - self.pricing.bound)
+                found = branches.all_within(low + upper - self.pricing.bound, proof=True)
                 floors.append(self.pricing.bound + found.floor - float(self.pricing.least[w]))
             pools.append(Pool(w, branches.table, found))
             if sum(len(pool.found.cost) for pool in pools) > LISTED:
@@ -224,7 +232,7 @@ class Closing:
         if floor < upper:
             branches = Branches(self.star, pool.workflow, pool.table.view)
             branches.prepare()
-            again = branches.all_within(spare)
+            again = branches.all_within(spare, proof=True)
             if again.floor >= spare:
                 return Pool(pool.workflow, branches.table, again), upper
         kept = np.nonzero(pool.found.own <= spare + 1e-9)[0]

@@ -10,6 +10,7 @@ Source: Pisinger and Ropke, "Large Neighborhood Search" (2010).
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from partitioner.problem.parts import OBJECTIVE_SCALE
 from partitioner.search.blocks import Best, combine, spots_of
 from partitioner.search.branches import Branches, Found
 from partitioner.search.charges import no_charges
+from partitioner.search.greedy import greedy_spots
 from partitioner.search.ledger import ROUNDING, Bill, Ledger, Spots, units
 from partitioner.search.star import Star
 from partitioner.search.views import View, copied_view, free_view, home_groups, relaxed_view
@@ -30,7 +32,8 @@ LISTED = 4_000
 TRIED = 12
 """Assignments of a workflow alone that are tried before it is searched again in what is left."""
 
-PROVEN = 60_000
+PROVEN, PROVEN_PER_S = 60_000, 50_000.0
+"""Assignments of each workflow of a block, at most, and how many there is time for in a second."""
 
 FURTHER = 24
 """Workflows elsewhere that are asked to make room, at most."""
@@ -50,8 +53,9 @@ class Alone:
 class Search:
     """One run of the planner's heuristics and bounds on one problem."""
 
-    def __init__(self, star: Star, *, now: Callable[[], float], end_s: float) -> None:
-        self.star, self.now, self.end_s = star, now, end_s
+    def __init__(self, star: Star, *, end_s: float = math.inf) -> None:
+        """A search without a plan; ``end_s`` is when its pace says that time is over."""
+        self.star, self.end_s = star, end_s
         self.ledger = Ledger(star)
         self.alone: dict[int, Alone] = {}
         self.bounds: dict[tuple[int, ...], int] = {}
@@ -65,7 +69,7 @@ class Search:
         return range(len(self.star.problem.workflows))
 
     def out_of_time(self) -> bool:
-        return self.now() >= self.end_s
+        return self.star.pace.now() >= self.end_s
 
     # --- alone ---
 
@@ -74,14 +78,22 @@ class Search:
         if workflow not in self.alone:
             branches = Branches(self.star, workflow, relaxed_view(self.star, workflow))
             branches.prepare()
-            found = branches.all_within(branches.best)
-            least = min(found.floor, float(found.cost[0])) if len(found.cost) else found.floor
-            bound = 0 if not np.isfinite(least) else max(0, units(max(least, branches.root)) - ROUNDING)
-            self.alone[workflow] = Alone(branches, found, bound)
+            self.alone[workflow] = _alone(branches, branches.all_within(branches.best))
         return self.alone[workflow]
+
+    def _sharpen(self, workflow: int) -> None:
+        """A better bound of one workflow alone, if its search was cut short."""
+        alone = self.solve_alone(workflow)
+        if alone.found.floor < alone.branches.best:
+            found = alone.branches.all_within(alone.branches.best, proof=True)
+            better = _alone(alone.branches, found)
+            if better.bound > alone.bound:
+                self.alone[workflow] = better
 
     def impossible_alone(self, workflow: int) -> bool:
         """Whether it is proven that one workflow fits nowhere on an empty inventory."""
+        if workflow not in self.alone and self.out_of_time():
+            return False
         alone = self.solve_alone(workflow)
         if len(alone.found.cost) or not alone.branches.possible:
             return not alone.branches.possible
@@ -92,8 +104,14 @@ class Search:
     def insert_all(self) -> list[int]:
         """Enter every workflow, the costliest first; returns those that did not fit."""
         waiting = [w for w in self.workflows if w not in self.ledger.bills]
-        waiting.sort(key=lambda w: (-self.solve_alone(w).bound, w))
-        return [w for w in waiting if not self.insert(w) and not self.make_room(w)]
+        if not self.out_of_time():
+            waiting.sort(key=lambda w: (-self._costs_alone(w), w))
+        return [w for w in waiting if not (self.insert(w) or self.make_room(w))]
+
+    def _costs_alone(self, workflow: int) -> int:
+        """What a workflow costs alone; 0 where there is no time to find out."""
+        late = workflow not in self.alone and self.out_of_time()
+        return 0 if late else self.solve_alone(workflow).bound
 
     def enter_spots(self, spots: Mapping[int, Spots]) -> None:
         """Enter workflows where they are known to have been, as far as that still fits."""
@@ -104,6 +122,8 @@ class Search:
 
     def make_room(self, workflow: int) -> bool:
         """Enter a workflow that found no room by moving one other."""
+        if self.out_of_time():
+            return False
         for other in self.in_the_way(workflow) or list(self.ledger.bills):
             old = self.ledger.leave(other)
             if self.insert(workflow):
@@ -116,7 +136,11 @@ class Search:
         return False
 
     def insert(self, workflow: int) -> bool:
-        """Enter one workflow where it costs least beside the others."""
+        """Enter one workflow where it costs least beside the others; anywhere when time is over."""
+        if self.out_of_time():
+            spots = greedy_spots(self.star, workflow, self.ledger.free())
+            bill = None if spots is None else self.ledger.bill(workflow, spots)
+            return bill is not None and self.ledger.enter(workflow, bill)
         found = self.solve_alone(workflow).found
         items = self.star.items_of[workflow]
         tried = 0 if self.star.problem.devices_weight else TRIED
@@ -214,7 +238,7 @@ class Search:
     ) -> list[Found] | None:
         """Assignments of each workflow that a combination below ``upper`` may use; None if there is none."""
         searches = [self._branches(w, view(w)) for w in workflows]
-        return _within(searches, upper / OBJECTIVE_SCALE, most)
+        return _within(searches, upper / OBJECTIVE_SCALE, most, proof=False)
 
     def _bill(self, workflow: int, found: Found, number: int) -> Bill | None:
         return self.ledger.bill(workflow, spots_of(found, number, self.star.items_of[workflow]))
@@ -234,8 +258,11 @@ class Search:
 
     def bound(self) -> int:
         """Lower bound of any plan, in integer units; blocks with the largest excess are looked at first."""
+        for w in sorted(self.ledger.bills, key=lambda w: (self._costs_alone(w) - self.ledger.cost[w], w)):
+            if not self.out_of_time():
+                self._sharpen(w)
         for block in self.blocks():
-            self.bounds.setdefault(block, sum(self.solve_alone(w).bound for w in block))
+            self.bounds.setdefault(block, sum(self._costs_alone(w) for w in block))
         costs = {block: sum(self.ledger.cost[w] for w in block) for block in self.bounds}
         for block in sorted(self.bounds, key=lambda b: (self.bounds[b] - costs[b], b)):
             if self.out_of_time():
@@ -251,13 +278,14 @@ class Search:
         upper = sum(self.ledger.cost.get(w, 0) for w in block)
         if upper <= alone + 2 * ROUNDING * len(block) or any(w not in self.ledger.cost for w in block):
             return alone
-        coarse = _within([self.solve_alone(w).branches for w in block], upper / OBJECTIVE_SCALE, PROVEN)
+        most = self.star.affordable(PROVEN, PROVEN_PER_S)
+        coarse = _within([self.solve_alone(w).branches for w in block], upper / OBJECTIVE_SCALE, most)
         if coarse is None:
             return upper - ROUNDING * len(block)
         relaxed = {w: self.alone[w].branches.table.view for w in block}
         views = [copied_view(self.star, relaxed[w], f) for w, f in zip(block, coarse, strict=True)]
         sharper = [Branches(self.star, w, view) for w, view in zip(block, views, strict=True)]
-        lists = _within(sharper, upper / OBJECTIVE_SCALE, PROVEN)
+        lists = _within(sharper, upper / OBJECTIVE_SCALE, most)
         if lists is None:
             lists = []
         empty = Ledger(self.star, together=False)
@@ -276,7 +304,15 @@ class Search:
         return max(alone, min(best.floor, *cut) - ROUNDING * len(block))
 
 
-def _within(searches: Iterable[Branches], upper: float, most: int) -> list[Found] | None:
+def _alone(branches: Branches, found: Found) -> Alone:
+    least = min(found.floor, float(found.cost[0])) if len(found.cost) else found.floor
+    bound = 0 if not np.isfinite(least) else max(0, units(max(least, branches.root)) - ROUNDING)
+    return Alone(branches, found, bound)
+
+
+def _within(
+    searches: Iterable[Branches], upper: float, most: int, *, proof: bool = True
+) -> list[Found] | None:
     """All assignments of each search that fit into a sum of ``upper`` beside the others' best.
 
     None when it is proven that no combination does.
@@ -290,10 +326,10 @@ def _within(searches: Iterable[Branches], upper: float, most: int) -> list[Found
             return None
         low = branches.root
         if np.isfinite(branches.best):  # else nothing was found, which proves nothing
-            exact = branches.all_within(branches.best, most)
+            exact = branches.all_within(branches.best, most, proof=proof)
             low = min(exact.floor, float(exact.cost[0])) if len(exact.cost) else low
         least.append(low)
     spare = upper - sum(least)
     if spare < 0:
         return None
-    return [b.all_within(low + spare, most) for b, low in zip(ready, least, strict=True)]
+    return [b.all_within(low + spare, most, proof=proof) for b, low in zip(ready, least, strict=True)]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ortools.sat.python import cp_model
@@ -21,19 +21,27 @@ from aif.errors import PlacementError
 from partitioner.problem.evaluate import Choice
 from partitioner.problem.parts import OBJECTIVE_SCALE, Flow, Item, Limit, PlacementProblem, price
 from partitioner.problem.paths import Path
+from partitioner.search.pace import Clock, Pace
 
 FINEST = 10**6
 LARGEST_COST = 2**60
 """The solver's integers end at 2^63; its sums need room."""
 
+LITERAL_S = 1e-5
+"""Work of one literal of a pair, with its rows."""
+
 MAX_TIME_US = 10**10
 """Bound of every finish time, about 2.8 hours."""
 
 
-def new_solver(time_limit_s: float, seed: int, workers: int) -> cp_model.CpSolver:
+def new_solver(pace: Pace, time_limit_s: float, seed: int, workers: int) -> cp_model.CpSolver:
     """CP-SAT with the settings that placement needs."""
     solver = cp_model.CpSolver()
-    solver.parameters.max_time_in_seconds = time_limit_s
+    if pace.counted:
+        solver.parameters.max_deterministic_time = time_limit_s
+        solver.parameters.interleave_search = workers > 1  # in turns, else the fastest worker wins
+    else:
+        solver.parameters.max_time_in_seconds = time_limit_s
     solver.parameters.random_seed = seed
     solver.parameters.num_workers = workers
     solver.parameters.linearization_level = 2
@@ -43,9 +51,20 @@ def new_solver(time_limit_s: float, seed: int, workers: int) -> cp_model.CpSolve
     return solver
 
 
+def ran(solver: cp_model.CpSolver, model: cp_model.CpModel, pace: Pace) -> int:
+    """Solve, and count the work."""
+    status = int(solver.solve(model))
+    pace.spend(solver.deterministic_time)
+    return status
+
+
 def total_of(parts: Iterable[cp_model.LinearExpr]) -> cp_model.LinearExpr:
     """Sum of expressions."""
     return cp_model.LinearExpr.sum(list(parts))
+
+
+class Unfinished(Exception):  # noqa: N818  nothing is wrong, and whoever gave ``stop`` expects it
+    """Time was over before the model was built."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +116,16 @@ class Formulation:
         assume: bool = False,
         active: Collection[Limit] | None = None,
         relaxed: Collection[Limit] = (),
+        pace: Pace | None = None,
+        stop: Callable[[], bool] = lambda: False,
     ) -> None:
+        """State the problem.
+
+        Raises:
+            Unfinished: ``stop`` said so.
+        """
         self.problem, self.model = problem, cp_model.CpModel()
+        self.pace, self.stop = pace or Clock(), stop
         self.assume, self.active, self.relaxed = assume, active, relaxed
         self.assumed: dict[int, Limit] = {}
         self.literals: dict[Limit, cp_model.IntVar] = {}
@@ -141,7 +168,7 @@ class Formulation:
             for candidate, x in zip(item.candidates, self.pick[number], strict=True):
                 self.model.add_hint(x, candidate == choice[number])
 
-    def solve(self, solver: cp_model.CpSolver) -> int:
+    def solve(self, solver: cp_model.CpSolver, pace: Pace) -> int:
         """Solve after checking the model itself.
 
         Raises:
@@ -153,7 +180,7 @@ class Formulation:
                 f"the placement model is not valid: {wrong.splitlines()[0]}",
                 hint="a figure in the workflow or the inventory is out of all proportion",
             )
-        return int(solver.solve(self.model))
+        return ran(solver, self.model, pace)
 
     def paid(self, solver: cp_model.CpSolver) -> float:
         """Cost of the solution by the model's variables, in integer units of the objective, not rounded."""
@@ -227,6 +254,9 @@ class Formulation:
     def _pair(self, flow: Flow) -> dict[tuple[str, str], cp_model.IntVar]:
         """A literal per pair of different devices that the Channel may join; other pairs are forbidden."""
         source, destination = self.at[flow.source], self.at[flow.destination]
+        if self.stop():
+            raise Unfinished
+        self.pace.spend(LITERAL_S * len(source) * len(destination))
         pairs: dict[tuple[str, str], cp_model.IntVar] = {}
         unreachable = self._enforced_by(self.problem.reach_limit(flow))
         for a, at_a in source.items():
@@ -258,7 +288,7 @@ class Formulation:
             first, second = self.at[affinity.first], self.at[affinity.second]
             literals = self._enforced_by(self.problem.affinity_limit(affinity)) if affinity.hard else None
             broken = None if affinity.hard else self.model.new_bool_var("")
-            for device in first.keys() | second.keys():
+            for device in {**first, **second}:
                 here, there = first.get(device, self.zero), second.get(device, self.zero)
                 if affinity.hard and literals is not None:
                     row = (here == there) if affinity.together else (here + there <= 1)
@@ -280,6 +310,8 @@ class Formulation:
             if item.leaf is None or not shared:
                 continue
             waits[number] = self.model.new_int_var(0, MAX_TIME_US, "")
+            if self.stop():
+                raise Unfinished
             for other, rival in enumerate(self.problem.items):
                 if other == number:
                     continue

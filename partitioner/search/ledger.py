@@ -16,6 +16,7 @@ import numpy as np
 from aif.model.aim import Runtime
 from partitioner.problem.evaluate import Choice, highest_share_ppm, path_latency_us
 from partitioner.problem.parts import OBJECTIVE_SCALE, Candidate, Limit, price
+from partitioner.search.pace import ENTRY_S
 from partitioner.search.star import Floats, Star
 
 ROUNDING = 64
@@ -92,6 +93,7 @@ class Ledger:
     def bill(self, workflow: int, spots: Spots) -> Bill | None:  # noqa: C901  one sum, part by part
         """Price and demand of an assignment; None when it breaks a rule on its own."""
         problem = self.problem
+        self.star.pace.spend(ENTRY_S)
         chosen = {
             item: self._candidate(item, *spot)
             for item, spot in zip(self.star.items_of[workflow], spots, strict=True)
@@ -136,6 +138,7 @@ class Ledger:
 
     def enter(self, workflow: int, bill: Bill) -> bool:
         """Add a workflow; False, and nothing changed, when it does not fit beside the others."""
+        self.star.pace.spend(ENTRY_S)
         limits = self.problem.limits
         extra: Counter[Limit] = Counter(dict(bill.demand))
         for key in set(bill.runtimes):
@@ -158,6 +161,7 @@ class Ledger:
 
     def leave(self, workflow: int) -> Bill:
         """Take a workflow out."""
+        self.star.pace.spend(ENTRY_S)
         bill = self.bills.pop(workflow)
         del self.cost[workflow]
         self._book(bill, -1)

@@ -84,6 +84,8 @@ class Master:
         self.known: set[tuple[int, float, frozenset[tuple[int, float]]]] = set()
         self.value = np.inf
         """Objective of the last solution."""
+        self.pivots = 0
+        """Of the last solution, and about as many for setting it up."""
         self.highest = None
         if balance and self.share:
             self.highest = self.solver.NumVar(0.0, self.solver.infinity(), "")
@@ -119,6 +121,7 @@ class Master:
     def solve(self) -> bool:
         """Solve; False when the solver gave up."""
         solved = self.solver.Solve() == lp.Solver.OPTIMAL
+        self.pivots = int(self.solver.iterations()) + len(self.columns)
         if solved:
             self.value = float(self.objective.Value())
         return bool(solved)

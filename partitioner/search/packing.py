@@ -21,8 +21,9 @@ from ortools.sat.python import cp_model
 from partitioner.problem.parts import OBJECTIVE_SCALE
 from partitioner.search.blocks import spots_of
 from partitioner.search.branches import Found
-from partitioner.search.formulation import new_solver
+from partitioner.search.formulation import new_solver, ran
 from partitioner.search.ledger import ROUNDING, Bill, Ledger
+from partitioner.search.pace import CELL_S, Pace
 from partitioner.search.prices import Cells
 from partitioner.search.star import Floats, Ints, Star
 from partitioner.search.table import Table
@@ -31,6 +32,9 @@ GRAIN = 60
 """Amounts of rows that are not whole numbers by nature (parts of a device) are counted in these."""
 
 MAX_CUTS = 60
+LEAST_S = 0.05
+"""A shorter search finds nothing, and one of no time at all has been seen to abort the process."""
+
 WORKERS = 8
 """Of the solver; more than there are processors, since some of them reason by linear programmes."""
 
@@ -56,7 +60,15 @@ class Packed:
 class Packing:
     """One search."""
 
-    def __init__(self, ledger: Ledger, pools: Sequence[Pool], cells: Cells, *, seed: int) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        pools: Sequence[Pool],
+        cells: Cells,
+        *,
+        seed: int,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
         """A model of all pools.
 
         Args:
@@ -64,9 +76,10 @@ class Packing:
             pools: one per workflow.
             cells: the rows that workflows share.
             seed: of the solver.
+            stop: whether there is no time to find out which assignments others replace.
         """
         self.ledger, self.cells, self.seed = ledger, cells, seed
-        self.pools, self.usage, self.scarce = _reduced(ledger.star, pools, cells)
+        self.pools, self.usage, self.scarce = _reduced(ledger.star, pools, cells, stop)
         self.model = cp_model.CpModel()
         self.pick = [[self.model.new_bool_var("") for _ in range(len(p.found.cost))] for p in self.pools]
         self.cost = [np.floor(p.found.own * OBJECTIVE_SCALE).astype(np.int64) for p in self.pools]
@@ -74,7 +87,7 @@ class Packing:
         self.told: set[tuple[object, ...]] = set()
         for picks in self.pick:
             self.model.add_exactly_one(picks)
-        self._rows()
+        self._rows(stop)
         paid = [
             cp_model.LinearExpr.weighted_sum(picks, cost.tolist())
             for picks, cost in zip(self.pick, self.cost, strict=True)
@@ -82,12 +95,14 @@ class Packing:
         self.total = cp_model.LinearExpr.sum([*paid, *self.extra])
         self.model.minimize(self.total)
 
-    def _rows(self) -> None:
+    def _rows(self, stop: Callable[[], bool]) -> None:
         """Amounts as whole numbers, rounded such that no row is stricter than it is."""
         scale = np.where(self.scarce % self.cells.width > self.cells.link, GRAIN, 1)
         rooms = np.ceil(scale * self.cells.room[self.scarce] - 1e-6).astype(np.int64).tolist()
         grains = [np.floor(scale * usage + 1e-6).astype(np.int64) for usage in self.usage]
         for column, room in enumerate(rooms):
+            if stop():  # without some rows the answer may not fit, which is checked, and its floor holds
+                return
             picks: list[cp_model.IntVar] = []
             amounts: list[int] = []
             for taken, pick in zip(grains, self.pick, strict=True):
@@ -107,15 +122,16 @@ class Packing:
 
     def run(self, upper: int, time_limit_s: Callable[[], float]) -> Packed:
         """The cheapest packing below ``upper``; stops when time is over."""
+        pace = self.ledger.star.pace
         best: Packed = Packed(None, upper, 0)
         self.model.add(self.total <= upper)
         for _ in range(MAX_CUTS):
             left_s = time_limit_s()
-            if left_s <= 0:
+            if left_s <= LEAST_S:
                 break
-            solver = new_solver(left_s, self.seed, WORKERS)
+            solver = new_solver(pace, left_s, self.seed, WORKERS)
             solver.parameters.interleave_search = True  # in turns, so that the same seed gives the same plan
-            status = solver.solve(self.model)
+            status = ran(solver, self.model, pace)
             if status == cp_model.INFEASIBLE:
                 return Packed(best.bills, best.cost, best.cost)
             floor = max(best.floor, math.floor(solver.best_objective_bound))
@@ -233,7 +249,9 @@ class Packing:
         return np.asarray(np.nonzero(longest >= tail)[0])
 
 
-def _reduced(star: Star, pools: Sequence[Pool], cells: Cells) -> tuple[list[Pool], list[Floats], Ints]:
+def _reduced(
+    star: Star, pools: Sequence[Pool], cells: Cells, stop: Callable[[], bool]
+) -> tuple[list[Pool], list[Floats], Ints]:
     """The pools without assignments that another one replaces, what is left takes of scarce cells, and these.
 
     A cell is scarce when the pools together could ask for more than there is. One assignment replaces another
@@ -259,18 +277,24 @@ def _reduced(star: Star, pools: Sequence[Pool], cells: Cells) -> tuple[list[Pool
         tails_us[rows] = others
         _, worst = pool.table.cost(pool.found.labels, tails_us[pool.table.view.devices])
         asked = np.concatenate([usage[:, scarce[:, 0], scarce[:, 1]], busy[n][:, others > 0.0]], axis=1)
-        chosen = _undominated(pool.found.own, worst, asked)
+        chosen = _undominated(pool.found.own, worst, asked, star.pace, stop)
         kept.append(Pool(pool.workflow, pool.table, pool.found.only(chosen)))
         left.append(usage[chosen][:, scarce[:, 0], scarce[:, 1]])
     return kept, left, rows[scarce[:, 0]] * cells.width + scarce[:, 1]
 
 
-def _undominated(own: Floats, worst: Floats, asked: Floats) -> Ints:
-    """Assignments that none before them replaces; ``own`` is in ascending order."""
+def _undominated(own: Floats, worst: Floats, asked: Floats, pace: Pace, stop: Callable[[], bool]) -> Ints:
+    """Assignments that none before them replaces; ``own`` is in ascending order.
+
+    Whatever there is no time to compare stays.
+    """
     kept: list[int] = []
     best, ask = np.zeros(len(own)), np.zeros_like(asked)
     for n in range(len(own)):
         count = len(kept)
+        pace.spend(CELL_S * count * asked.shape[1])
+        if n % 64 == 0 and stop():
+            return np.concatenate([np.array(kept, dtype=np.int64), np.arange(n, len(own))])
         if not ((best[:count] <= own[n] + 1e-12) & (ask[:count] <= asked[n]).all(axis=1)).any():
             best[count], ask[count] = worst[n], asked[n]
             kept.append(n)

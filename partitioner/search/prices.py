@@ -15,6 +15,7 @@ decomposition for linear mixed-integer programming" (1997), for smoothing.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -24,8 +25,9 @@ from partitioner.search.branches import Branches, Found
 from partitioner.search.charges import COVERS, Charges, parts_taken
 from partitioner.search.ledger import ROUNDING, Spots, units
 from partitioner.search.master import Column, Master
+from partitioner.search.pace import CALL_S, CELL_S, PIVOT_S
 from partitioner.search.star import Floats, Ints, Star
-from partitioner.search.views import View, only_view, priced_view, relaxed_view
+from partitioner.search.views import MAX_COPIES, View, only_view, priced_view, relaxed_view, whole_view
 
 SMOOTH = 0.5
 """Share of the best prices so far in those that are tried next."""
@@ -33,7 +35,11 @@ SMOOTH = 0.5
 PER_CALL = 4
 """Columns that one answer of a workflow adds, at most."""
 
-LABELS = 20_000
+LABELS, MOST_LABELS = 20_000, 80_000
+"""Of one answer at first, and where it was cut short again and again."""
+
+COLUMN_LABELS = 2_000
+"""Of an answer that need not be the best."""
 
 FEW_DEVICES = 64
 """Up to here every device has rows of its own from the beginning."""
@@ -114,6 +120,7 @@ class Cells:
         """
         star = self.star
         taken = np.zeros((len(found.cost), len(rows) + 1, self.width))
+        star.pace.spend(CALL_S + CELL_S * taken.size)
         every = np.arange(len(found.cost))
         place = np.full(len(star.devices), len(rows))  # the last row is thrown away
         place[rows] = np.arange(len(rows))
@@ -186,7 +193,10 @@ class Pricing:
         self.settled = False
         """If the last prices proved nothing more; then devices of a sort are told apart where it matters."""
         self._branches: dict[int, Branches] = {}
+        self._copies: defaultdict[int, dict[int, int]] = defaultdict(dict)
+        """By workflow and the first device of a sort elsewhere, how many have their true room."""
         self._answers: dict[int, tuple[Charges, float, Found]] = {}
+        self._labels: dict[int, int] = {}
 
     def _free(self) -> Prices:
         """No prices at all."""
@@ -224,10 +234,10 @@ class Pricing:
 
     def round(self, stop: Callable[[], bool]) -> bool:
         """New prices, every workflow's answer, a new bound; False when nothing can change any more."""
-        if not self.master.solve():
+        if not self._solved():
             return False
         if self.settled:
-            if self.master.tighten() and not self.master.solve():
+            if self.master.tighten() and not self._solved():
                 return False
             self.settled = False
         goal = self.dual()
@@ -239,9 +249,37 @@ class Pricing:
             return False
         improved = self._take(prices, answers)
         added = sum(self._columns(workflow, prices) for workflow in range(self.count) if not stop())
-        self.smooth = improved or not smooth
-        self.settled = not improved and not smooth
-        return improved or smooth or self.settled or added > 0
+        self.smooth = improved and added > 0 if smooth else True
+        sharper = 0 if improved else sum(self._sharpen(w) for w in range(self.count) if not stop())
+        self.settled = not (improved or smooth or sharper)
+        return improved or smooth or self.settled or sharper > 0 or added > 0
+
+    def _sharpen(self, workflow: int) -> bool:
+        """Give a device elsewhere its true room if the last answer asked for more than that."""
+        table, (_, _, found) = self._branches[workflow].table, self._answers[workflow]
+        load: dict[int, Floats] = {}
+        for n in range(len(table.order) if len(found.cost) else 0):
+            label = found.labels[0, n]
+            at = int(table.spot[n][label])
+            if at >= table.view.real and np.isinf(table.view.capacity[at, 0]):
+                load[at] = load.get(at, 0.0) + table.demand[n][label]
+        full = [
+            row
+            for at, taken in load.items()
+            if (taken > self.star.room[row := int(table.view.devices[at])]).any()
+        ]
+        copies = self._copies[workflow]
+        fresh = [row for row in full if copies.get(row, 0) < MAX_COPIES]
+        for row in fresh:
+            copies[row] = copies.get(row, 0) + 1
+        if fresh:
+            del self._branches[workflow], self._answers[workflow]
+        return bool(fresh)
+
+    def _solved(self) -> bool:
+        solved = self.master.solve()
+        self.star.pace.spend(PIVOT_S * self.master.pivots)
+        return solved
 
     def _ask(self, prices: Prices, stop: Callable[[], bool]) -> Floats | None:
         """What every workflow pays at least; None when there was no time."""
@@ -262,14 +300,20 @@ class Pricing:
     def _answer(self, workflow: int, prices: Prices) -> tuple[float, Found]:
         """What one workflow pays at least, on a relaxed view; remembered while its prices stay the same."""
         if workflow not in self._branches:
-            self._branches[workflow] = Branches(self.star, workflow, relaxed_view(self.star, workflow))
+            few = len(self.star.devices) <= FEW_DEVICES
+            copies = self._copies[workflow]
+            view = whole_view(self.star) if few else relaxed_view(self.star, workflow, copies)
+            self._branches[workflow] = Branches(self.star, workflow, view)
         branches = self._branches[workflow]
         charges = prices.charges(branches.table.view, workflow, self.weight)
         known = self._answers.get(workflow)
         if known is None or not _equal(known[0], charges):
             branches.charge(charges)
-            labels = LABELS if self.weight or _any(charges) else PER_CALL  # where nothing costs, all are best
+            most = self._labels.get(workflow, LABELS)
+            labels = most if self.weight or _any(charges) else PER_CALL  # where nothing costs, all are best
             low, found = branches.least(labels)
+            if len(found.cost) and low < found.cost[0] - TIE:  # it was cut short
+                self._labels[workflow] = min(2 * most, MOST_LABELS)
             self._answers[workflow] = known = (charges, low, found)
         return known[1], known[2]
 
@@ -283,7 +327,7 @@ class Pricing:
         branches.charge(prices.charges(view, workflow, self.weight))
         if not np.isfinite(branches.prepare()) or not np.isfinite(branches.best):
             return 0
-        return self.know_found(workflow, branches.least(LABELS)[1])
+        return self.know_found(workflow, branches.all_within(branches.best, COLUMN_LABELS))
 
     def view(self, workflow: int, turn: int, keep: list[int]) -> View:
         """The devices that a workflow would look at now, and some others; others in each turn."""

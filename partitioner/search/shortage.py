@@ -53,6 +53,8 @@ def shortage(search: Search, stop: Callable[[], bool]) -> Shortage | None:
     """
     pricing = Pricing(search.star, weight=0.0, unplaced=1.0)
     for workflow in search.workflows:
+        if stop():
+            return None
         pricing.know_found(workflow, search.solve_alone(workflow).found)
     for _ in range(ROUNDS):
         if stop() or not pricing.round(stop):

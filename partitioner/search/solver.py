@@ -1,7 +1,7 @@
 """The exact solver: asks CP-SAT for the optimum of a small placement problem.
 
-A plan not proven optimal when time runs out comes with its proven bound. Without time limits and with one
-worker, the same problem and seed give the same plan.
+A plan not proven optimal when time runs out comes with its proven bound. By counted work (``pace``) the same
+problem and seed give the same plan.
 
 The solver is not believed: what it found is priced by ``evaluate``, and a plan that breaks a limit, costs
 something else than the solver says, or is called optimal beside a cheaper one is an error, not an answer.
@@ -17,7 +17,8 @@ from ortools.sat.python import cp_model
 from aif.errors import PlacementError
 from partitioner.problem.evaluate import Choice, evaluate
 from partitioner.problem.parts import PlacementProblem
-from partitioner.search.formulation import Formulation, new_solver
+from partitioner.search.formulation import Formulation, Unfinished, new_solver
+from partitioner.search.pace import Clock, Pace
 
 ROUNDED = 2
 """Integer units by which the price of one AIM, Channel or path may be rounded differently."""
@@ -33,19 +34,30 @@ class Solved:
 
 
 def solve(
-    problem: PlacementProblem, *, hint: Choice | None, time_limit_s: float, seed: int, workers: int
+    problem: PlacementProblem,
+    *,
+    hint: Choice | None,
+    time_limit_s: float,
+    seed: int,
+    workers: int,
+    pace: Pace | None = None,
 ) -> Solved:
     """Search for the optimum.
 
     Raises:
         PlacementError: the solver contradicts the hint, or a figure is too large for it.
     """
-    model = Formulation(problem)
+    pace = pace or Clock()
+    end_s = pace.now() + time_limit_s
+    try:
+        model = Formulation(problem, pace=pace, stop=lambda: pace.now() >= end_s)
+    except Unfinished:
+        return Solved(None, 0, infeasible=False)
     model.minimise_cost()
     if hint is not None:
         model.hint(hint)
-    solver = new_solver(time_limit_s, seed, workers)
-    status = model.solve(solver)
+    solver = new_solver(pace, max(0.0, end_s - pace.now()), seed, workers)
+    status = model.solve(solver, pace)
     if status == cp_model.INFEASIBLE:
         if hint is not None:
             raise PlacementError("the solver denies a plan that exists", hint="please report this workflow")

@@ -10,6 +10,7 @@ whole us, amounts as in the limits. Rows are devices in the order of the invento
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass
 
@@ -22,6 +23,9 @@ from partitioner.problem.parts import Candidate, Item, Limit, PlacementProblem, 
 from partitioner.problem.paths import Path
 from partitioner.problem.routes import Hop, Route, added_us
 from partitioner.problem.sentences import device_of
+from partitioner.search.pace import CELL_S, Clock, Pace
+
+LEAST_STEPS = 64
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -69,8 +73,11 @@ class Matrices:
 class Star:
     """The arrays of one problem."""
 
-    def __init__(self, problem: PlacementProblem) -> None:
-        self.problem = problem
+    def __init__(
+        self, problem: PlacementProblem, *, pace: Pace | None = None, end_s: float = math.inf
+    ) -> None:
+        """The arrays of a problem; whatever searches in them asks ``pace`` for the time, until ``end_s``."""
+        self.problem, self.pace, self.end_s = problem, pace or Clock(), end_s
         self.devices = problem.inventory.devices
         self.position = {device.id: n for n, device in enumerate(self.devices)}
         self._pinnable = [
@@ -98,9 +105,15 @@ class Star:
         self.paths_of: list[list[Path]] = [[] for _ in problem.workflows]
         for path in problem.paths:
             self.paths_of[path.workflow].append(path)
+        self.pace.spend(CELL_S * len(self.devices) * len(problem.items))
         self.affinities_of: defaultdict[int, list[int]] = defaultdict(list)
         for n, affinity in enumerate(problem.affinities):
             self.affinities_of[problem.items[affinity.first].workflow].append(n)
+
+    def affordable(self, most: int, per_s: float) -> int:
+        """How many of ``most`` steps there is time for, if so many are done in a second; never none."""
+        left = (self.end_s - self.pace.now()) * per_s
+        return most if left >= most else max(LEAST_STEPS, int(left))
 
     # --- the network ---
 

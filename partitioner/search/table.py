@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from partitioner.search.charges import Charges, parts_taken
+from partitioner.search.pace import CALL_S, CELL_S
 from partitioner.search.star import Floats, Ints, Star
 from partitioner.search.views import View
 
@@ -37,6 +38,7 @@ class Edge:
     total: Floats = field(default_factory=lambda: np.zeros((0, 0)))
     linear: Floats = field(default_factory=lambda: np.zeros((0, 0)))
     message: Floats = field(default_factory=lambda: np.zeros(0))
+    split: Floats = field(default_factory=lambda: np.zeros(1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,7 @@ class Table:
         self.into: list[list[Edge]] = [[] for _ in self.order]
         for edge in self.edges:
             self.into[edge.second].append(edge)
+        star.pace.spend(sum(CALL_S + CELL_S * edge.price.size for edge in self.edges))
         self.transfers = [star.transfers[number] for number in star.flows_of[workflow]]
         bits_per_s = sum(transfer.bits_per_s for transfer in self.transfers)
         thin = star.access_bps[view.devices[: view.real]] < bits_per_s
@@ -101,6 +104,7 @@ class Table:
         self.alone_on_core = star.single_core[view.devices] & (np.arange(len(view.devices)) < view.real)
         self.waiting = [n for n, item in enumerate(self.order) if star.problem.items[item].leaf is not None]
         self.tight = self._tight()
+        self.shares = self._shares()
         self.possible = all(len(spots) for spots in self.spot)
         self.parts: list[Floats] = []
         self.charges: Charges | None = None
@@ -255,6 +259,18 @@ class Table:
         found = np.argwhere(most > self.view.capacity)
         return [(int(a), int(b)) for a, b in found if a < count]
 
+    def _shares(self) -> list[Floats]:
+        """What candidates take of the rooms in ``tight``, as shares: float[candidates, rooms] by AIM."""
+        found = []
+        for spot, demand in zip(self.spot, self.demand, strict=True):
+            taken = np.zeros((len(spot), len(self.tight)))
+            for k, (at, resource) in enumerate(self.tight):
+                taken[:, k] = np.where(
+                    spot == at, demand[:, resource] / max(float(self.view.capacity[at, resource]), 1e-9), 0.0
+                )
+            found.append(taken)
+        return found
+
     # --- assignments ---
 
     def label(self, spots: Mapping[int, tuple[int, int]]) -> Ints | None:
@@ -284,6 +300,7 @@ class Table:
 
         ``tails_us``, float[devices of the view], is the longest invocation of other workflows there.
         """
+        self.star.pace.spend(CALL_S + CELL_S * labels.size)
         own, paid = np.zeros(len(labels)), np.zeros(len(labels))
         for n in range(len(self.order)):
             own += self.own[n][labels[:, n]]

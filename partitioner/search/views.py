@@ -7,8 +7,9 @@ others have left; what is found there is a plan but no proof.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
@@ -76,10 +77,12 @@ def whole_view(star: Star) -> View:
     return View(np.arange(len(star.devices)), star.group, merged, star.room.copy(), len(star.devices))
 
 
-def relaxed_view(star: Star, workflow: int) -> View:
+def relaxed_view(star: Star, workflow: int, copies: Mapping[int, int] = MappingProxyType({})) -> View:
     """Home devices as they are, and one device of unlimited room for each sort of device elsewhere.
 
-    Elsewhere nothing is full and all groups lie side by side, so nothing costs more than in truth.
+    Elsewhere nothing is full and all groups lie side by side, so nothing costs more than in truth. Of sorts
+    in ``copies``, by their first row, so many devices of their true room come first; whatever uses more
+    devices of that sort has the rest of them as one of unlimited room.
     """
     home = home_groups(star, workflow)
     if len(star.devices) <= FEW_DEVICES:
@@ -95,7 +98,24 @@ def relaxed_view(star: Star, workflow: int) -> View:
     capacity = star.room[devices]
     capacity[len(rows) :] = np.inf
     group = np.concatenate([np.searchsorted(home, star.group[rows]), np.full(len(samples), len(home))])
-    return View(devices, group, tuple(merged), capacity, len(rows), alike)
+    view = View(devices, group, tuple(merged), capacity, len(rows), alike)
+    return _with_copies(star, view, copies) if copies else view
+
+
+def _with_copies(star: Star, view: View, copies: Mapping[int, int]) -> View:
+    """The same with devices of true room before each of unlimited room; in use one after the other."""
+    times = [copies.get(row, 0) + 1 for row in view.devices[view.real :].tolist()]
+    again = np.repeat(np.arange(view.real, len(view.devices)), times)
+    kept = np.concatenate([np.arange(view.real), again])
+    capacity = star.room[view.devices[kept]]
+    previous = np.full(len(kept), -1)
+    at = view.real
+    for count in times:
+        capacity[at + count - 1] = np.inf
+        previous[at + 1 : at + count] = np.arange(at, at + count - 1)
+        at += count
+    stands = tuple(view.stands[n] for n in (again - view.real).tolist())
+    return View(view.devices[kept], view.group[kept], view.merged, capacity, view.real, stands, previous)
 
 
 def copied_view(star: Star, view: View, found: Listed, most: int = MAX_COPIES) -> View:

@@ -23,6 +23,7 @@ from partitioner.instances.generate import input_port, output_port
 from partitioner.planner import place
 from partitioner.policy import PlanPolicy
 from partitioner.problem.parts import PlacementProblem
+from partitioner.search.pace import Clock
 
 POLICY = PlanPolicy(runtime_costs={}, model_slots=1)
 
@@ -151,7 +152,7 @@ def test_time_that_is_over_leaves_variants_out_and_the_bound_says_so() -> None:
     clock = iter([0.0, 0.0, 100.0, 100.0, 100.0])
     flow = workflow_of(CATALOGUE, "Whole@1.0")
     arguments = ([flow], CATALOGUE, inventory_of(8_000, 30_000), POLICY, solve)
-    found = choose(*arguments, time_limit_s=10.0, now=lambda: next(clock))
+    found = choose(*arguments, time_limit_s=10.0, pace=Clock(lambda: next(clock)))
     assert (found.left_out, found.placement.bound) == (1, 0.0)
     assert found.placement.gap == 1.0
 

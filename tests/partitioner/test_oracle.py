@@ -106,7 +106,7 @@ def test_the_search_alone_is_allowed_and_its_bound_holds() -> None:
         problem = instance.problem()
         if any(not item.candidates for item in problem.items):
             continue
-        search = Search(Star(problem), now=lambda: 0.0, end_s=1.0)
+        search = Search(Star(problem))
         if search.insert_all():
             continue
         search.improve(lambda: False)

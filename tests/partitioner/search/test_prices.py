@@ -26,7 +26,7 @@ ROUNDING = 1e-6
 
 
 def searched(given_: Instance) -> tuple[Search, list[int]]:
-    search = Search(Star(given_.problem()), now=lambda: 0.0, end_s=1.0)
+    search = Search(Star(given_.problem()))
     return search, search.insert_all()
 
 
