@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import time
 from collections import deque
 from collections.abc import Iterator
 from itertools import islice
@@ -34,6 +33,9 @@ READ_BYTES = 131_072
 
 CHUNK_BYTES = 262_144
 """Most bytes in one write; what the socket does not take at once is copied by asyncio, so not more."""
+
+SILENT_LOOKS = 3
+"""Looks, two per keep-alive, after each of which nothing may have come until the broker counts as dead."""
 
 
 class LinkOwner(Protocol):
@@ -66,9 +68,10 @@ class FastLink(asyncio.BufferedProtocol):
         self._arrivals: Iterator[tuple[int, bytes]] = iter(())
         self._waiting: deque[bytes] = deque()
         self._acknowledgements: list[bytes] = []
-        self._paused = self._flushing = self._reading = self._finished = self._leaving = False
+        self._greeted = self._paused = self._flushing = self._reading = self._holding = False
+        self._finished = self._leaving = False
         self._reason = "the connection ended"
-        self._read_s = time.monotonic()
+        self._silent_looks = 0
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -113,7 +116,7 @@ class FastLink(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """So many bytes were read."""
-        self._read_s = time.monotonic()
+        self._silent_looks = 0
         self._arrivals = self._reader.feed(bytes(self._buffer[:nbytes]))
         self._handle()
 
@@ -136,10 +139,10 @@ class FastLink(asyncio.BufferedProtocol):
         try:
             for first, body in islice(self._arrivals, BATCH_PACKETS):
                 count += 1
-                if self.accepted.done():
+                if self._greeted:
                     self._owner.arrived(self, first, body)
                 else:
-                    self._greeted(first, body)
+                    self._answered(first, body)
                 if self._finished:
                     return
         except RemoteProtocolError as error:
@@ -148,15 +151,18 @@ class FastLink(asyncio.BufferedProtocol):
         finally:
             self._reading = False
         if self._acknowledgements:
-            self._waiting.append(b"".join(self._acknowledgements))
-            self.waiting_bytes += len(self._waiting[-1])
-            self._acknowledgements = []
+            # behind the answers: the broker takes one packet after the other, and somebody waits for answers
+            self._waiting += self._acknowledgements
+            self.waiting_bytes += packets.PUBACK_BYTES * len(self._acknowledgements)
+            self._acknowledgements.clear()
         if not self._flush():
             self._acknowledge_bytes()
         if count == BATCH_PACKETS:
+            self._holding = True
             transport.pause_reading()
             self._loop.call_soon(self._handle)
-        elif not transport.is_reading():
+        elif self._holding:
+            self._holding = False
             transport.resume_reading()
 
     def _acknowledge_bytes(self) -> None:
@@ -168,7 +174,7 @@ class FastLink(asyncio.BufferedProtocol):
         if self._quick_ack is not None and self._setsockopt is not None and self._transport is not None:
             self._setsockopt(socket.IPPROTO_TCP, self._quick_ack, 1)
 
-    def _greeted(self, first: int, body: bytes) -> None:
+    def _answered(self, first: int, body: bytes) -> None:
         if first != PacketType.CONNACK << 4 or len(body) != 2:
             raise RemoteProtocolError("the broker did not answer CONNECT with CONNACK")
         if body[1]:
@@ -177,6 +183,7 @@ class FastLink(asyncio.BufferedProtocol):
             self.accepted.exception()  # whoever waited may be gone
             self.abort(f"the broker says: {said}")
         else:
+            self._greeted = True
             self.accepted.set_result(None)
 
     def acknowledge(self, packet_id: int) -> None:
@@ -240,8 +247,9 @@ class FastLink(asyncio.BufferedProtocol):
 
     def _look(self) -> None:
         """Twice per keep-alive: say that we are here, and give up on a broker that says nothing."""
-        silent_s = time.monotonic() - self._read_s
-        if silent_s >= 1.5 * self._keep_alive_s:
+        self._silent_looks += 1
+        if self._silent_looks > SILENT_LOOKS:
+            silent_s = self._silent_looks * self._keep_alive_s / 2
             self.abort(f"the broker was silent for {silent_s:.0f} s")
             return
         self.write(packets.PINGREQ)
