@@ -115,7 +115,8 @@ class ChannelSender:
         """Messages sealed in this epoch."""
         self.frames = 0
         """Frames sealed, of every type; also the next counter. Written here alone, as the two others."""
-        self.watermark_at = self._interval
+        # the first comes earlier, on every channel elsewhere: channels of one rate shall not sign all at once
+        self.watermark_at = 1 + channel[0] % self._interval
         """The count of frames with which a watermark is due, before the next frame at the latest."""
 
     @property

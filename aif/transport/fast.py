@@ -68,6 +68,7 @@ class FastTransport(BrokerClient[FastLink]):
         self._keeper: asyncio.Task[None] | None = None
         self._unconfirmed = Confirmations()
         self._room_wanted: set[asyncio.Future[None]] = set()
+        self._awaited = 0  # confirmations that somebody waits for
 
     @property
     def socket(self) -> socket.socket | None:
@@ -202,6 +203,7 @@ class FastTransport(BrokerClient[FastLink]):
                 while not self._has_room(link := self._live_link(), qos, len(payload)):
                     room = loop.create_future()
                     self._room_wanted.add(room)
+                    link.listen()
                     try:
                         await room
                     finally:
@@ -209,7 +211,12 @@ class FastTransport(BrokerClient[FastLink]):
                 done = loop.create_future() if qos else None
                 self._hand_over(link, topic, payload, qos, retain=retain, done=done)
                 if done is not None:
-                    await done
+                    self._awaited += 1
+                    try:
+                        link.listen()
+                        await done
+                    finally:
+                        self._awaited -= 1
         except TimeoutError:
             raise PublishTimeout(
                 f"{self._broker} did not confirm a message on {topic} within {timeout:g} s",
@@ -253,6 +260,10 @@ class FastTransport(BrokerClient[FastLink]):
             if not room.done():
                 room.set_result(None)
 
+    @property
+    def patient(self) -> bool:
+        return bool(self._unconfirmed) and not (self._awaited or self._replies or self._room_wanted)
+
     def written(self) -> None:
         """Messages left the link's queue."""
         if self._room_wanted:
@@ -271,6 +282,7 @@ class FastTransport(BrokerClient[FastLink]):
     def _write(self, packet_id: int, packet: bytes) -> int | None:
         if self._link is None:
             return None
+        self._link.listen()
         self._link.write(packet)
         return packet_id
 

@@ -193,6 +193,11 @@ class PacketReader:
         self._have = 0
         self._need = 0
 
+    @property
+    def within_packet(self) -> bool:
+        """The end of a packet is still to come."""
+        return bool(self._chunks)
+
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
         """First byte and body of every packet that is complete now.
 
