@@ -98,16 +98,20 @@ async def drive_pings(run: Run, open_link: Callable[[Pinger], Link], control: Co
     await link.open()
     control.tell("ready")
     await control.hear()
+    control.tell("measuring")
+    cpu_before_s = cpu_s()
     pinger.start(link, messages)
     async with asyncio.timeout(ECHO_PATIENCE_S + run.durations.warm_up_s + run.durations.longest_s):
         await over.wait()
+    cpu_used_s = cpu_s() - cpu_before_s
+    control.tell("measured")
     finished = link.finish()
     trips_us = sorted(pinger.trips_us)
     cuts = statistics.quantiles(trips_us, n=100, method="inclusive") if len(trips_us) > 1 else trips_us * 99
     count = pinger.verifier.count
     control.tell(
         "done", total=count, digest=pool.digest(count), echoed_digest=pinger.verifier.crc, finished=finished,
-        trips=len(trips_us), p50_us=cuts[49], p95_us=cuts[94], p99_us=cuts[98],
+        trips=len(trips_us), p50_us=cuts[49], p95_us=cuts[94], p99_us=cuts[98], cpu_s=cpu_used_s,
     )  # fmt: skip
     said = await control.hear()
     control.tell("proved", proof=await link.prove(said["finished"]))
@@ -121,11 +125,14 @@ async def echo_pings(run: Run, open_link: Callable[[Echo], Link], control: Contr
     echo.link = link = open_link(echo)
     await link.open()
     control.tell("ready")
+    cpu_before_s = cpu_s()
     said = await control.hear()
+    cpu_used_s = cpu_s() - cpu_before_s
     proof = await link.prove(said["finished"])
     control.tell(
-        "done", total=echo.verifier.count, digest=echo.verifier.crc, proof=proof, finished=link.finish()
-    )
+        "done", total=echo.verifier.count, digest=echo.verifier.crc, proof=proof, finished=link.finish(),
+        cpu_s=cpu_used_s,
+    )  # fmt: skip
     await control.hear()
     await link.close()
 

@@ -140,29 +140,25 @@ class Referee:
 
     # --- verdicts ---------------------------------------------------------------------------------
 
-    async def _stream(self) -> Figures:
+    async def _measured_broker_s(self) -> float:
+        """Processor time of the broker between the driver's first message and its last."""
         await self._expect("driver", "measuring")
-        broker_before_s = cpu_s(self._broker_pid)
+        before_s = cpu_s(self._broker_pid)
         await self._expect("driver", "measured")
-        broker_s = cpu_s(self._broker_pid) - broker_before_s
+        return cpu_s(self._broker_pid) - before_s
+
+    async def _stream(self) -> Figures:
+        broker_s = await self._measured_broker_s()
         sent = await self._expect("driver", "done")
         self._tell("receiver", sent)
         got = await self._expect("receiver", "done")
         _compare(sent["total"], sent["digest"], got)
         count = sent["messages"]
-        sender_us, receiver_us, broker_us = (
-            used_s / count * 1e6 for used_s in (sent["cpu_s"], got["cpu_s"], broker_s)
-        )
-        return {
-            "messages": count,
-            "messages_per_s": count / sent["seconds"],
-            "sender_cpu_us": sender_us,
-            "receiver_cpu_us": receiver_us,
-            "broker_cpu_us": broker_us,
-            "cpu_us": sender_us + receiver_us + broker_us,
-        }
+        rate = {"messages": count, "messages_per_s": count / sent["seconds"]}
+        return rate | _cpu_us(count, sent, got, broker_s)
 
     async def _ping(self) -> Figures:
+        broker_s = await self._measured_broker_s()
         sent = await self._expect("driver", "done")
         self._tell("receiver", sent)
         got = await self._expect("receiver", "done")
@@ -172,9 +168,23 @@ class Referee:
         self._tell("driver", got)
         proved = await self._expect("driver", "proved")
         figures = {name: float(sent[name]) for name in ("trips", "p50_us", "p95_us", "p99_us")}
+        figures |= _cpu_us(sent["total"], sent, got, broker_s)
         lags = [said["proof"].get("longest_unsigned_ms") for said in (got, proved)]
         known = [lag for lag in lags if lag is not None]
         return figures | ({"signature_lag_ms": max(known)} if known else {})
+
+
+def _cpu_us(count: int, sent: Said, got: Said, broker_s: float) -> Figures:
+    """Processor time per message, or per round trip."""
+    sender_us, receiver_us, broker_us = (
+        used_s / count * 1e6 for used_s in (sent["cpu_s"], got["cpu_s"], broker_s)
+    )
+    return {
+        "sender_cpu_us": sender_us,
+        "receiver_cpu_us": receiver_us,
+        "broker_cpu_us": broker_us,
+        "cpu_us": sender_us + receiver_us + broker_us,
+    }
 
 
 def _compare(total: int, digest: int, got: Said) -> None:

@@ -26,11 +26,15 @@ class Record(tuple[Any, ...]):
 
     __slots__ = ()
     _fields: ClassVar[tuple[str, ...]] = ()
+    _take: ClassVar[Callable[[Any], tuple[Any, ...]]]
 
     def __new__(cls, /, **members: Any) -> Self:
-        if members.keys() != set(cls._fields):
-            raise InvalidRecord(_members_wrong(cls._fields, members))
-        return tuple.__new__(cls, [members[name] for name in cls._fields])
+        if len(members) == len(cls._fields):
+            try:
+                return tuple.__new__(cls, cls._take(members))
+            except KeyError:
+                pass
+        raise InvalidRecord(_members_wrong(cls._fields, members))
 
     def _asdict(self) -> dict[str, Any]:
         return dict(zip(self._fields, self, strict=True))
@@ -57,15 +61,21 @@ def record_class(node: Struct) -> type[Record]:
     """The class whose instances are the values of ``node``."""
     names = tuple(member.name for member in node.members)
     fields = {name: property(itemgetter(i)) for i, name in enumerate(names) if not name.startswith("_")}
-    return type("Record", (Record,), {"__slots__": (), "_fields": names, **fields})
+    own = {"__slots__": (), "_fields": names, "_take": staticmethod(_taker(names))}
+    return type("Record", (Record,), own | fields)
+
+
+@functools.lru_cache(maxsize=4096)
+def _taker(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
+    """Takes these members out of a mapping, in order: in one call, which for a single one gives no tuple."""
+    return itemgetter(*names) if len(names) > 1 else lambda value: tuple([value[name] for name in names])
 
 
 def member_reader(node: Struct) -> Callable[[Any], tuple[Any, ...]]:
     """A function that takes the members, in order, out of what an author may pass as a struct value."""
     own = record_class(node)
     names = own._fields
-    # one call takes all members out of the dict that authors mostly write; for one member it gives no tuple
-    take = itemgetter(*names) if len(names) > 1 else lambda value: tuple([value[name] for name in names])
+    take = _taker(names)
 
     def read(value: Any) -> tuple[Any, ...]:
         if type(value) is own:

@@ -148,11 +148,9 @@ class Bundler:
 
     def add(self, payload: Buffer, now_ms: float) -> list[Sequence[Buffer]]:
         """Take a message; the batches to send now, oldest first (often none)."""
+        if self.leaves_alone(now_ms):
+            return [[payload]]
         policy = self._policy
-        if policy.max_messages == 1:
-            return [[payload]]
-        if self._begins_turn(now_ms) and not self._holds_turn(now_ms):
-            return [[payload]]
         cost = _LENGTH_BYTES + len(payload)
         if len(payload) > policy.max_message_bytes or _COUNT_BYTES + cost > self._capacity:
             return [*self._take(), [payload]]
@@ -161,6 +159,10 @@ class Bundler:
         if len(self._batch) >= policy.max_messages or now_ms - self._oldest_ms >= policy.max_delay_ms:
             out += self._take()
         return out
+
+    def leaves_alone(self, now_ms: float) -> bool:
+        """Begin a turn if this is the time for one; whether its message leaves at once, without ``add``."""
+        return self._policy.max_messages == 1 or (self._begins_turn(now_ms) and not self._holds_turn(now_ms))
 
     def add_all(self, payloads: Sequence[Buffer], now_ms: float) -> list[Sequence[Buffer]]:
         """Take messages that were written together; the batches to send now, oldest first.

@@ -49,6 +49,7 @@ from aif.protocol.peer import HeldFrame, HeldFrames, Peer, RosterSender
 from aif.protocol.watermark import decode_watermark
 
 _SIGNED_TYPES = frozenset(int(kind) for kind in SIGNED_TYPES)
+_LAST_DATA_TYPE = int(FrameType.DATA_SIGNED)
 _WATERMARKS = (FrameType.WATERMARK, FrameType.WATERMARK_SIGNED)
 _FRAGMENTS = (FrameType.FRAGMENT, FrameType.FRAGMENT_SIGNED)
 _BUNDLES = (FrameType.BUNDLE, FrameType.BUNDLE_SIGNED)
@@ -250,7 +251,7 @@ class ChannelReceiver:
             return []
         peer.window.accept(counter, tag_prefix)
         self._verified += 1
-        if kind <= FrameType.DATA_SIGNED:
+        if kind <= _LAST_DATA_TYPE:
             messages: Sequence[bytes] = [plaintext]
         elif kind in _WATERMARKS:
             return self._watermark(peer, counter, plaintext, now_ms)

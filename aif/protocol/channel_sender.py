@@ -1,12 +1,14 @@
 """The sending end of one channel: payloads in, frames out.
 
-Decides type, counter and signature of every frame, and after how many of them a watermark stands. Does not
-decide when to send (``Bundler``, ``WatermarkSchedule``) and does no I/O. Not safe for concurrent use.
+Decides type, counter and signature of every frame, and after how many of them a watermark must stand. Does
+not decide when to send (``Bundler``, ``WatermarkSchedule``) and does no I/O. Not safe for concurrent use.
 
 Invariants: the counter is taken before sealing, so a frame that fails or is never published consumes it and
 no (key, nonce) repeats; an object never starts over: a new epoch, boot or mapping gets a new key and a new
-object; an old frame is never sealed again; what ``seal_batch`` and ``seal_fragments`` return never holds more
-than ``interval_frames`` frames without a watermark, so that a receiver can check every checkpoint.
+object; an old frame is never sealed again; ``seal_batch`` and ``seal_fragments`` never seal more than
+``interval_frames`` frames without a watermark, so that a receiver can check every checkpoint. They put it in
+front of the frame that would be one too many; whoever has time before that, while nobody waits, seals it as
+soon as ``frames`` has come to ``watermark_at``.
 """
 
 from __future__ import annotations
@@ -46,7 +48,6 @@ class ChannelSender:
         "_bundle",
         "_chain",
         "_control",
-        "_counter",
         "_data",
         "_first",
         "_fragment",
@@ -59,7 +60,9 @@ class ChannelSender:
         "_overhead",
         "_sealer",
         "_watermark",
+        "frames",
         "messages",
+        "watermark_at",
     )
 
     def __init__(
@@ -105,27 +108,26 @@ class ChannelSender:
         self._max_frame_bytes, self._max_message_bytes = max_frame_bytes, max_message_bytes
         self._max_payload = max_frame_bytes - self._overhead
         self._interval = interval_frames(mode)
-        self._counter = 0
         self._first = 0
         self._message_id = 0
         self._chain = None if mode is not AuthMode.CHECKPOINT else _chain(chain_start(channel, sender, epoch))
         self.messages = 0
         """Messages sealed in this epoch."""
-
-    @property
-    def frames(self) -> int:
-        """Frames sealed, of every type; also the next counter."""
-        return self._counter
+        self.frames = 0
+        """Frames sealed, of every type; also the next counter. Written here alone, as the two others."""
+        # the first comes earlier, on every channel elsewhere: channels of one rate shall not sign all at once
+        self.watermark_at = 1 + channel[0] % self._interval
+        """The count of frames with which a watermark is due, before the next frame at the latest."""
 
     @property
     def open_frames(self) -> int:
         """Frames since the last watermark."""
-        return self._counter - self._first
+        return self.frames - self._first
 
     @property
     def remaining_frames(self) -> int:
         """Frames the grant still allows."""
-        return self._limit - self._counter
+        return self._limit - self.frames
 
     def seal(self, payload: Buffer) -> bytes:
         """One message in one frame.
@@ -154,7 +156,7 @@ class ChannelSender:
         return frame
 
     def seal_fragments(self, message: Buffer) -> list[bytes]:
-        """One message in all the frames it needs, and the watermarks due between them; on error none."""
+        """One message in all the frames it needs, and the watermarks due before them; on error none."""
         if len(message) > self._max_message_bytes:
             raise LocalProtocolError(
                 f"a message of {len(message)} bytes exceeds the limit of {self._max_message_bytes} bytes"
@@ -162,45 +164,46 @@ class ChannelSender:
         chunk = self._max_payload - FRAGMENT_HEADER_BYTES
         plaintexts = list(encode_fragments(self._message_id, message, chunk))
         count = len(plaintexts)
-        if count + (self.open_frames + count) // self._interval > self.remaining_frames:
+        if count + (self.open_frames + count - 1) // self._interval > self.remaining_frames:
             raise self._exhausted()
         self._message_id = (self._message_id + 1) & 0xFFFF_FFFF
         frames: list[bytes] = []
         for number, plaintext in enumerate(plaintexts, start=1):
+            self._add_watermark(frames)
             frames.append(self._frame(self._fragment, plaintext))
             self.messages += number == count
-            self._add_watermark(frames)
         return frames
 
     def seal_batch(self, payloads: Sequence[Buffer]) -> list[bytes]:
         """Whatever frames carry these messages best: a batch of the ``Bundler``, or any other sequence.
 
-        A watermark stands behind the frame that makes it due by count.
+        A watermark that is due stands before the first of them, and between them.
         """
         frames: list[bytes] = []
         if len(payloads) > 1 and bundle_bytes(payloads) <= self._max_payload:
-            frames.append(self.seal_bundle(payloads))
             self._add_watermark(frames)
+            frames.append(self.seal_bundle(payloads))
             return frames
         for payload in payloads:
             if len(payload) <= self._max_payload:
-                frames.append(self.seal(payload))
                 self._add_watermark(frames)
+                frames.append(self.seal(payload))
             else:
                 frames += self.seal_fragments(payload)
         return frames
 
     def _add_watermark(self, frames: list[bytes]) -> None:
-        if self._counter - self._first >= self._interval:
+        if self.frames >= self.watermark_at:
             frames.append(self.seal_watermark())
 
     def seal_watermark(self, *, final: bool = False) -> bytes:
         """What has been sent since the last watermark; ``final`` when the sender leaves or the epoch ends."""
         chain = self._chain.digest() if self._chain is not None else None
-        counter = self._counter
+        counter = self.frames
         mark = Watermark(self._first, counter - self._first, self.messages, final, chain)
         frame = self._frame(self._watermark, mark.encode())
         self._first = counter + 1
+        self.watermark_at = self._first + self._interval
         if chain is not None:
             self._chain = _chain(chain)
         return frame
@@ -214,10 +217,10 @@ class ChannelSender:
         return self._frame(self._control, bytes([code]) + body)
 
     def _frame(self, kind: FrameType, plaintext: Buffer) -> bytes:
-        counter = self._counter
+        counter = self.frames
         if counter >= self._limit:
             raise self._exhausted()
-        self._counter = counter + 1  # before sealing: a counter is never handed out twice
+        self.frames = counter + 1  # before sealing: a counter is never handed out twice
         body = self._sealer.seal(kind, counter, plaintext)
         if self._aead:
             return body
@@ -229,7 +232,7 @@ class ChannelSender:
 
     def _exhausted(self) -> LocalProtocolError:
         return LocalProtocolError(
-            f"{Cause.GRANT_EXHAUSTED}: {self._counter} of {self._limit} frames of this grant are used",
+            f"{Cause.GRANT_EXHAUSTED}: {self.frames} of {self._limit} frames of this grant are used",
             hint="ask the Controller for the next epoch before the grant runs out",
         )
 

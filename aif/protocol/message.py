@@ -58,9 +58,10 @@ def unpack(payload: bytes | memoryview) -> tuple[int, int, memoryview]:
 
 def _times(payload: bytes | memoryview) -> tuple[int, int]:
     """(origin_us, sent_us); raises as `unpack`."""
-    if len(payload) < HEADER.size:
-        raise RemoteProtocolError(f"a message of {len(payload)} B is shorter than its header")
-    origin_us, age_us = HEADER.unpack_from(payload)
+    try:
+        origin_us, age_us = HEADER.unpack_from(payload)
+    except struct.error as error:
+        raise RemoteProtocolError(f"a message of {len(payload)} B is shorter than its header") from error
     return origin_us, origin_us + age_us
 
 

@@ -42,13 +42,19 @@ from aif.transport.base import Received, Statistics, check_message
 from aif.transport.broker_client import BrokerClient
 from aif.transport.confirmations import Confirmations, Unconfirmed
 from aif.transport.fast_link import FastLink
+from aif.transport.filters import check_topic
 from aif.transport.packets import PacketType
 from aif.transport.tls import refusal
 
 CLOSE_GRACE_S = 2.0
 """How long ``aclose`` lets the last messages be written before it cuts the connection."""
 
-_topic = lru_cache(maxsize=4_096)(packets.text)
+
+@lru_cache(maxsize=4_096)
+def _topic(topic: str) -> bytes:
+    """A topic as it is written; checked and encoded once."""
+    check_topic(topic)
+    return packets.text(topic)
 
 
 class FastTransport(BrokerClient[FastLink]):
@@ -62,6 +68,7 @@ class FastTransport(BrokerClient[FastLink]):
         self._keeper: asyncio.Task[None] | None = None
         self._unconfirmed = Confirmations()
         self._room_wanted: set[asyncio.Future[None]] = set()
+        self._awaited = 0  # confirmations that somebody waits for
 
     @property
     def socket(self) -> socket.socket | None:
@@ -172,8 +179,11 @@ class FastTransport(BrokerClient[FastLink]):
     # --- sending ----------------------------------------------------------------------------------
 
     def send(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> None:
-        check_message(topic, payload, qos, self.limits.max_payload_bytes)
-        link = self._live_link()
+        if qos not in {0, 1} or len(payload) > self.limits.max_payload_bytes:
+            check_message(topic, payload, qos, self.limits.max_payload_bytes)
+        link = self._link
+        if link is None or not self._connected:
+            link = self._live_link()
         if not self._has_room(link, qos, len(payload)):
             self._counters.refused += 1
             waiting = link.waiting_messages if qos == 0 else len(self._unconfirmed)
@@ -193,6 +203,7 @@ class FastTransport(BrokerClient[FastLink]):
                 while not self._has_room(link := self._live_link(), qos, len(payload)):
                     room = loop.create_future()
                     self._room_wanted.add(room)
+                    link.listen()
                     try:
                         await room
                     finally:
@@ -200,7 +211,12 @@ class FastTransport(BrokerClient[FastLink]):
                 done = loop.create_future() if qos else None
                 self._hand_over(link, topic, payload, qos, retain=retain, done=done)
                 if done is not None:
-                    await done
+                    self._awaited += 1
+                    try:
+                        link.listen()
+                        await done
+                    finally:
+                        self._awaited -= 1
         except TimeoutError:
             raise PublishTimeout(
                 f"{self._broker} did not confirm a message on {topic} within {timeout:g} s",
@@ -244,9 +260,14 @@ class FastTransport(BrokerClient[FastLink]):
             if not room.done():
                 room.set_result(None)
 
+    @property
+    def patient(self) -> bool:
+        return bool(self._unconfirmed) and not (self._awaited or self._replies or self._room_wanted)
+
     def written(self) -> None:
         """Messages left the link's queue."""
-        self._wake_senders()
+        if self._room_wanted:
+            self._wake_senders()
 
     # --- asking the broker ------------------------------------------------------------------------
 
@@ -261,6 +282,7 @@ class FastTransport(BrokerClient[FastLink]):
     def _write(self, packet_id: int, packet: bytes) -> int | None:
         if self._link is None:
             return None
+        self._link.listen()
         self._link.write(packet)
         return packet_id
 
@@ -277,8 +299,13 @@ class FastTransport(BrokerClient[FastLink]):
             RemoteProtocolError: the broker does not speak MQTT 3.1.1; the connection must end.
         """
         if first & 0xF0 == packets.PUBLISH:
-            topic, packet_id, payload = packets.split_publish(first, body)
-            self._publish_arrived(first, topic, payload)
+            raw_topic, packet_id, payload = packets.split_publish(first, body)
+            topic = _decoded(raw_topic)
+            if topic is None or len(payload) > self.limits.max_payload_bytes:
+                self._counters.dropped_incoming += 1
+            else:
+                retained, duplicate = bool(first & packets.RETAIN), bool(first & packets.DUP)
+                self._deliver(Received(topic, payload, first >> 1 & 1, retained, duplicate))
             if packet_id:
                 link.acknowledge(packet_id)
             return
@@ -286,7 +313,8 @@ class FastTransport(BrokerClient[FastLink]):
         if kind == PacketType.PUBACK:
             if packet := self._unconfirmed.confirmed(packets.packet_id_of(body), self._replies):
                 link.write(packet)
-            self._wake_senders()
+            if self._room_wanted:
+                self._wake_senders()
         elif kind == PacketType.SUBACK:
             refused = packets.REFUSED_FILTER in body[2:]
             self.replied(packets.packet_id_of(body, more=1), ["Unspecified error"] if refused else ())
@@ -294,21 +322,6 @@ class FastTransport(BrokerClient[FastLink]):
             self.replied(packets.packet_id_of(body), ())
         elif kind != PacketType.PINGRESP:
             raise RemoteProtocolError(f"a packet of type {kind} came from the broker")
-
-    def _publish_arrived(self, first: int, raw_topic: bytes, payload: bytes) -> None:
-        try:
-            topic = _decoded(raw_topic)
-        except UnicodeDecodeError:
-            self._unusable()
-            return
-        if len(payload) > self.limits.max_payload_bytes:
-            self._unusable()
-            return
-        retained, duplicate = bool(first & packets.RETAIN), bool(first & packets.DUP)
-        self._deliver(Received(topic, payload, first >> 1 & 1, retained, duplicate))
-
-    def _unusable(self) -> None:
-        self._counters.dropped_incoming += 1
 
 
 def _reason(error: OSError) -> str:
@@ -319,5 +332,9 @@ def _reason(error: OSError) -> str:
 
 
 @lru_cache(maxsize=4_096)
-def _decoded(raw_topic: bytes) -> str:
-    return raw_topic.decode()
+def _decoded(raw_topic: bytes) -> str | None:
+    """None if it is not UTF-8."""
+    try:
+        return raw_topic.decode()
+    except UnicodeDecodeError:
+        return None

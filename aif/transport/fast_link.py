@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import time
 from collections import deque
 from collections.abc import Iterator
 from itertools import islice
@@ -22,6 +21,7 @@ from aif.errors import BrokerRefused, RemoteProtocolError
 from aif.transport import packets
 from aif.transport.base import MAX_PACKET_BYTES
 from aif.transport.packets import PacketReader, PacketType
+from aif.transport.wakeups import LIES_S, Wakeups
 
 BATCH_PACKETS = 256
 """Packets handled before other work of the event loop gets its turn."""
@@ -35,6 +35,9 @@ READ_BYTES = 131_072
 CHUNK_BYTES = 262_144
 """Most bytes in one write; what the socket does not take at once is copied by asyncio, so not more."""
 
+SILENT_LOOKS = 3
+"""Looks, two per keep-alive, after each of which nothing may have come until the broker counts as dead."""
+
 
 class LinkOwner(Protocol):
     """Who gives packets their meaning."""
@@ -44,6 +47,11 @@ class LinkOwner(Protocol):
 
     def written(self) -> None:
         """Messages that waited here were given to the socket."""
+
+    @property
+    def patient(self) -> bool:
+        """Acknowledgements are due and nobody waits for them; when that changes, ``listen`` is called."""
+        ...
 
 
 class FastLink(asyncio.BufferedProtocol):
@@ -66,10 +74,14 @@ class FastLink(asyncio.BufferedProtocol):
         self._arrivals: Iterator[tuple[int, bytes]] = iter(())
         self._waiting: deque[bytes] = deque()
         self._acknowledgements: list[bytes] = []
-        self._paused = self._flushing = self._reading = self._finished = self._leaving = False
+        self._greeted = self._paused = self._flushing = self._reading = self._holding = False
+        self._finished = self._leaving = False
         self._reason = "the connection ended"
-        self._read_s = time.monotonic()
+        self._silent_looks = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._lying: asyncio.TimerHandle | None = None
+        self._wakeups = Wakeups(None)
+        self._read_bytes = 0
 
     @property
     def socket(self) -> socket.socket | None:
@@ -85,14 +97,15 @@ class FastLink(asyncio.BufferedProtocol):
         opened = transport.get_extra_info("socket")
         if opened is not None:
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._quick_ack = getattr(socket, "TCP_QUICKACK", None)
-        self._setsockopt = None if opened is None else opened.setsockopt
+            if transport.get_extra_info("ssl_object") is None:
+                self._wakeups = Wakeups(opened)
         transport.write(self._greeting)
         self._timer = self._loop.call_later(self._keep_alive_s / 2, self._look)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._lying):
+            if timer is not None:
+                timer.cancel()
         self._transport = None
         reason = f"{self._reason} ({exc})" if exc is not None else self._reason
         if not self.accepted.done():
@@ -109,11 +122,14 @@ class FastLink(asyncio.BufferedProtocol):
         One buffer for the life of the link: `asyncio.Protocol` makes a new one of 256 KiB for every read, and
         the allocator maps and unmaps it: half the time between a message and its answer (45 us, now 22).
         """
+        self._wakeups.reading()
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         """So many bytes were read."""
-        self._read_s = time.monotonic()
+        self._silent_looks = 0
+        self._read_bytes = nbytes
+        self._wakeups.read(nbytes)
         self._arrivals = self._reader.feed(bytes(self._buffer[:nbytes]))
         self._handle()
 
@@ -136,10 +152,10 @@ class FastLink(asyncio.BufferedProtocol):
         try:
             for first, body in islice(self._arrivals, BATCH_PACKETS):
                 count += 1
-                if self.accepted.done():
+                if self._greeted:
                     self._owner.arrived(self, first, body)
                 else:
-                    self._greeted(first, body)
+                    self._answered(first, body)
                 if self._finished:
                     return
         except RemoteProtocolError as error:
@@ -147,28 +163,46 @@ class FastLink(asyncio.BufferedProtocol):
             return
         finally:
             self._reading = False
-        if self._acknowledgements:
-            self._waiting.append(b"".join(self._acknowledgements))
-            self.waiting_bytes += len(self._waiting[-1])
-            self._acknowledgements = []
-        if not self._flush():
-            self._acknowledge_bytes()
+        self._answer()
         if count == BATCH_PACKETS:
+            self._holding = True
             transport.pause_reading()
             self._loop.call_soon(self._handle)
-        elif not transport.is_reading():
+        elif self._holding:
+            self._holding = False
             transport.resume_reading()
 
-    def _acknowledge_bytes(self) -> None:
-        """Let the kernel acknowledge what was read, where no answer has carried that along.
+    def _answer(self) -> None:
+        """Write what a batch led to: answers first, as somebody waits for them, then acknowledgements."""
+        if self._acknowledgements:
+            self._waiting += self._acknowledgements
+            self.waiting_bytes += packets.PUBACK_BYTES * len(self._acknowledgements)
+            self._acknowledgements.clear()
+        if not self._flush():
+            self._wakeups.answer_nothing(self._read_bytes)
+        if self._wakeups.prompt:
+            self._choose_wakeups()
 
-        A broker without TCP_NODELAY waits for it before it sends on. The option does not last (tcp(7)). It
-        costs a system call and a packet, so answers are written first: they carry the acknowledgement along.
-        """
-        if self._quick_ack is not None and self._setsockopt is not None and self._transport is not None:
-            self._setsockopt(socket.IPPROTO_TCP, self._quick_ack, 1)
+    def _choose_wakeups(self) -> None:
+        """Let a lone acknowledgement lie for a while, unless somebody waits for one or for a packet's end."""
+        if self._wakeups.rare:
+            if self._reader.within_packet:
+                self._wakeups.often()
+        elif self._owner.patient and not self._reader.within_packet:
+            self._wakeups.seldom()
+            if self._lying is None:
+                self._lying = self._loop.call_later(LIES_S, self._look_for_lying)
 
-    def _greeted(self, first: int, body: bytes) -> None:
+    def _look_for_lying(self) -> None:
+        self._lying = None
+        self.listen()
+
+    def listen(self) -> None:
+        """Something short is waited for: read whatever comes, and what lies here already."""
+        if self._wakeups.rare and self._transport is not None and not self._transport.is_closing():
+            self._wakeups.often()
+
+    def _answered(self, first: int, body: bytes) -> None:
         if first != PacketType.CONNACK << 4 or len(body) != 2:
             raise RemoteProtocolError("the broker did not answer CONNECT with CONNACK")
         if body[1]:
@@ -177,6 +211,7 @@ class FastLink(asyncio.BufferedProtocol):
             self.accepted.exception()  # whoever waited may be gone
             self.abort(f"the broker says: {said}")
         else:
+            self._greeted = True
             self.accepted.set_result(None)
 
     def acknowledge(self, packet_id: int) -> None:
@@ -221,6 +256,7 @@ class FastLink(asyncio.BufferedProtocol):
                 chunk = self._next_chunk()
             self.waiting_bytes -= len(chunk)
             self._transport.write(chunk)
+        self._wakeups.wrote()
         self._owner.written()
         if self._leaving and not waiting:
             self._transport.close()
@@ -240,10 +276,12 @@ class FastLink(asyncio.BufferedProtocol):
 
     def _look(self) -> None:
         """Twice per keep-alive: say that we are here, and give up on a broker that says nothing."""
-        silent_s = time.monotonic() - self._read_s
-        if silent_s >= 1.5 * self._keep_alive_s:
+        self._silent_looks += 1
+        if self._silent_looks > SILENT_LOOKS:
+            silent_s = self._silent_looks * self._keep_alive_s / 2
             self.abort(f"the broker was silent for {silent_s:.0f} s")
             return
+        self.listen()
         self.write(packets.PINGREQ)
         self._timer = self._loop.call_later(self._keep_alive_s / 2, self._look)
 

@@ -41,7 +41,7 @@ def duplicate(share: float, rng: random.Random) -> Fault:
     def rule(delivery: Delivery) -> Iterable[Delivery]:
         yield delivery
         if rng.random() < share:
-            again = replace(delivery.message, duplicate=delivery.message.qos > 0)
+            again = delivery.message._replace(duplicate=delivery.message.qos > 0)
             yield replace(delivery, message=again)
 
     return rule

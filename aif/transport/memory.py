@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from aif.errors import BrokerRefused, LocalProtocolError, NotConnected, PublishTimeout, TransportError
 from aif.transport.base import (
@@ -161,7 +161,7 @@ class MemoryBroker:
         for client in tuple(self._clients.values()):
             entry = client.table.match(message.topic)
             if entry is not None and client.connected:
-                copy = replace(message, qos=min(message.qos, entry.qos))
+                copy = message._replace(qos=min(message.qos, entry.qos))
                 self._dispatch(Delivery(outgoing.sender, client.client_id, copy))
         if (confirmed := outgoing.confirmed) is not None:
             asyncio.get_running_loop().call_soon(_resolve, confirmed)
@@ -177,7 +177,7 @@ class MemoryBroker:
     def replay_retained(self, client: MemoryTransport, entry: Entry[Handler]) -> None:
         for sender, message in tuple(self._retained.values()):
             if matches(entry.topic_filter, message.topic):
-                copy = replace(message, qos=min(message.qos, entry.qos), retained=True)
+                copy = message._replace(qos=min(message.qos, entry.qos), retained=True)
                 self._dispatch(Delivery(sender, client.client_id, copy))
 
     def _dispatch(self, delivery: Delivery) -> None:

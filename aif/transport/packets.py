@@ -21,6 +21,9 @@ from aif.transport.base import LastWill
 MAX_LENGTH_BYTES = 4
 """Longest "remaining length" field (§2.2.3)."""
 
+TWO_LENGTH_BYTES = 1 << 14
+"""Packets below this need at most two bytes for it."""
+
 
 class PacketType(IntEnum):
     """High four bits of the first byte (§2.2.1)."""
@@ -129,6 +132,9 @@ def repeated(packet: bytes) -> bytes:
     return bytes((packet[0] | DUP,)) + packet[1:]
 
 
+PUBACK_BYTES = 4
+
+
 def puback(packet_id: int) -> bytes:
     return bytes((PacketType.PUBACK << 4, 2)) + packet_id.to_bytes(2, "big")
 
@@ -187,6 +193,11 @@ class PacketReader:
         self._have = 0
         self._need = 0
 
+    @property
+    def within_packet(self) -> bool:
+        """The end of a packet is still to come."""
+        return bool(self._chunks)
+
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
         """First byte and body of every packet that is complete now.
 
@@ -207,9 +218,13 @@ class PacketReader:
         while size - start >= 2:
             length, at = buffer[start + 1], start + 2
             if length & 0x80:
-                length, at = self._length(buffer, start)
-                if not at:
-                    break
+                if size > at and buffer[at] < 0x80 and self._max_bytes >= TWO_LENGTH_BYTES:
+                    length += (buffer[at] << 7) - 0x80
+                    at += 1
+                else:
+                    length, at = self._length(buffer, start)
+                    if not at:
+                        break
             end = at + length
             if end > size:
                 break

@@ -1,7 +1,8 @@
 """The sending end of a sealed channel: what leaves when, under which grant, and what waits for the transport.
 
 Decides when a bundle or a watermark leaves; opens no socket, reads no clock and owns no task. Frames are made
-by ``protocol.channel_sender``.
+by ``protocol.channel_sender``. A watermark that is due by count leaves when whatever runs now has run, or
+before the next frame: its signature costs more than all else about a message, and nobody shall wait for it.
 
 Invariants: without a grant nothing is sent; no (key, counter) is used twice, whatever grants come; a message
 that ``send`` accepted is sealed once, and leaves in order or with its epoch's loss report.
@@ -91,7 +92,7 @@ class SecureSender:
         self._newest_epoch = -1
         self._finished = False
         self._outgoing: deque[tuple[bytes, int]] = deque()
-        self._timer_armed = False
+        self._timer_armed = self._mark_armed = False
         self._closed_messages = self._closed_frames = 0
         self._causes: Counter[Cause] = Counter()
 
@@ -130,8 +131,32 @@ class SecureSender:
         self._drain()
 
     def send(self, payload: bytes) -> None:
-        """Seal and publish, now or with the next bundle; errors as in `send_all`."""
-        self.send_all((payload,))
+        """Seal and publish, now or with the next bundle; errors as in `send_all`.
+
+        Most single messages need no more than what stands here, and they are what somebody waits for.
+        """
+        epoch = self._epoch
+        if epoch is None or self._outgoing or len(payload) >= epoch.short_bytes:
+            self._send_batch((payload,))
+            return
+        sender = epoch.sender
+        if (
+            sender.frames >= sender.watermark_at
+            or sender.frames >= epoch.plenty_until
+            or not epoch.bundler.leaves_alone(self._now_ms())
+        ):
+            self._send_batch((payload,))
+            return
+        frame = sender.seal(payload)
+        if sender.frames >= sender.watermark_at:
+            self._arm_mark()
+        try:
+            self._publish(self.channel.topic, frame, self.channel.qos)
+        except MessageTooLarge:
+            self._causes[Cause.FRAME_SIZE] += 1
+            raise
+        except TransportError:
+            self._outgoing.append((frame, self.channel.qos))
 
     def send_all(self, payloads: Sequence[bytes]) -> None:
         """Seal and publish messages that belong together: one look at the clock, few frames, one order.
@@ -144,6 +169,12 @@ class SecureSender:
             MessageTooLarge: one is longer than the receivers put together, or than the transport carries.
             LocalProtocolError: no grant yet, or the stream has ended.
         """
+        if len(payloads) == 1:
+            self.send(payloads[0])
+        else:
+            self._send_batch(payloads)
+
+    def _send_batch(self, payloads: Sequence[bytes]) -> None:
         epoch = self._epoch
         if epoch is None:
             raise LocalProtocolError(f"channel {self.channel.topic} has no key yet")
@@ -157,10 +188,7 @@ class SecureSender:
         ):
             self._check(epoch, longest, count)
         now_ms, bundler = self._now_ms(), epoch.bundler
-        if count == 1:
-            refused = self._seal(epoch, bundler.add(payloads[0], now_ms))
-        else:
-            refused = self._seal(epoch, bundler.add_all(payloads, now_ms))
+        refused = self._seal(epoch, bundler.add_all(payloads, now_ms))
         if not self._timer_armed and (wait_ms := bundler.wait_ms(now_ms)) is not None:
             self._timer_armed = True
             self._call_later(wait_ms, self._flush_due)
@@ -210,7 +238,22 @@ class SecureSender:
         for batch in batches:
             for frame in epoch.sender.seal_batch(batch):
                 self._outgoing.append((frame, qos))
+        if epoch.sender.frames >= epoch.sender.watermark_at:
+            self._arm_mark()
         return self._drain()
+
+    def _arm_mark(self) -> None:
+        if not self._mark_armed:
+            self._mark_armed = True
+            self._call_later(0, self._mark_due)
+
+    def _mark_due(self) -> None:
+        """Whatever ran has run: send the watermark, unless the next frame or the next epoch did."""
+        self._mark_armed = False
+        sender = self._epoch.sender if self._epoch is not None else None
+        if sender is not None and sender.frames >= sender.watermark_at:
+            self._outgoing.append((sender.seal_watermark(), self.channel.qos))
+            self._drain()
 
     def _drain(self) -> MessageTooLarge | None:
         """Publish sealed frames in order, as far as the transport takes them.
@@ -281,8 +324,8 @@ class _SendingEpoch:
     """What one grant lets this host send."""
 
     __slots__ = (
-        "_interval", "bundler", "exhausted", "max_frame_bytes", "max_frames", "one_frame_bytes", "schedule",
-        "sender", "short_bytes",
+        "_interval", "bundler", "exhausted", "max_frame_bytes", "max_frames", "one_frame_bytes",
+        "plenty_until", "schedule", "sender", "short_bytes",
     )  # fmt: skip
 
     def __init__(
@@ -300,6 +343,8 @@ class _SendingEpoch:
         self.one_frame_bytes = grant.max_frame_bytes - SIGNED_OVERHEAD_BYTES - FRAGMENT_HEADER_BYTES
         self.short_bytes = min(self.one_frame_bytes, channel.max_message_bytes + 1)
         """Messages below this length need no closer look: one frame carries them, receivers take them."""
+        self.plenty_until = self.sender.remaining_frames - 2 - _FRAMES_TO_END
+        """Frames up to which the grant surely allows one more short message, and its watermark."""
         self.bundler = Bundler(channel.policy, grant.max_frame_bytes)
         self.schedule = WatermarkSchedule(now_ms)
         self._interval = interval_frames(grant.auth_mode)

@@ -78,8 +78,8 @@ async def test_an_editor_may_forge_swap_and_drop(collector: Collector) -> None:
         if delivery.message.payload == b"drop":
             return
         assert (delivery.sender, delivery.receiver) == ("one", "other")
-        yield replace(delivery, message=replace(delivery.message, payload=b"forged"))
-        yield replace(delivery, message=replace(delivery.message, topic="t/elsewhere"))
+        yield replace(delivery, message=delivery.message._replace(payload=b"forged"))
+        yield replace(delivery, message=delivery.message._replace(topic="t/elsewhere"))
 
     broker.faults.append(edit)
     one.send("t/here", b"drop")
