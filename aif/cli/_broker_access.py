@@ -52,7 +52,7 @@ def broker_access(options: BrokerOptions, folder: Path, subject: Subject) -> Bro
         if options.ca is not None or given is not None:
             raise TransportError(f"{brokers[0]} is reached without TLS", hint="write mqtts://")
         return BrokerAccess(brokers, None, options.client)
-    if not files.has_certificate:
+    if not (files.own.exists() or files.factory.exists()):
         raise NotFound(
             f"there is no certificate for {brokers[0]} in {folder}",
             hint="`aif broker config` and `aif device add` write one; or give --cert and --ca",

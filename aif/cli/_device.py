@@ -60,7 +60,7 @@ def serve_device(
             found = await wiring.found_on_network(
                 broker.broker,
                 place.device_state(name).load().controller_pk,
-                tls=ClientFolder(place.device_tls(name), subject).has_certificate,
+                tls=ClientFolder(place.device_tls(name), subject).own.exists(),
                 log=LogBook(name, SystemClock(), wiring.stderr()),
             )
             options = replace(broker, broker=found)

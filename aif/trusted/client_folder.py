@@ -102,11 +102,6 @@ class ClientFolder:
         path = self.folder / "broker"
         return path.read_text(encoding="utf-8").strip() if path.exists() else ""
 
-    @property
-    def has_certificate(self) -> bool:
-        """Whether this client can show who it is, be it only to enrol."""
-        return self.own.exists() or self.factory.exists()
-
     def install(self, authority: bytes, *, broker: str = "", factory: bytes = b"", own: bytes = b"") -> None:
         """Put in what the site gives; what is empty stays as it is.
 

@@ -44,7 +44,7 @@ async def found_on_network(asked: str, controller_public: bytes, *, tls: bool, l
     Args:
         asked: ``mdns:``, or ``mdns://`` and the address of the interface to listen on.
         controller_public: enrolment key of the site, from the device's provisioning.
-        tls: the device has a certificate, so it takes no broker without TLS.
+        tls: the site gave this device a certificate, so it takes no broker without TLS.
         log: told from time to time what was heard instead.
 
     Raises:
