@@ -162,7 +162,9 @@ class _Planning:
         readied = self._standbys_last(warm_start)
         if readied is not None and readied.gap <= NO_GAP:
             return readied
-        warm_start = readied or warm_start
+        return self._search(readied or warm_start)
+
+    def _search(self, warm_start: Plan | None) -> Plan:
         star = Star(self.problem, pace=self.pace, end_s=self.end_s)
         if not all(star.usable(number) for number in range(len(self.problem.items))):
             self._explain()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from aif.cli import _wiring as wiring
@@ -10,8 +11,11 @@ from aif.cli._broker_access import BrokerOptions, broker_access
 from aif.config import load_inventory
 from aif.errors import ModelError
 from aif.model.inventory import DeviceClass
+from aif.runtime.clock import SystemClock
+from aif.runtime.logbook import LogBook
 from aif.runtime.processes import collect_rarely, die_with_parent, only_one
 from aif.trusted.certificates import Subject
+from aif.trusted.client_folder import ClientFolder
 
 
 def serve_device(
@@ -32,6 +36,7 @@ def serve_device(
         ModelError: the inventory has no such device, or it is of another class.
         NotFound: it was never added.
         AlreadyRunning: another process runs it.
+        TransportError: the broker's address is wrong, or it was to be found and cannot.
     """
     die_with_parent()
     collect_rarely()
@@ -42,18 +47,30 @@ def serve_device(
         )
     place = wiring.Home(home)
     place.known_device(name, inventory)
-    access = broker_access(broker, place.device_tls(name), Subject.device(name))
-    with only_one(place.device(name) / "running.lock", f"device {name}"):
-        return wiring.run_until_signalled(
-            wiring.run_device(
-                name,
-                home=place,
-                inventory=inventory,
-                broker=access,
-                aims=aims,
-                follow=follow,
-                speed=speed,
-                remote_disk=remote_disk.resolve() if remote_disk else None,
-                log_stream=wiring.stderr(),
+    subject = Subject.device(name)
+    disk = remote_disk.resolve() if remote_disk else None
+
+    async def run() -> None:
+        options = broker
+        if broker.broker.startswith(wiring.MDNS):
+            found = await wiring.found_on_network(
+                broker.broker,
+                place.device_state(name).load().controller_pk,
+                tls=ClientFolder(place.device_tls(name), subject).own.exists(),
+                log=LogBook(name, SystemClock(), wiring.stderr()),
             )
+            options = replace(broker, broker=found)
+        await wiring.run_device(
+            name,
+            home=place,
+            inventory=inventory,
+            broker=broker_access(options, place.device_tls(name), subject),
+            aims=aims,
+            follow=follow,
+            speed=speed,
+            remote_disk=disk,
+            log_stream=wiring.stderr(),
         )
+
+    with only_one(place.device(name) / "running.lock", f"device {name}"):
+        return wiring.run_until_signalled(run())

@@ -23,7 +23,8 @@ BrokerOption = Annotated[
     str,
     typer.Option(
         "--broker",
-        help="MQTT broker, mqtt://HOST:PORT, or mqtts:// for TLS; nodes of a cluster with commas between. "
+        help="MQTT broker, mqtt://HOST:PORT, or mqtts:// for TLS; nodes of a cluster with commas between; "
+        "mdns: lets a device look for it on the local network. "
         "Default: what `aif broker config` wrote into the home folder, else mqtt://127.0.0.1:1883.",
         show_default=False,
     ),

@@ -27,6 +27,12 @@ def controller(
             "is lost. A device whose connection ends is asked at once, whatever this says.",
         ),
     ] = 500.0,
+    mdns: Annotated[
+        bool,
+        typer.Option(
+            "--mdns", help="Announce the broker on the local network, for devices with --broker mdns:."
+        ),
+    ] = False,
     home: HomeOption = Path(".aif"),
     ca: CAOption = None,
     cert: CertOption = None,
@@ -58,6 +64,7 @@ def controller(
                 store_url=store,
                 heartbeat=HeartbeatSettings(interval_ms=heartbeat_ms),
                 log_stream=wiring.stderr(),
+                mdns=mdns,
                 ready=say_ready,
             )
         )

@@ -46,6 +46,7 @@ FED: Final[Mapping[str, str]] = {
     "aif.protocol.appraisal.verify_result": "attestation result",
     "aif.protocol.audit.verify_head": "audit log",
     "aif.protocol.audit.verify_log": "audit log",
+    "aif.protocol.beacon.verify_beacon": "beacon",
     "aif.protocol.bundle.decode_bundle": "bundle",
     "aif.protocol.carried_state.unpack_state": "carried state",
     "aif.protocol.cbor.decode": "cbor",

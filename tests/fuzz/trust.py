@@ -27,7 +27,7 @@ from aif.errors import (
     TrustError,
 )
 from aif.model.ports import AuthMode as Auth
-from aif.protocol import announcement, audit, cbor, control, cose, deployment, documents
+from aif.protocol import announcement, audit, beacon, cbor, control, cose, deployment, documents
 from aif.protocol.appraisal import (
     AppraisalLog,
     AppraisalPolicy,
@@ -501,6 +501,26 @@ def _announcement() -> Decoder:
     return Decoder("announcement", (seed,), lambda: feed, (RemoteProtocolError, TrustError), craft)
 
 
+def _beacon() -> Decoder:
+    key = vectors.DEVICE_KEY
+    strings = beacon.sign_beacon(
+        beacon.Beacon("mqtts://192.0.2.1:8883"), lambda data: key.sign(data).signature
+    )
+    seed = b"".join(strings.values())
+    tree = _payload(seed, tagged=True)
+
+    def feed(data: bytes) -> None:
+        cut = range(0, len(data), beacon.PIECE_BYTES)
+        pieces = {b"%d" % number: data[at : at + beacon.PIECE_BYTES] for number, at in enumerate(cut)}
+        beacon.verify_beacon(pieces, bytes(key.verify_key))
+
+    def craft(rng: Random) -> bytes:
+        body = written(rng, damaged_tree(rng, tree))
+        return cose.sign1(body, key, external_aad=beacon.AAD, tagged=True)
+
+    return Decoder("beacon", (seed,), lambda: feed, (RemoteProtocolError, TrustError), craft)
+
+
 def _deployment() -> Decoder:
     key = vectors.DEPLOYMENT_KEY
     seed = deployment.sign(DEPLOYMENT, lambda data: key.sign(data).signature)
@@ -561,6 +581,7 @@ _MAKERS: Mapping[str, Callable[[], Decoder]] = {
     "stamp": _stamp,
     "call": _call,
     "announcement": _announcement,
+    "beacon": _beacon,
     "deployment": _deployment,
     "audit log": _audit_log,
     "manifest": _manifest,

@@ -17,10 +17,12 @@ from aif.cli._wiring.device import (
     start_engine,
 )
 from aif.cli._wiring.home import PACKAGE, SHIPPED_AIMS, VENDOR, Home, catalogue, device_hw_class
+from aif.cli._wiring.local_network import MDNS, found_on_network
 from aif.cli._wiring.process import now, run_until_signalled, stderr
 from aif.cli._wiring.registry import revoke_in_registry, withdraw_rights
 
 __all__ = [
+    "MDNS",
     "PACKAGE",
     "SHIPPED_AIMS",
     "VENDOR",
@@ -28,6 +30,7 @@ __all__ = [
     "build_controller",
     "catalogue",
     "device_hw_class",
+    "found_on_network",
     "identity_of",
     "model_fetcher",
     "model_service",

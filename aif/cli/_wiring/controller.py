@@ -14,6 +14,7 @@ from nacl.signing import SigningKey
 from aif.cli._broker_access import BrokerAccess
 from aif.cli._wiring.connection import open_transport
 from aif.cli._wiring.home import Home, catalogue
+from aif.cli._wiring.local_network import announced
 from aif.cli._wiring.reference_book import ReferenceBook
 from aif.cli._wiring.registry import withdraw_rights
 from aif.config import load_inventory, load_workflow
@@ -47,16 +48,17 @@ async def run_controller(
     store_url: str,
     heartbeat: HeartbeatSettings,
     log_stream: TextIO,
+    mdns: bool = False,
     ready: Callable[[], None] = lambda: None,
 ) -> None:
-    """Run the Controller and its User Agent socket until cancelled."""
+    """Run the Controller and its User Agent socket until cancelled; with ``mdns``, tell the network of it."""
     from aif.runtime.controller.useragent import UserAgentServer
     from aif.transport.local import LocalServer
 
     clock = SystemClock()
     log = LogBook("controller", clock, log_stream)
     site_broker = SiteBroker(home.site) if broker.tls is not None else None
-    async with open_transport(broker, "controller") as transport:
+    async with open_transport(broker, "controller") as transport, contextlib.AsyncExitStack() as said:
         controller = build_controller(
             home=home,
             transport=transport,
@@ -71,6 +73,9 @@ async def run_controller(
         agent = UserAgentServer(controller, load=_load_deployment, clock=clock, log=log)
         server = LocalServer(home.socket, agent.handle)
         await server.start()
+        if mdns:
+            site = Site.open_or_create(home.site, os.urandom)
+            await said.enter_async_context(announced(site, broker, log))
         log.info("controller started", broker=str(broker), store=store_url)
         ready()
         try:
