@@ -58,7 +58,7 @@ def edit(share: float, rng: Random) -> Fault:
         payload = bytearray(delivery.message.payload)
         if payload and rng.random() < share:
             payload[rng.randrange(len(payload))] ^= 1 << rng.randrange(8)
-        yield replace(delivery, message=replace(delivery.message, payload=bytes(payload)))
+        yield replace(delivery, message=delivery.message._replace(payload=bytes(payload)))
 
     return rule
 
@@ -72,7 +72,7 @@ def swap_topics(share: float, rng: Random) -> Fault:
             topic = delivery.message.topic
             other = topic.replace("/count/number", "/?/").replace("/double/pair", "/count/number")
             yield replace(
-                delivery, message=replace(delivery.message, topic=other.replace("/?/", "/double/pair"))
+                delivery, message=delivery.message._replace(topic=other.replace("/?/", "/double/pair"))
             )
 
     return rule

@@ -75,7 +75,7 @@ def one_in(count: int, change: Fault) -> Fault:
 def flip_a_bit(delivery: Delivery) -> Iterable[Delivery]:
     payload = bytearray(delivery.message.payload)
     payload[len(payload) // 2] ^= 4
-    yield replace(delivery, message=replace(delivery.message, payload=bytes(payload)))
+    yield replace(delivery, message=delivery.message._replace(payload=bytes(payload)))
 
 
 def check_accounts(site: BenchSite, running: RunningWorkflow, outputs: list[dict[str, Any]]) -> None:

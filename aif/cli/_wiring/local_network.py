@@ -14,10 +14,11 @@ from contextlib import asynccontextmanager
 from ipaddress import ip_address
 from typing import Final
 
+from nacl.signing import SigningKey
+
 from aif.cli._broker_access import BrokerAccess
 from aif.errors import AIFError, TransportError
 from aif.protocol.beacon import Beacon, sign_beacon, verify_beacon
-from aif.runtime.devices.admission import controller_signer
 from aif.runtime.devices.registry import Site
 from aif.runtime.logbook import LogBook
 from aif.transport.address import broker_addresses
@@ -30,7 +31,8 @@ SAY_EVERY_S: Final = 10.0
 @asynccontextmanager
 async def announced(site: Site, broker: BrokerAccess, log: LogBook) -> AsyncIterator[None]:
     """Say on the network, signed by the site, where its broker is; until the block ends."""
-    strings = sign_beacon(Beacon(str(broker)), controller_signer(site.state.enrolment_seed))
+    key = SigningKey(site.state.enrolment_seed)
+    strings = sign_beacon(Beacon(str(broker)), lambda data: key.sign(data).signature)
     name = "tinyaif-" + hashlib.sha256(site.enrolment_pk).hexdigest()[:8]
     first = broker.brokers[0]
     async with announcing(strings, name=name, host=first.host, port=first.port):
