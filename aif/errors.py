@@ -463,10 +463,6 @@ class FlashOverflow(ResourceExceeded):
         self.needed_bytes, self.available_bytes = needed_bytes, available_bytes
 
 
-class DeadlineMissed(ResourceExceeded):
-    code = "AIF-E0903"
-
-
 class ConversionRefused(ResourceExceeded):
     """An int8 conversion that lost more accuracy than allowed."""
 

@@ -1,6 +1,6 @@
 """Time and energy of an emulated device: declared coefficients times counted work.
 
-Decides: the latency and energy of one invocation, the energy of radio bytes, mean power and lifetime.
+Decides: the latency and energy of one invocation, the energy of radio bytes.
 Does not: measure anything. The wall time of an emulator says nothing about a microcontroller, so it is never
 used here.
 
@@ -90,15 +90,3 @@ def execution_uj(energy: Energy, latency_us: float) -> float:
 def radio_uj(energy: Energy, *, sent_bytes: int, received_bytes: int) -> float:
     """Energy of the radio for these bytes, in uJ."""
     return sent_bytes * energy.tx_uj_per_byte + received_bytes * energy.rx_uj_per_byte
-
-
-def mean_power_mw(energy: Energy, *, work_uj_per_s: float) -> float:
-    """Mean power: idling plus invocations and radio bytes per second (1 uJ/s = 0.001 mW)."""
-    return energy.idle_mw + work_uj_per_s / 1000.0
-
-
-def lifetime_h(energy: Energy, mean_mw: float) -> float | None:
-    """Hours until the battery is empty; None on mains, or when nothing is drawn."""
-    if energy.battery_mwh is None or mean_mw <= 0.0:
-        return None
-    return energy.battery_mwh / mean_mw

@@ -39,11 +39,6 @@ MAX_ROSTER_ROWS: Final = 256
 """Senders per channel on a host; an MCU's device profile allows 16."""
 MAX_GRANT_BYTES: Final = 32 * 1024
 """A grant with 256 signing rows is about 24 KiB."""
-GRANT_VALIDITY_S: Final = 2 * 3600
-"""Default validity; with hourly rotation a Controller outage of up to 1 h stops nothing."""
-GRANT_ROTATION_S: Final = 3600
-GRANT_MAX_FRAMES: Final = 1 << 20
-"""Default number of frames under one epoch key."""
 MAX_FRAME_COUNTER: Final = (1 << 48) - 1
 """Last value of the AIF1 frame counter."""
 MAX_FRAME_BYTES: Final = 64 * 1024
@@ -59,8 +54,6 @@ MAX_COMPONENT_TEXT: Final = 64
 """Characters of a component type, a component version or a policy id (chosen)."""
 ATTESTATION_REQUEST_VALIDITY_S: Final = 10
 ATTESTATION_RESULT_VALIDITY_S: Final = 5 * 60
-ATTESTATION_INTERVAL_S: Final = 15 * 60
-"""A device is attested again at least this often, besides boot, install, mapping change and anomaly."""
 
 # --- enrolment ------------------------------------------------------------------------------------
 ENROLMENT_SECRET_BYTES: Final = 16

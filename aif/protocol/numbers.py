@@ -52,9 +52,6 @@ SENDER_INDEX_LIMIT = 1 << 16
 EPOCH_LIMIT = 1 << 32
 """Wire: epochs are below this; the header carries their low eight bits."""
 
-MESSAGES_LIMIT = 1 << 48
-"""Wire: messages per sender and epoch that a watermark can state."""
-
 WINDOW_FRAMES = 64
 """Wire: a counter is acceptable while it is less than this behind the highest one (RFC 4303 §3.4.3)."""
 

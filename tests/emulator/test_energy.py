@@ -8,8 +8,6 @@ from aif.emulator.energy import (
     CostRule,
     ExecutionModel,
     execution_uj,
-    lifetime_h,
-    mean_power_mw,
     radio_uj,
 )
 from aif.model.aim import Implementation, Measurement, Runtime
@@ -81,10 +79,6 @@ def test_energy_of_work_radio_and_waiting() -> None:
     assert execution_uj(BATTERY, 1_000.0) == 35.0
     assert execution_uj(Energy(active_mw=1.0, idle_mw=2.0), 1_000.0) == 0.0
     assert radio_uj(BATTERY, sent_bytes=48, received_bytes=10) == 270.0
-    assert mean_power_mw(BATTERY, work_uj_per_s=500.0) == 1.5
-    assert lifetime_h(BATTERY, 1.48) == 500.0
-    assert lifetime_h(Energy(), 1.0) is None
-    assert lifetime_h(BATTERY, 0.0) is None
 
 
 SPEED = st.none() | st.floats(1e3, 1e10)
