@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from hashlib import sha256
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from flatbuffers import Builder
 from hypothesis import example, given, settings
@@ -17,8 +19,9 @@ from hypothesis import strategies as st
 
 from aif.authoring.flatbuffer import SCHEMA
 from aif.authoring.sequence import OperatorSequence, steps
-from aif.engines.base import Engine, EngineConfig
+from aif.engines.base import Engine, EngineConfig, TensorSpec
 from aif.engines.registry import open_engine
+from aif.engines.tflm_child import Worker
 from aif.errors import SplitRefused
 from tests.authoring.models import OPERATORS, random_model
 
@@ -37,14 +40,35 @@ def opened(stack: ExitStack, runtime: str, model: bytes) -> Engine:
     return stack.enter_context(engine)
 
 
-def check_equal(model: bytes, cuts: list[int], *, inputs: int = 30) -> None:
-    """Parts, one after the other, give the bytes of the whole."""
+class Here:
+    """TFLite-Micro in this process: the interpreter of the engine's child, without a child for each part."""
+
+    def __init__(self, model: bytes) -> None:
+        self._worker = Worker(64 << 10)
+        described = json.loads(self._worker.load(model))
+        self.inputs, self.outputs = (
+            [TensorSpec.from_details(one, name=side) for one in described[side]]
+            for side in ("inputs", "outputs")
+        )
+
+    def infer(self, inputs: Sequence[npt.NDArray[Any]]) -> tuple[npt.NDArray[Any], ...]:
+        (output,) = self.outputs
+        answer = self._worker.run(b"".join(tensor.tobytes() for tensor in inputs))
+        return (np.frombuffer(answer, output.dtype).reshape(output.shape),)
+
+
+def check_equal(model: bytes, cuts: list[int], *, inputs: int = 30, children: bool = True) -> None:
+    """Parts, one after the other, give the bytes of the whole; TFLite-Micro in children or in this process."""
     sequence, rng = OperatorSequence(model, "model"), np.random.default_rng(3)
     for runtime in ("tflm", "tflite"):
         with ExitStack() as stack:
-            whole = opened(stack, runtime, model)
+
+            def start(part: bytes, runtime: str = runtime, stack: ExitStack = stack) -> Engine | Here:
+                return opened(stack, runtime, part) if children or runtime == "tflite" else Here(part)
+
+            whole = start(model)
             spans = steps(cuts, len(sequence.operators))
-            chain = [opened(stack, runtime, sequence.part(*span)) for span in spans]
+            chain = [start(sequence.part(*span)) for span in spans]
             tensors = {border.position: border.tensor for border in sequence.borders}
             for engine, (first, last) in zip(chain, spans, strict=True):
                 ends = (engine.inputs[0], engine.outputs[0])
@@ -62,13 +86,13 @@ def check_equal(model: bytes, cuts: list[int], *, inputs: int = 30) -> None:
 
 
 @pytest.mark.integration
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10_000), length=st.integers(2, 9), data=st.data())
 def test_a_chain_of_parts_gives_the_bytes_of_the_whole(seed: int, length: int, data: st.DataObject) -> None:
     model = random_model(seed, length=length)
     positions = [border.position for border in OperatorSequence(model, "model").borders]
     cuts = data.draw(st.lists(st.sampled_from(positions), min_size=1, max_size=3, unique=True))
-    check_equal(model, sorted(cuts))
+    check_equal(model, sorted(cuts), children=False)
 
 
 @pytest.mark.integration
@@ -83,7 +107,9 @@ def test_every_single_cut_of_one_model_gives_the_bytes_of_the_whole() -> None:
 def test_many_more_chains(block: int) -> None:
     for seed in range(20_000 + 25 * block, 20_025 + 25 * block):
         model = random_model(seed, length=2 + seed % 9)
-        check_equal(model, [border.position for border in OperatorSequence(model, "model").borders])
+        check_equal(
+            model, [border.position for border in OperatorSequence(model, "model").borders], children=False
+        )
 
 
 def test_random_models_have_every_operator() -> None:
