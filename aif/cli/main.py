@@ -15,6 +15,8 @@ from aif.errors import AIFError, ConfigError, Diagnostic
 
 MISUSE = 2
 """Exit code for an unknown verb or a wrong option."""
+INTERRUPTED = 130
+"""Exit code after Ctrl-C: 128 and the signal's number, as shells count."""
 
 
 class Verb(NamedTuple):
@@ -77,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:  # the reader of our output left, as in `aif logs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
@@ -130,12 +132,12 @@ def _run(name: str, rest: list[str]) -> int:
         path = context.command_path if context is not None else f"aif {name}"
         print(f"error: {misuse.format_message()}\n  = help: {path} --help", file=sys.stderr)
         return MISUSE
-    except typer.Exit as done:
-        return done.exit_code
     except SystemExit:  # how typer ends when the reader of our output has left
         raise BrokenPipeError from None
     except typer.Abort:
         raise KeyboardInterrupt from None
+    if result == INTERRUPTED:  # what typer makes of Ctrl-C
+        raise KeyboardInterrupt
     return result if isinstance(result, int) else 0
 
 

@@ -58,7 +58,7 @@ class Here:
 
 
 def check_equal(model: bytes, cuts: list[int], *, inputs: int = 30, children: bool = True) -> None:
-    """Parts, one after the other, give the bytes of the whole; TFLite-Micro in children or in this process."""
+    """Parts, one after the other, give the bytes of the whole; TFLM in children, or in this process."""
     sequence, rng = OperatorSequence(model, "model"), np.random.default_rng(3)
     for runtime in ("tflm", "tflite"):
         with ExitStack() as stack:

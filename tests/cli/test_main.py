@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -76,3 +80,16 @@ def test_help_after_a_misuse_is_that_of_the_very_command(capsys: pytest.CaptureF
     )
     assert main(["device", "list", "--jsn"]) == 2
     assert capsys.readouterr().err.endswith("  = help: aif device list --help\n")
+
+
+def test_ctrl_c_is_one_word_and_its_exit_code(tmp_path: Path) -> None:
+    pipe = tmp_path / "never-written.aiw.yaml"
+    os.mkfifo(pipe)
+    command = [sys.executable, "-m", "aif.cli.main", "validate", str(pipe)]
+    with (
+        subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as verb,
+        pipe.open("wb"),  # returns when the verb reads
+    ):
+        verb.send_signal(signal.SIGINT)
+        shown = verb.communicate(timeout=60)
+    assert (verb.returncode, *shown) == (130, "", "stopped\n")
