@@ -487,3 +487,9 @@ class EngineCrashed(EngineError):
 
 class EngineUnavailable(EngineError):
     code = "AIF-E1002"
+
+
+class ModelRejected(EngineError):
+    """A release that failed its trial on this device; the one before it stays in force."""
+
+    code = "AIF-E1003"

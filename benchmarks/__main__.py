@@ -1,4 +1,4 @@
-"""``python -m benchmarks p1 p2 p3 p4 micro [--rounds N] [--json FILE] [--quick] [--noisy]``.
+"""``python -m benchmarks p1 p2 p3 p4 micro trust [--rounds N] [--json FILE] [--quick] [--noisy]``.
 
 Exit status: 0 measured (whether goals were met is in the output), 1 a run lost or did not check a message
 (its row is void and in no figure), 2 it could not start, 130 interrupted. p3 and p4 write their JSON after
@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import environment, micro, p1_throughput, p2_round_trip, p3_placement, p4_remapping
+from benchmarks import environment, micro, p1_throughput, p2_round_trip, p3_placement, p4_remapping, trust
 from benchmarks.broker import BrokerMissing
 from benchmarks.cell import Durations
 from benchmarks.harness import Settings
@@ -27,7 +27,7 @@ QUICK = Durations(warm_up_s=0.3, run_s=0.5, round_trips=200, longest_s=1.0)
 
 def arguments(words: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("benchmarks", nargs="+", choices=("p1", "p2", "p3", "p4", "micro"))
+    parser.add_argument("benchmarks", nargs="+", choices=("p1", "p2", "p3", "p4", "micro", "trust"))
     parser.add_argument("--rounds", type=int, default=None, help="5 unless told otherwise; 7 for publication")
     parser.add_argument("--json", type=Path, help="write metrics, environment and tables into this file")
     parser.add_argument("--quick", action="store_true", help="one short round, to see that everything runs")
@@ -66,6 +66,8 @@ def _measured(
         return p2_round_trip.measure(settings)
     if name == "micro":
         return micro.measure(micro.QUICK if chosen.quick else micro.Timing())
+    if name == "trust":
+        return trust.measure(micro.QUICK if chosen.quick else micro.Timing())
     seeds = chosen.seeds or (1 if chosen.quick else 10)
     if name == "p3":
         return p3_placement.measure(

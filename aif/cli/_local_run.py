@@ -13,19 +13,26 @@ from pathlib import Path
 from aif.authoring.recording import Recording, read_recording
 from aif.cli import _wiring as wiring
 from aif.cli._publishing import publish_everything, train_motion_models
+from aif.cli.broker_config import LOOPBACK, set_up
 from aif.config import load_inventory, load_workflow
 from aif.emulator.settings import replays_of
-from aif.errors import StartFailed
+from aif.errors import AlreadyRunning, StartFailed
 from aif.gateway.live import open_screen
 from aif.gateway.run_record import RunDevice, RunRecord
 from aif.gateway.summary import check_writable, summary, write_summary
 from aif.gateway.wire_tap import WireReport, WireTap, needles_from_recording
 from aif.model.inventory import Inventory
 from aif.runtime.devices.registry import Site
+from aif.runtime.devices.site_broker import SiteBroker
 from aif.runtime.local_site import LocalSite, LocalSiteOptions
 from aif.runtime.processes import ProcessGroup
-from aif.transport import local
+from aif.transport import local, mosquitto
 from aif.transport.clients import DEFAULT_CLIENT, Client, open_client
+from aif.trusted.certificates import Subject
+from aif.trusted.client_folder import ClientFolder
+
+MOSQUITTO = "mosquitto"
+"""Says that the run is to have a production broker of its own."""
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 + SIGINT."""
@@ -55,6 +62,8 @@ class LocalRun:
         self._screen = open_screen()
         self._record: RunRecord | None = None
         self._wire: WireReport | None = None
+        self._production = options.broker == MOSQUITTO
+        self._broker_url = "" if self._production else options.broker
 
     def run(self) -> int:
         """Everything in order; what a person must mend is found before anything is started.
@@ -65,6 +74,8 @@ class LocalRun:
         options = self._options
         if options.summary is not None:
             check_writable(options.summary)
+        if self._production:
+            self._check_mosquitto()
         catalogue = wiring.catalogue(options.aims)
         load_workflow(options.workflow, catalogue)
         inventory = load_inventory(options.inventory)
@@ -75,6 +86,8 @@ class LocalRun:
                 screen.phase("publishing models and AIMs to the store")
                 publish_everything(self._home, catalogue)
                 self._provision(inventory)
+                if self._production:
+                    self._set_up_mosquitto(inventory)
                 code = wiring.run_until_signalled(self._live(inventory), interrupted=INTERRUPTED)
         finally:
             self._sum_up()
@@ -88,11 +101,43 @@ class LocalRun:
             hw_class = wiring.device_hw_class(device.board, device.arch)
             state = self._home.device_state(device.id)
             known = state.exists() and self._home.engine(device.id).exists()
+            if self._production:  # its certificate comes with its enrolment
+                known = (
+                    known
+                    and ClientFolder(self._home.device_tls(device.id), Subject.device(device.id)).own.exists()
+                )
             if record is not None and record.enrolled_s and known and record.hw_class == hw_class:
                 continue
             site.forget(device.id)
             keys = wiring.identity_of(self._home, device.id, hw_class)
             site.provision(device.id, hw_class, state, keys, now_s=int(time.time()))
+
+    # --- a production broker -----------------------------------------------------------------------
+
+    def _check_mosquitto(self) -> None:
+        """Find out before anything is done what a person must mend.
+
+        Raises:
+            NotFound: Mosquitto is not installed.
+            AlreadyRunning: the home folder belongs to a broker of somebody's own.
+        """
+        mosquitto.program()
+        site = SiteBroker(self._home.site)
+        if site.configured and site.folder != self._broker_folder:
+            raise AlreadyRunning(
+                f"this home folder belongs to the broker of {site.folder}",
+                hint="choose another --home, or use that broker with its own processes",
+            )
+
+    @property
+    def _broker_folder(self) -> Path:
+        return self._home.root / "broker"
+
+    def _set_up_mosquitto(self, inventory: Inventory) -> None:
+        """Certificates for everybody and access rules, on a free port of this machine."""
+        port = mosquitto.free_port(LOOPBACK[1])
+        devices = [device.id for device in inventory.devices]
+        self._broker_url = set_up(self._home, devices, self._broker_folder, port=port).url
 
     # --- while it runs -----------------------------------------------------------------------------
 
@@ -103,8 +148,8 @@ class LocalRun:
             site = LocalSite(
                 processes,
                 LocalSiteOptions(
-                    self._home.root, options.inventory.resolve(), options.aims, options.broker,
-                    options.follow, options.speed, options.client,
+                    self._home.root, options.inventory.resolve(), options.aims, self._broker_url,
+                    self._production, options.follow, options.speed, options.client,
                 ),
             )  # fmt: skip
             self._screen.phase("starting broker, store and Controller")
@@ -145,7 +190,7 @@ class LocalRun:
         self, stack: AsyncExitStack, broker_url: str, recordings: Sequence[Recording]
     ) -> WireTap | None:
         """Watch the broker for the plaintext that the sensors are about to play."""
-        if not recordings:
+        if not recordings or self._production:  # its access rules let nobody listen
             return None
         client = open_client(self._options.client, broker_url, client_id="wire-tap")
         transport = await stack.enter_async_context(client)

@@ -10,10 +10,12 @@ import typer
 from aif.cli._options import HomeOption
 from aif.cli.broker_check import check
 from aif.cli.broker_config import config
+from aif.cli.broker_start import start
 
 app = typer.Typer(add_completion=False)
 app.command("config")(config)
 app.command("check")(check)
+app.command("start")(start)
 
 
 @app.callback(invoke_without_command=True)
@@ -24,7 +26,7 @@ def broker(
 ) -> int:
     """Run a broker for this machine until stopped (Ctrl-C). It has no TLS and no access rules.
 
-    For many machines, `aif broker config` writes a complete Mosquitto set-up.
+    For many machines, `aif broker config` writes a complete Mosquitto set-up; `aif broker start` starts it.
     """
     if context.invoked_subcommand is not None:
         return 0

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -23,6 +23,9 @@ from aif.transport.mosquitto_config import BrokerSettings, ChannelAccess, Member
 from aif.trusted.authority import CertificateAuthority, renewed
 from aif.trusted.certificates import PRIVATE_MODE, Subject
 from aif.trusted.state import write_atomically
+
+if TYPE_CHECKING:
+    from aif.cli._wiring import Home
 
 app = typer.Typer(add_completion=False)
 
@@ -131,6 +134,66 @@ def broker_config(
     return tuple(written)
 
 
+@dataclass(frozen=True, slots=True)
+class SetUp:
+    """A broker set-up that was written, and what clients were given for it."""
+
+    configuration: Path
+    url: str
+    written: tuple[Written, ...]
+    reload: str
+    """What became of it at a broker that runs already."""
+
+
+def set_up(
+    place: Home,
+    devices: Sequence[str],
+    output: Path,
+    *,
+    channels: Sequence[ChannelAccess] = (),
+    port: int = TLS_PORT,
+    hosts: Sequence[str] = (),
+    account: str = "",
+) -> SetUp:
+    """Write a broker's files, and what the Controller and the devices of a home folder need to reach it.
+
+    Args:
+        place: the home folder; it remembers the set-up.
+        devices: all devices of the site; those that have an identity in the folder are equipped.
+        output: the broker's own folder.
+        channels: open whether or not their workflow is deployed.
+        port: of the TLS listener.
+        hosts: by which clients reach the broker; none for this machine only.
+        account: as for ``broker_config``.
+
+    Raises:
+        LocalProtocolError, TransportError: as ``broker_config``.
+    """
+    from aif.cli import _wiring as wiring
+    from aif.cli._equipment import equip_controller, equip_device
+    from aif.runtime.devices.site_broker import BrokerRecord, SiteBroker
+
+    now, site, files = wiring.now(), SiteBroker(place.site), BrokerFiles(output.resolve())
+    names = hosts or LOOPBACK
+    url = f"mqtts://{f'[{names[0]}]' if ':' in names[0] else names[0]}:{port}"
+    written = list(
+        broker_config(
+            site.authority(os.urandom, now=now), devices, channels, output,
+            now=now, revoked=_revoked(place.site), port=port, hosts=names,
+            bind="" if hosts else LOOPBACK[1], account=account or ("root" if os.geteuid() == 0 else ""),
+        )
+    )  # fmt: skip
+    site.configure(BrokerRecord(str(files.root), url, account, tuple(devices), (), tuple(channels)))
+    reload = site.refresh(now=now)
+    equip_controller(place, now=now)
+    written.append(Written(place.controller_tls, "what the Controller needs to reach it"))
+    for device in devices:
+        if place.device_state(device).exists():
+            equip_device(place, device, now=now)
+            written.append(Written(place.device_tls(device), f"what {device} needs to enrol"))
+    return SetUp(files.configuration, url, tuple(written), str(reload))
+
+
 def _give(folder: Path, account: str) -> None:
     """Let an account own the broker's files, so that a broker without root's rights can read them."""
     for path in (folder, *folder.iterdir()):
@@ -172,41 +235,15 @@ def config(
     from aif.config import load_inventory
 
     _check_account(account)
-    from aif.cli._equipment import equip_controller, equip_device
-    from aif.runtime.devices.site_broker import BrokerRecord, SiteBroker
-
     place, known = wiring.Home(home), load_inventory(inventory)
     channels = [channel for file in workflow for channel in _planned_channels(file, known, aims, deployments)]
-    now, site = wiring.now(), SiteBroker(place.site)
     devices = [device.id for device in known.devices]
-    hosts, files = host or LOOPBACK, BrokerFiles(output.resolve())
-    url = f"mqtts://{f'[{hosts[0]}]' if ':' in hosts[0] else hosts[0]}:{port}"
-    owner = account or ("root" if os.geteuid() == 0 else "")
-    written = broker_config(
-        site.authority(os.urandom, now=now),
-        devices,
-        channels,
-        output,
-        now=now,
-        revoked=_revoked(place.site),
-        port=port,
-        hosts=hosts,
-        bind="" if host else LOOPBACK[1],
-        account=owner,
-    )
-    site.configure(BrokerRecord(str(files.root), url, account, tuple(devices), (), tuple(channels)))
-    reload = site.refresh(now=now)
-    for file in written:
+    made = set_up(place, devices, output, channels=channels, port=port, hosts=host, account=account)
+    for file in made.written:
         print(f"{file.path}  {file.note}")
-    equip_controller(place, now=now)
-    print(f"{place.controller_tls}  what the Controller needs to reach it")
-    for device in devices:
-        if place.device_state(device).exists():
-            equip_device(place, device, now=now)
-            print(f"{place.device_tls(device)}  what {device} needs to enrol")
-    print(f"\nstart it:             mosquitto -c {shlex.quote(str(files.configuration))}")
-    print(f"if it runs already:   {reload}")
-    print(f"clients connect to    {url}, which this home folder knows now")
+    print(f"\nstart it:             mosquitto -c {shlex.quote(str(made.configuration))}")
+    print(f"if it runs already:   {made.reload}")
+    print(f"clients connect to    {made.url}, which this home folder knows now")
     if os.geteuid() == 0 and not account:
         print("warning: the broker will run as root; give --user an account of its own")
 

@@ -22,7 +22,12 @@ def run(
     home: HomeOption = Path(".aif"),
     aims: AimsOption = [],  # noqa: B006  # typer copies it
     broker: Annotated[
-        str, typer.Option("--broker", help="Use this MQTT broker instead of the embedded one.")
+        str,
+        typer.Option(
+            "--broker",
+            help="Use this MQTT broker instead of the embedded one; `mosquitto` starts one of your own, with "
+            "TLS and access rules.",
+        ),
     ] = "",
     summary: Annotated[
         Path | None, typer.Option("--summary", help="Write the summary to this JSON file.")

@@ -10,9 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from aif.errors import BrokerRefused, StartFailed
 from aif.model.inventory import Device, DeviceClass, Inventory
-from aif.runtime.processes import ProcessGroup
+from aif.runtime.processes import READY_TIMEOUT_S, ProcessGroup
+from aif.transport.address import mqtt_url
 from aif.transport.clients import DEFAULT_CLIENT, Client
+from aif.transport.mosquitto import until_listening
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,8 @@ class LocalSiteOptions:
     aims: tuple[Path, ...] = ()
     broker_url: str = ""
     """Empty starts the embedded broker."""
+    mosquitto: bool = False
+    """Whether the broker at ``broker_url`` is the Mosquitto of this home folder, and is to be started."""
     follow: bool = False
     speed: float | None = None
     client: Client = DEFAULT_CLIENT
@@ -48,12 +53,25 @@ class LocalSite:
         if not self.broker_url:
             ready = await self._processes.start("broker", ["broker", "--port", "0", *home], wait=True)
             self.broker_url = f"mqtt://127.0.0.1:{ready['port']}"
+        elif self._options.mosquitto:
+            await self._processes.start("broker", ["broker", "start", *home], wait=False)
+            await self._until_broker_listens()
         ready = await self._processes.start("store", ["store", "serve", "--port", "0", *home], wait=True)
         arguments = ["controller", "--broker", self.broker_url, "--store", str(ready["url"]), *home]
         arguments += ["--client", self._options.client]
         if self._options.heartbeat_ms is not None:
             arguments += ["--heartbeat-ms", str(self._options.heartbeat_ms)]
         await self._processes.start("controller", arguments, wait=True)
+
+    async def _until_broker_listens(self) -> None:
+        address, child = mqtt_url(self.broker_url), self._processes.children["broker"]
+        try:
+            await until_listening(
+                address.host, address.port, lambda: child.process.returncode is not None,
+                timeout_s=READY_TIMEOUT_S,
+            )  # fmt: skip
+        except BrokerRefused as error:
+            raise StartFailed(f"{error}\n{child.log_tail()}", hint=f"its log: {child.log}") from error
 
     async def start_devices(self, inventory: Inventory) -> None:
         """One process per device; they announce themselves to the Controller."""

@@ -1,7 +1,8 @@
 """Structured logs of one process: to its own stream, and to whoever listens, with bounds and without secrets.
 
-A log line is an event name and facts. Values whose names suggest a secret are replaced; bytes are never
-logged; a flood is cut to a rate and counted.
+A log line is an event name and facts; a fact that is called as one of the line's own fields (``level``) gets
+a trailing underscore there. Values whose names suggest a secret are replaced; bytes are never logged; a flood
+is cut to a rate and counted.
 
 Invariants: logging raises nothing, whatever it is given and wherever the stream ends; a listener is called on
 the event loop that was running when the LogBook was made, and not for what it logs itself.
@@ -72,7 +73,7 @@ class LogBook:
                 shown["suppressed"], self._suppressed = self._suppressed, 0
             line = LogLine(now_us, level, _text(event), shown)
             own = {"time_us": now_us, "origin": self.origin, "level": level, "event": line.event}
-            record = {**own, **{name: value for name, value in shown.items() if name not in own}}
+            record = own | {f"{name}_" if name in own else name: value for name, value in shown.items()}
             with suppress(OSError, ValueError):  # the reader of the stream has gone
                 self._stream.write(json.dumps(record) + "\n")
                 self._stream.flush()

@@ -30,6 +30,7 @@ from aif.protocol.topics import (
     DataTopic,
     Enrolment,
     EnrolmentTopic,
+    Retained,
     Up,
     UpTopic,
 )
@@ -197,11 +198,13 @@ def _controller_rules(members: Sequence[Member]) -> tuple[list[str], list[str]]:
         topics.up_filter(),
         topics.attestation_filter(Attestation.EVIDENCE),
         topics.enrolment_filter(Enrolment.REQUEST),
+        topics.retained_filter(Retained.ANNOUNCE),
     ]
     writes = [
         topics.attestation_filter(Attestation.REQUEST),
         topics.enrolment_filter(Enrolment.RESPONSE),
         *(topics.down_filter(member.device) for member in members if not member.revoked),
+        topics.retained_filter(Retained.ANNOUNCE),  # of a revoked device it is taken away
     ]
     return reads, writes
 

@@ -115,6 +115,7 @@ ENGINE_OPERATIONS: Final[Mapping[str, Signature]] = MappingProxyType(
         "model_begin": (bytes, bytes, str),
         "model_chunks": (int, int, list),
         "model_finish": (int,),
+        "model_trial": (int, int),
         "open_in_place": (bytes, bytes, int, list),
         "infer": (int, list),
         "reset": (int,),

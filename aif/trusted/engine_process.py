@@ -80,6 +80,7 @@ class Dispatcher:
             "model_begin": models.begin,
             "model_chunks": models.add_chunks,
             "model_finish": lambda handle: [_descriptions(side) for side in models.finish(handle)],
+            "model_trial": models.trial,
             "open_in_place": models.open_in_place,
             "infer": models.infer,
             "reset": models.reset,

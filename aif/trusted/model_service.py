@@ -1,8 +1,9 @@
 """Model Service of a device: a release is installed only under a valid ticket, and only whole.
 
 Order: ticket (who, what, where, how much), then the download, then length and digest, then one atomic write
-into the inactive slot. A release that is already installed needs neither ticket nor download. Every read
-verifies the digest again before anything opens the bytes.
+into the inactive slot, then a trial there (``trials``); only what passed is the installed release. One that
+is installed already needs neither ticket nor download. Every read verifies the digest again before anything
+opens the bytes.
 
 What a slot holds depends on the device. Where models run in the Security Engine it is the ciphertext, as
 downloaded, with the ticket that the engine wants to see. A microcontroller executes from its slot in place:
@@ -42,6 +43,7 @@ from aif.protocol.ticket import (
     verify_ticket,
 )
 from aif.trusted.state import DeviceState, InstalledModel, SpoiltDownload, StateFile, write_atomically
+from aif.trusted.trials import Trials
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,11 @@ class SlotContent:
     sealed: SealedRelease | None
 
 
+Prove = Callable[[SlotContent], str]
+"""Runs what a slot holds and says what it takes and gives (``model_trial.interface``). An ``EngineError`` is
+its verdict on the release; what else it raises says nothing about it."""
+
+
 class ModelService:
     """Slots and installed releases of one device.
 
@@ -113,6 +120,7 @@ class ModelService:
         self._folder, self._state = folder, state
         self._device_id, self._hw_class_id = device_id, hw_class_id
         self._open_in_place = open_in_place
+        self._trials = Trials(state)
 
     def installed(self, component: str) -> InstalledModel | None:
         return next((m for m in self._state.load().installed if m.component == component), None)
@@ -125,6 +133,8 @@ class ModelService:
         *,
         wrapped_key: bytes = b"",
         plain_models: bool = False,
+        prove: Prove | None = None,
+        package: bytes = b"",
     ) -> InstalledModel:
         """Make ``release`` the installed one of its component.
 
@@ -134,8 +144,11 @@ class ModelService:
             fetch: gets the bytes.
             wrapped_key: the content key for this boot; needed where slots hold plaintext.
             plain_models: whether the site allows releases that are not encrypted.
+            prove: runs the release that was written, before it counts; None where nothing can run it.
+            package: digest of the AIM package that wants it.
 
         Raises:
+            ModelRejected: it failed its trial, now or before; what was installed stays in force.
             TrustError, ResourceExceeded: the ticket does not allow it here; nothing was downloaded.
             PlainModelRefused: it is not encrypted; nothing was downloaded.
             RemoteProtocolError: what came as a ticket or key is none.
@@ -155,6 +168,7 @@ class ModelService:
             else:
                 return present
         ticket = self._verified(release, limits, present, plain_models=plain_models)
+        self._trials.refuse_rejected(ticket.component, ticket.release_counter)
         self._check_budget(release.path, ticket)
         try:
             content = self._fetched(release, ticket, fetch, wrapped_key)
@@ -165,8 +179,14 @@ class ModelService:
         write_atomically(self._path(release.component, ticket.slot), content)
         model = InstalledModel(
             ticket.component, ticket.release_counter, ticket.plaintext_sha256, ticket.plaintext_bytes,
-            ticket.slot, release.ticket,
+            ticket.slot, release.ticket, package,
         )  # fmt: skip
+        if prove is not None:
+            sealed = self._sealed(ticket)
+            present = self.installed(release.component)
+            model = self._trials.passed(
+                model, present, lambda: prove(SlotContent(content, release.ticket, sealed))
+            )
         self._state.update(lambda current: _with_model(current, model))
         return model
 
@@ -240,6 +260,12 @@ class ModelService:
             )
         return plaintext
 
+    def _sealed(self, ticket: Ticket) -> SealedRelease | None:
+        """What a slot with the release of this ticket holds sealed; None where it holds plaintext."""
+        if ticket.aead is ModelAEAD.NONE or self._open_in_place is not None:
+            return None
+        return SealedRelease.of_ticket(ticket)
+
     def read(self, component: str) -> SlotContent:
         """What the slot of a component holds.
 
@@ -253,10 +279,9 @@ class ModelService:
                 f"no valid release of {component} is installed here", hint="deploy the workflow again"
             )
         ticket = read_ticket(model.ticket) if model.ticket else None
-        sealed = None
+        sealed = self._sealed(ticket) if ticket is not None else None
         sha256, length = model.sha256, model.bytes_
-        if ticket is not None and ticket.aead is not ModelAEAD.NONE and self._open_in_place is None:
-            sealed = SealedRelease.of_ticket(ticket)
+        if sealed is not None and ticket is not None:
             sha256, length = ticket.ciphertext_sha256, ticket.ciphertext_bytes
         try:
             with self._path(component, Slot(model.slot)).open("rb") as file:

@@ -30,6 +30,7 @@ from aif.protocol.ticket import (
     read_ticket,
     verify_ticket,
 )
+from aif.trusted.model_trial import run_apart, try_model
 from aif.trusted.psa import PSAError, PSAStatus
 from aif.trusted.records import UID_BYTES, RecordId
 from aif.trusted.sealed_store import Random, SealedStore
@@ -182,19 +183,45 @@ class ProtectedModels:
             LengthOrHashMismatch: not whole, or not what was signed.
             EngineError, ResourceExceeded: the engine refused it.
         """
-        loading = self._find(self._loading, handle)
-        del self._loading[handle]
-        ticket = loading.ticket
+        loading = self._taken(handle)
+        model = self._opened(loading, loading.assembly.finish())
+        self._loaded[handle] = _Loaded(loading.ticket, model)
+        return model.inputs, model.outputs
+
+    def trial(self, handle: int, limit_ms: int) -> str:
+        """Check the whole model, and run it a few times in a copy of this process, which then ends.
+
+        Returns:
+            What it takes and gives.
+
+        Raises:
+            LengthOrHashMismatch: not whole, or not what was signed.
+            EngineCrashed: the copy died, or did not end within ``limit_ms``.
+            EngineError: the engine refused it, or its results are not what it says of itself.
+        """
+        loading = self._taken(handle)
         plaintext = loading.assembly.finish()
-        model = self._open_model()(
+
+        def work() -> str:
+            model = self._opened(loading, plaintext)
+            return try_model(model.inputs, model.outputs, model.infer)
+
+        return run_apart(work, limit_s=limit_ms / 1000)
+
+    def _taken(self, handle: int) -> _Loading:
+        loading: _Loading = self._find(self._loading, handle)
+        del self._loading[handle]
+        return loading
+
+    def _opened(self, loading: _Loading, plaintext: bytes) -> LoadedModel:
+        ticket = loading.ticket
+        return self._open_model()(
             loading.runtime,
             plaintext,
             sha256=ticket.plaintext_sha256.hex(),
             arena_bytes=ticket.arena_bytes,
             name=ticket.component,
         )
-        self._loaded[handle] = _Loaded(ticket, model)
-        return model.inputs, model.outputs
 
     def open_in_place(
         self, ticket: bytes, wrapped_key: bytes, first: int, chunks: Sequence[bytes]

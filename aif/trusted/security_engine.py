@@ -251,16 +251,44 @@ class SecurityEngine:
             EngineError, ResourceExceeded: the inference engine refused it.
             PSAError: ``INSUFFICIENT_MEMORY``, ``COMMUNICATION_FAILURE``.
         """
+        handle = self._hand_in(ticket, wrapped_key, chunks, runtime)
+        inputs, outputs = self.call("model_finish", handle)
+        return ProtectedModel(self, handle, _descriptions(inputs), _descriptions(outputs))
+
+    def _hand_in(self, ticket: bytes, wrapped_key: bytes, chunks: Iterable[bytes], runtime: str) -> int:
+        """A handle of a release whose chunks are all in the engine."""
         handle = int(self.call("model_begin", ticket, wrapped_key, runtime))
         try:
             for first, batch in _batches(chunks):
                 self.call("model_chunks", handle, first, batch)
-            inputs, outputs = self.call("model_finish", handle)
         except BaseException:
             if not self.lost:
                 self.call("unload", handle)
             raise
-        return ProtectedModel(self, handle, _descriptions(inputs), _descriptions(outputs))
+        return handle
+
+    def try_model(
+        self, ticket: bytes, wrapped_key: bytes, chunks: Iterable[bytes], *, runtime: str, limit_s: float
+    ) -> str:
+        """Let a sealed release run a few times in a copy of the engine's process, which may die of it.
+
+        Args:
+            ticket: as it was installed.
+            wrapped_key: the content key for this session.
+            chunks: all sealed chunks, in order.
+            runtime: name of an inference runtime.
+            limit_s: longest time for loading and running, whole milliseconds; less than an answer may take.
+
+        Returns:
+            What it takes and gives (``model_trial.interface``).
+
+        Raises:
+            EngineCrashed: it died or did not end in time; this engine goes on.
+            EngineError: it was refused, or its results are not what it says of itself.
+            TrustError, LengthOrHashMismatch, PSAError: as ``load_model``.
+        """
+        handle = self._hand_in(ticket, wrapped_key, chunks, runtime)
+        return str(self.call("model_trial", handle, round(limit_s * 1000)))
 
     def open_in_place(self, ticket: bytes, wrapped_key: bytes, chunks: Iterable[bytes]) -> Iterable[bytes]:
         """Plaintext chunks of a sealed release, for a device that executes models from its slots.

@@ -153,6 +153,28 @@ class InstalledModel:
     bytes_: int
     slot: str
     ticket: bytes = b""
+    package: bytes = b""
+    """Digest of the AIM package that it was tried for; empty before there were trials."""
+    interface: str = ""
+    """What it takes and gives, as its trial found."""
+
+
+@dataclass(frozen=True, slots=True)
+class BegunTrial:
+    """A release whose trials began ``tries`` times and have not ended: this process died in each."""
+
+    component: str
+    counter: int
+    tries: int
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedRelease:
+    """A release that failed its trial here, and is not tried again."""
+
+    component: str
+    counter: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +206,9 @@ class DeviceState:
     installed: tuple[InstalledModel, ...] = ()
     result_pk: bytes | None = None
     spoilt: tuple[SpoiltDownload, ...] = ()
+    """The newest last."""
+    trials: tuple[BegunTrial, ...] = ()
+    rejected: tuple[RejectedRelease, ...] = ()
     """The newest last."""
 
     @property

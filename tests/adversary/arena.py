@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 
 import pytest
 
+from aif.protocol.topics import AttestationTopic, DownTopic, EnrolmentTopic, UpTopic, parse
 from aif.runtime.controller.controller import RunningWorkflow
 from aif.transport.backoff import Backoff
 from aif.transport.base import LastWill, Transport
@@ -106,6 +107,12 @@ class Arena:
         if name == "controller":
             return self.site.controller.admission.communication
         return self.site.hosts[name].session.communication
+
+    def send_stamped(self, topic: str, message: bytes) -> None:
+        """What the attacker could send with a stamp key that it took from a device."""
+        to = parse(topic)
+        assert isinstance(to, UpTopic | DownTopic | AttestationTopic | EnrolmentTopic)
+        self.hostile.send(topic, self.site.stamped(to.device, to, message))
 
     def count(self, name: str, *causes: str) -> int:
         """Drops at one place under any of these causes."""

@@ -23,6 +23,7 @@ from aif.protocol.grant import Grant, Role, RosterRow, issue_grant
 from aif.protocol.identifiers import id16
 from aif.protocol.lifecycle import Signal
 from aif.protocol.numbers import AuthMode, ControlCode, FrameType
+from aif.protocol.stamp import STAMP_BYTES
 from aif.protocol.watermark import Watermark
 from aif.runtime.host.session import CALL_INTERVAL_MS
 from aif.transport.faults import Delivery
@@ -40,6 +41,16 @@ FOREIGN = SigningKey(bytes([0x66]) * 32)
 def at(place: str, *causes: str) -> Refusals:
     """Counted by a device or the Controller."""
     return lambda arena: arena.count(place, *causes)
+
+
+def gate_of_site(device: str) -> Refusals:
+    """Stopped by the Controller for want of a stamp."""
+    return lambda arena: arena.site.controller.admission.gates.refused(device)["gate.stamp"]
+
+
+def gate_of(device: str) -> Refusals:
+    """Stopped by a device for want of a stamp."""
+    return lambda arena: arena.site.hosts[device].session._gates.refused["gate.stamp"]
 
 
 def log(event: str, **facts: object) -> Refusals:
@@ -186,6 +197,12 @@ def replay_all(topic: str) -> Act:
 
 # --- hello ----------------------------------------------------------------------------------------------
 
+
+def bare(stamped: bytes) -> bytes:
+    """Without its stamp."""
+    return stamped[:-STAMP_BYTES]
+
+
 SENTINEL = b"\xd2\x84"
 """Refused with a word: what was sent before it on the same topic has been dealt with."""
 
@@ -195,8 +212,8 @@ def hello_of(arena: Arena, device: str) -> bytes:
 
 
 async def replay_hello(arena: Arena) -> int:
-    for payload in (hello_of(arena, "left"), SENTINEL):
-        arena.hostile.send("aif/dev/left/up/hello", payload)
+    arena.hostile.send("aif/dev/left/up/hello", hello_of(arena, "left"))
+    arena.send_stamped("aif/dev/left/up/hello", SENTINEL)
     return 1
 
 
@@ -212,7 +229,7 @@ async def hello_of_nobody(arena: Arena) -> int:
 
 async def forged_hello(arena: Arena) -> int:
     hello = control.Hello("left", bytes(16), bytes(32), bytes(32), 5, 0, ())
-    arena.hostile.send(
+    arena.send_stamped(
         "aif/dev/left/up/hello", control.sign_hello(hello, lambda m: FOREIGN.sign(m).signature)
     )
     return 1
@@ -247,7 +264,7 @@ def false_evidence(payload: Callable[[Arena], bytes]) -> Act:
             admission.challenge("right", mapping_version=admission.link("right").attested_mapping)
             # the attacker may hear it before the broker brings it to the device: only the loss itself counts
             await arena.until(lambda: lost > 0)
-            arena.hostile.send("aif/att/right/evd", payload(arena))
+            arena.send_stamped("aif/att/right/evd", payload(arena))
         finally:
             arena.faults.remove(lose_challenge)
         return 1
@@ -263,7 +280,7 @@ async def unasked_evidence(arena: Arena) -> int:
 
 
 async def malformed_challenge(arena: Arena) -> int:
-    arena.hostile.send("aif/att/right/req", b"\xa1\x01\x40")
+    arena.send_stamped("aif/att/right/req", b"\xa1\x01\x40")
     return 1
 
 
@@ -271,8 +288,9 @@ async def malformed_challenge(arena: Arena) -> int:
 
 
 async def replay_grants(arena: Arena) -> int:
-    for payload in (*arena.hostile.heard("aif/dev/right/down/grant"), SENTINEL):
+    for payload in arena.hostile.heard("aif/dev/right/down/grant"):
         arena.hostile.send("aif/dev/right/down/grant", payload)
+    arena.send_stamped("aif/dev/right/down/grant", SENTINEL)
     return 1
 
 
@@ -280,6 +298,13 @@ async def grants_of_another(arena: Arena) -> int:
     recorded = arena.hostile.heard("aif/dev/left/down/grant")
     for payload in recorded:
         arena.hostile.send("aif/dev/right/down/grant", payload)
+    return len(recorded)
+
+
+async def stamped_grants_of_another(arena: Arena) -> int:
+    recorded = arena.hostile.heard("aif/dev/left/down/grant")
+    for payload in recorded:
+        arena.send_stamped("aif/dev/right/down/grant", bare(payload))
     return len(recorded)
 
 
@@ -293,7 +318,7 @@ async def forged_grant(arena: Arena) -> int:
         4096,
         (RosterRow(0, bytes(16), bytes(16), bytes(16)),),
     )  # fmt: skip
-    arena.hostile.send(
+    arena.send_stamped(
         "aif/dev/right/down/grant", issue_grant(grant, hello.session_public, FOREIGN, bytes([9]) * 32)
     )
     return 1
@@ -304,8 +329,9 @@ async def forged_grant(arena: Arena) -> int:
 
 def enrolment(device: str, change: Callable[[bytes], bytes]) -> Act:
     async def act(arena: Arena) -> int:
-        recorded = arena.hostile.heard("aif/enrol/enrol.left/req")[-1]
-        arena.hostile.send(f"aif/enrol/enrol.{device}/req", change(recorded))
+        recorded = bare(arena.hostile.heard("aif/enrol/enrol.left/req")[-1])
+        send = arena.hostile.send if device == "nobody" else arena.send_stamped
+        send(f"aif/enrol/enrol.{device}/req", change(recorded))
         return 1
 
     return act
@@ -313,8 +339,8 @@ def enrolment(device: str, change: Callable[[bytes], bytes]) -> Act:
 
 async def replay_enrolment(arena: Arena) -> int:
     topic = "aif/enrol/enrol.left/req"
-    for payload in (arena.hostile.heard(topic)[-1], SENTINEL):
-        arena.hostile.send(topic, payload)
+    arena.hostile.send(topic, arena.hostile.heard(topic)[-1])
+    arena.send_stamped(topic, SENTINEL)
     return 1
 
 
@@ -358,7 +384,7 @@ async def calls(arena: Arena) -> int:
     ):
         await arena.until(lambda: session._clock.monotonic_ms() - session._called_ms > CALL_INTERVAL_MS)
         before = session._called_ms
-        arena.hostile.send("aif/dev/left/down/call", payload)
+        arena.send_stamped("aif/dev/left/down/call", payload)
         await arena.until(lambda: session._called_ms > before)  # noqa: B023  # awaited here
     return 2
 
@@ -463,19 +489,19 @@ TABLE = (
         replay_all("aif/dev/left/up/report"), at("controller", "dup.redelivery", "replay.stale"),
     ),
     Attack("replay of a hello", replay_hello, log("hello refused", device="left")),
-    Attack("the hello of another device", hello_of_another, log("hello refused", device="right")),
+    Attack("the hello of another device", hello_of_another, gate_of_site("right")),
     Attack("the hello of no device", hello_of_nobody, log("hello ignored", device="nobody")),
     Attack("a forged hello", forged_hello, log("hello refused", device="left", code="AIF-E0501")),
-    Attack("a hello with changed bits", edited_hello, log("hello refused", device="left")),
+    Attack("a hello with changed bits", edited_hello, gate_of_site("left")),
     Attack("evidence that nobody asked for", unasked_evidence, log("hello refused", device="left")),
     Attack(
         "replay of evidence",
-        false_evidence(lambda arena: arena.hostile.heard("aif/att/right/evd")[0]),
+        false_evidence(lambda arena: bare(arena.hostile.heard("aif/att/right/evd")[0])),
         log("evidence ignored", device="right", step="nonce"),
     ),
     Attack(
         "the evidence of another device",
-        false_evidence(lambda arena: arena.hostile.heard("aif/att/left/evd")[-1]),
+        false_evidence(lambda arena: bare(arena.hostile.heard("aif/att/left/evd")[-1])),
         log("evidence ignored", device="right", step="signature"),
     ),
     Attack(
@@ -484,7 +510,11 @@ TABLE = (
     ),
     Attack("a malformed challenge", malformed_challenge, log("attestation request not answered")),
     Attack("replay of grants", replay_grants, log("grant refused", code="AIF-E0402")),
-    Attack("the grants of another device", grants_of_another, log("grant refused", code="AIF-E0505")),
+    Attack("the grants of another device", grants_of_another, gate_of("right")),
+    Attack(
+        "the grants of another device, by who can make stamps",
+        stamped_grants_of_another, log("grant refused", code="AIF-E0505"),
+    ),
     Attack("a forged grant", forged_grant, log("grant refused", code="AIF-E0501")),
     Attack("replay of an enrolment", replay_enrolment, log("enrolment refused", device="left")),
     Attack(

@@ -13,6 +13,7 @@ from benchmarks.cell import Cell, Durations, Run
 from benchmarks.contenders import CONTENDERS
 from benchmarks.harness import Spread, ratios, spread
 from benchmarks.intake import Sink
+from benchmarks.lines import code_lines, table
 from benchmarks.p1_throughput import BUNDLES, cells_of
 from benchmarks.p1_throughput import goals as p1_goals
 from benchmarks.p2_round_trip import goals as p2_goals
@@ -118,3 +119,12 @@ class TestPlan:
     def test_a_run_is_read_as_it_was_written(self, tmp_path: object) -> None:
         run = Run("ping", Cell("aif_paho", mode="signed"), Durations(), str(tmp_path), 1, "00", port=5)
         assert Run.read(run.write()) == run
+
+
+def test_lines_of_code_leave_out_comments_and_docstrings() -> None:
+    source = '"""Doc\nstring."""\n\nA = 1\n"""What A is."""\n# why\n\ndef f():\n    """Doc."""\n    return (\n     A\n    )\n'
+    assert code_lines(source) == 5
+
+
+def test_every_service_has_lines() -> None:
+    assert all(files and lines for files, lines in table().values())

@@ -177,6 +177,14 @@ class TestCommand:
         assert rows["aead, 100 B, K=1"]["overhead_bytes"] == 38  # of the frame 26, of the message 12
         assert rows["signed, 16384 B, K=1"]["seal_us"] > 0
 
+    def test_costs_of_trust_are_written(self, tmp_path: Path) -> None:
+        file = tmp_path / "out.json"
+        assert main(["trust", "--quick", "--noisy", "--json", str(file)]) == 0
+        rows = {row["row"]: row for row in json.loads(file.read_text())["tables"]["trust"]["trust"]}
+        assert len(rows) == 9
+        assert rows["stamp a message"]["bytes"] == 24
+        assert all(row["us"] > 0 for row in rows.values())
+
     def test_a_loaded_machine_is_refused(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:

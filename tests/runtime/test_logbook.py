@@ -81,11 +81,12 @@ def test_bytes_are_not_written() -> None:
     assert (line["a"], line["b"], line["c"]) == ("[3 bytes]", "[2 bytes]", "[1 bytes]")
 
 
-def test_a_fact_cannot_pass_for_the_line_s_own_fields() -> None:
+def test_a_fact_cannot_pass_for_the_line_s_own_fields_and_is_not_lost() -> None:
     log, stream, clock, _ = make()
     log.info("real", event="forged", level="error", origin="right", time_us=0)
     assert lines(stream)[0] == {
-        "time_us": clock.time_us(), "origin": "left", "level": "info", "event": "real"
+        "time_us": clock.time_us(), "origin": "left", "level": "info", "event": "real",
+        "time_us_": 0, "origin_": "right", "level_": "error", "event_": "forged",
     }  # fmt: skip
 
 

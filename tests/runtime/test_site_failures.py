@@ -282,12 +282,12 @@ def model() -> bytes:
     return built(seed=1)
 
 
-def built(seed: int) -> bytes:
-    """Int8, (1, 8) to (1, 4): 1.5 kB that needs about 1.8 kB of arena."""
+def built(seed: int, classes: int = 4) -> bytes:
+    """Int8, (1, 8) to (1, classes): 1.5 kB that needs about 1.8 kB of arena."""
     rng = np.random.default_rng(seed)
     layers: list[Layer] = [
         Dense(rng.normal(size=(8, 16)), rng.normal(size=16), relu=True),
-        Dense(rng.normal(size=(16, 4)), rng.normal(size=4)),
+        Dense(rng.normal(size=(16, classes)), rng.normal(size=classes)),
         Softmax(),
     ]
     return build(layers, rng.normal(size=(100, 8)))
@@ -361,6 +361,31 @@ def test_a_newer_release_goes_into_the_other_slot(tmp_path: Path, model: bytes) 
             assert [counter - first for counter, _ in seen] == [0, 0, 1, 2]
             slots = [slot for _, slot in seen]
             assert slots[0] == slots[1] == slots[3] != slots[2]
+
+    asyncio.run(journey())
+
+
+@pytest.mark.integration
+def test_a_release_that_fails_its_trial_is_reported_and_the_one_before_stays(
+    tmp_path: Path, model: bytes
+) -> None:
+    async def journey() -> None:
+        async with bench_site(tmp_path, aims=thinker(4_096), inventory=SMALL_INVENTORY) as site:
+            publish_model(site, model, 4_096)
+            site.controller._resolve_model("tinyaif", "thinker")
+            running = await site.deploy(THINKING)
+            await site.outputs(running, 1)
+            await site.controller.stop(running.aiw_id)
+            publish_model(site, built(seed=2, classes=5), 4_096)  # five scores where the AIM has four
+            site.controller._resolve_model("tinyaif", "thinker")
+            for _ in range(2):  # and once more, which downloads nothing
+                failure = await failure_of(site, await site.deploy(THINKING))
+                assert failure.startswith("right: AIF-E1003"), failure
+                assert "int8[1][5]" in failure
+                (release,) = site.home.device_state("right").load().installed
+                assert release.sha256 == sha256(model).digest()
+            assert site.hosts["right"]._models.read("thinker").content == model
+            site.check_nothing_is_left()
 
     asyncio.run(journey())
 

@@ -51,9 +51,11 @@ def test_every_user_has_its_own_topics_and_no_others() -> None:
             ("read", "aif/dev/+/up/+"),
             ("read", "aif/att/+/evd"),
             ("read", "aif/enrol/+/req"),
+            ("read", "aif/dev/+/announce"),
             ("write", "aif/att/+/req"),
             ("write", "aif/enrol/+/rsp"),
             ("write", "aif/dev/left/down/+"),
+            ("write", "aif/dev/+/announce"),
         ],
         "CN=left,OU=device": [
             ("read", "aif/dev/left/down/+"),

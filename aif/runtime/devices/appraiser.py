@@ -125,12 +125,15 @@ class Appraiser:
             link.verdict = Appraised(False, now_us, steps_in_words(steps), (), result)
             self._audit.note("evidence rejected", link.device, step=error.step, result=_digest(result))
         boot = asked.boot_id if asked is not None else b""
-        if (boot, str(error)) != (link.rejected_boot, link.reason):
+        why = f"{error} ({error.hint})" if error.hint else str(error)
+        if (boot, why) != (link.rejected_boot, link.reason):
             for step in steps_in_words(steps):
                 self._log.info("appraisal step", device=link.device, step=step)
-            self._log.error("evidence rejected", device=link.device, step=error.step, reason=str(error))
+            self._log.error(
+                "evidence rejected", device=link.device, step=error.step, reason=str(error), hint=error.hint
+            )
         link.rejected_boot = boot
-        self._on_reject(link, str(error))
+        self._on_reject(link, why)
 
     def _accept(self, link: DeviceLink, verdict: Verdict, appraised: Appraised) -> None:
         """Evidence was accepted; it speaks for the session that exists, or for the one that was offered."""

@@ -83,6 +83,15 @@ class SiteBroker:
         return CertificateAuthority.open_or_create(self._authority, random, now=now)
 
     @property
+    def folder(self) -> Path:
+        """Where the broker's files are.
+
+        Raises:
+            NotFound: there is no set-up.
+        """
+        return Path(self._record.load().folder)
+
+    @property
     def url(self) -> str:
         """Where clients reach the broker; empty when there is no set-up."""
         return self._record.load().url if self.configured else ""

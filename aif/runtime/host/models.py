@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -25,7 +25,8 @@ from aif.protocol.chunks import split_ciphertext
 from aif.protocol.control import ModelKey
 from aif.protocol.deployment import ModelRelease
 from aif.runtime.host.platform import Engine, Platform
-from aif.trusted.model_service import ModelService
+from aif.trusted.model_service import ModelService, SlotContent
+from aif.trusted.model_trial import LIMIT_S, try_model
 from aif.trusted.security_engine import ProtectedModel, SecurityEngine
 
 OpenModel = Callable[[str, Implementation, ModelRelease], Engine]
@@ -81,6 +82,32 @@ class DeviceModels:
             lambda runtime: SealedModelEngine(_Loader(self, release, runtime)),
         )
 
+    def prove(
+        self, owner: str, implementation: Implementation, release: ModelRelease, slot: SlotContent
+    ) -> str:
+        """Run a release that was just written to a slot, where it is going to run; may take seconds.
+
+        Returns:
+            What it takes and gives.
+
+        Raises:
+            EngineError: it crashed, hung, or gave what it must not.
+            NotFound, TrustError, StoreError, ResourceExceeded: it could not be tried.
+        """
+        if slot.sealed is None:
+            opened = self._platform.open_engine(
+                owner, implementation, slot.content, release.sha256, release.arena_bytes
+            )
+            with closing(opened) as model:
+                return try_model(model.inputs, model.outputs, lambda tensors: model.infer(*tensors))
+        key = self.key(release.component)
+        if not key:
+            raise _no_key(release.component)
+        chunks = split_ciphertext(slot.sealed, slot.content)
+        return self._engine.try_model(
+            slot.ticket, key, chunks, runtime=str(implementation.runtime), limit_s=LIMIT_S
+        )
+
     def load(self, release: ModelRelease, key: bytes, runtime: str) -> ProtectedModel:
         """Let the Security Engine open an installed release.
 
@@ -89,10 +116,7 @@ class DeviceModels:
             TrustError, StoreError, ResourceExceeded, EngineError: as ``SecurityEngine.load_model``.
         """
         if not key:
-            raise NotFound(
-                f"the content key of {release.component} has not come for this session of the device",
-                hint="deploy the workflow again: the Controller sends keys to attested devices",
-            )
+            raise _no_key(release.component)
         slot = self._models.read(release.component)
         if slot.sealed is None or slot.sealed.plaintext_sha256 != release.sha256:
             raise NotFound(
@@ -114,6 +138,13 @@ class DeviceModels:
         """Let everybody who waits look again."""
         with self._changed:
             self._changed.notify_all()
+
+
+def _no_key(component: str) -> NotFound:
+    return NotFound(
+        f"the content key of {component} has not come for this session of the device",
+        hint="deploy the workflow again: the Controller sends keys to attested devices",
+    )
 
 
 class _Loader:

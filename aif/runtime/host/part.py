@@ -219,10 +219,12 @@ class Part:
         )
         if aim.model is not None:
             async with has.installing:
-                await self._install(aim.model, implementation, has)
+                await self._install(aim, aim.model, implementation, has)
         return contract, implementation
 
-    async def _install(self, release: ModelRelease, implementation: Implementation, has: Resources) -> None:
+    async def _install(
+        self, aim: DeployedAIM, release: ModelRelease, implementation: Implementation, has: Resources
+    ) -> None:
         def progress(done: int, total: int) -> None:
             if self.unwanted:
                 raise DownloadInterrupted(f"{self.aiw_id} is not wanted any more")
@@ -231,7 +233,7 @@ class Part:
 
         loop = asyncio.get_running_loop()
         limits = SlotLimits(has.platform.usage().flash_limit_bytes, _arena_limit(implementation))
-        fetch, deployment = has.fetch, self.deployment
+        fetch, deployment, owner = has.fetch, self.deployment, self._owner(aim.id)
         await _in_thread(
             lambda: has.models.install(
                 release,
@@ -239,6 +241,8 @@ class Part:
                 lambda wanted: fetch(deployment, wanted, progress),
                 wrapped_key=has.opened.key(release.component),
                 plain_models=deployment.plain_models,
+                prove=lambda slot: has.opened.prove(owner, implementation, release, slot),
+                package=aim.package_sha256,
             )
         )
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from aif.engines.base import Engine as InferenceEngine
+from aif.engines.base import TensorSpec
 from aif.model.aim import Implementation
 from aif.model.inventory import Device
 from aif.sdk import Model, Sensor
@@ -28,6 +29,12 @@ class Usage:
 
 class Engine(Model, Protocol):
     """A model loaded for one AIM instance."""
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]: ...
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]: ...
 
     def close(self) -> None: ...
 

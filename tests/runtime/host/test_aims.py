@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from aif.engines.base import TensorSpec
 from aif.errors import CreationFailed, EngineError, NotAuthorised, NotFound
 from aif.model.aim import (
     AIMMetadata,
@@ -50,6 +51,14 @@ class Loaded:
     def __init__(self, outputs: int) -> None:
         self.closed = False
         self._outputs = outputs
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        return (TensorSpec("input_0", (1, 2, 2), "int8"),)
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        return self.inputs[: self._outputs]
 
     def infer(self, *inputs: Any) -> tuple[Any, ...]:
         doubled = np.asarray(inputs[0], np.int8).reshape(1, 2, 2) * 2
