@@ -224,7 +224,7 @@ class Deployer:
         working = [leaf.id for leaf in workflow.aims if leaf.id not in over]
         facts = {device: device_facts(device) for device in sorted({device_of[aim] for aim in working})}
         limits = {device: known.limits for device, known in facts.items()}
-        remote = remote_channels(aiw_id, workflow, device_of, limits)
+        remote = [c for c in remote_channels(aiw_id, workflow, device_of, limits) if not _unheard(c, over)]
         check_sizes(workflow, remote)
         check_numbers(remote, limits)
         plain_models = self._vault.plain_models
@@ -412,6 +412,12 @@ def local_channels(workflow: Workflow, device_of: Mapping[str, str], device: str
         and c.local is LocalPolicy.PLAIN
         and not c.acknowledged
     )
+
+
+def _unheard(channel: RemoteChannel, over: Collection[str]) -> bool:
+    """Whether messages would wait for the acknowledgement of an AIM that is over."""
+    consumer = channel.source if channel.returns else channel.destinations[0]
+    return channel.acknowledged is not None and PortRef.parse(consumer).aim in over
 
 
 def remote_channels(

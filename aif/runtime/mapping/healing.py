@@ -28,7 +28,15 @@ from aif.runtime.mapping.bringup import Means
 from aif.runtime.mapping.improving import Improving
 from aif.runtime.mapping.planning import Planning
 from aif.runtime.mapping.reasons import Reason, Reasons
-from aif.runtime.mapping.remapping import Change, Remapped, Remapping, TargetFailed, moves_between, note_over
+from aif.runtime.mapping.remapping import (
+    Change,
+    Remapped,
+    Remapping,
+    TargetFailed,
+    moves_between,
+    note_over,
+    unheard,
+)
 from aif.runtime.mapping.workflows import RunningWorkflow, WantedMapping
 from aif.runtime.mapping.worth import Gain
 
@@ -112,7 +120,7 @@ class Healing:
         moves = moves_between(self._running, mended.placement, change.anew)
         before = self._running.service
         more = mended.service.better_than(before, self._running.whole.metadata)
-        if not (more or (pressing and (moves or mended.service != before))):
+        if not (more or (pressing and (moves or mended.service != before or unheard(self._running)))):
             self._answered = question
             if pressing:
                 self.failure = None
