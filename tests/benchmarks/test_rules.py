@@ -122,7 +122,10 @@ class TestPlan:
 
 
 def test_lines_of_code_leave_out_comments_and_docstrings() -> None:
-    source = '"""Doc\nstring."""\n\nA = 1\n"""What A is."""\n# why\n\ndef f():\n    """Doc."""\n    return (\n     A\n    )\n'
+    source = (
+        '"""Doc\nstring."""\n\nA = 1\n"""What A is."""\n# why\n\n'
+        'def f():\n    """Doc."""\n    return (\n     A\n    )\n'
+    )
     assert code_lines(source) == 5
 
 
