@@ -21,6 +21,9 @@ from partitioner.problem.parts import Item, Limit, PlacementProblem
 from partitioner.problem.sentences import CAPACITIES, amount, data_rate, device_of, owner, relation, what
 from partitioner.prover import Prover
 
+GROWING = CAPACITIES - {"channels"}
+"""What somebody can have more of; how many channels a device holds is how it was built."""
+
 MAX_LINKS_TRIED = 6
 SUPPOSED_BPS, SUPPOSED_MS = 1e6, 10.0
 """A link that is suggested is tried with these figures: what the slower radios of small devices do."""
@@ -50,9 +53,7 @@ def suggestions(
         if prover.feasible(changed):
             helped = True
             yield text
-    grown = (
-        {} if helped else prover.shortfalls([limit for limit in problem.limits if limit.kind in CAPACITIES])
-    )
+    grown = {} if helped else prover.shortfalls([limit for limit in problem.limits if limit.kind in GROWING])
     larger = {limit: problem.limits[limit] + missing for limit, missing in grown.items()}
     if grown and prover.feasible(replace(problem, limits={**problem.limits, **larger})):
         yield " together with ".join(_more(problem, limit, missing) for limit, missing in grown.items())
@@ -60,7 +61,7 @@ def suggestions(
 
 def _growths(problem: PlacementProblem, prover: Prover, limits: list[Limit]) -> list[tuple[Limit, int]]:
     """Limits whose growth alone helps, those that have to grow by the smallest share first."""
-    missing = {limit: prover.shortfall(limit) for limit in limits if limit.kind in CAPACITIES}
+    missing = {limit: prover.shortfall(limit) for limit in limits if limit.kind in GROWING}
     helping = [(limit, more) for limit, more in missing.items() if more]
     return sorted(helping, key=lambda growth: growth[1] / max(1, problem.limits[growth[0]]))
 

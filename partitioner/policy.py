@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from aif.model.aim import Runtime
+from aif.model.inventory import Device, DeviceClass
+from aif.protocol.numbers import HOST_LIMITS, MCU_LIMITS, ChannelLimits
 
 LATENCY_SCALE_US = 100_000.0
 """Objective: sum of path latencies / 100 ms."""
@@ -70,6 +72,8 @@ class PlanPolicy:
         trusted_roots: kinds of ``attestation`` whose Evidence is accepted for ``attested`` and ``secure``.
         affinity_penalty: objective units per soft affinity that is not met.
         battery_life_h: hours that every battery of known size has to last; None: no limit.
+        host_channels: what gateways, edge boxes and cloud machines hold of sealed channels.
+        mcu_channels: what microcontrollers hold of them.
     """
 
     broker_device: str | None = None
@@ -84,6 +88,12 @@ class PlanPolicy:
     trusted_roots: frozenset[str] = frozenset({"software", "dice", "tpm", "tee"})
     affinity_penalty: float = 0.1
     battery_life_h: float | None = None
+    host_channels: ChannelLimits = HOST_LIMITS
+    mcu_channels: ChannelLimits = MCU_LIMITS
+
+    def channels(self, device: Device) -> ChannelLimits:
+        """What a device holds of sealed channels."""
+        return self.mcu_channels if device.device_class is DeviceClass.MCU else self.host_channels
 
     def runtime_cost(self, runtime: Runtime | None) -> RuntimeCost:
         return RuntimeCost() if runtime is None else self.runtime_costs.get(runtime, RuntimeCost())

@@ -30,6 +30,7 @@ from partitioner.alternatives import choose
 from partitioner.planner import DEFAULT_TIME_LIMIT_S, Plan, place, plan
 from partitioner.policy import ModelFacts, PlanPolicy
 from partitioner.problem.build import build_problem
+from partitioner.problem.channels import channels_of
 from partitioner.problem.costs import model_facts
 from partitioner.problem.evaluate import evaluate
 from partitioner.problem.parts import OBJECTIVE_SCALE, Candidate, Limit, Load, PlacementProblem
@@ -276,6 +277,10 @@ def load_of(placed: PlacedWorkflow, policy: PlanPolicy, releases: Releases) -> L
         used.update(dict(candidate.demand))
         if candidate.runtime is not None:
             runtimes.add((candidate.device, candidate.runtime))
+    device_of = {number: candidate.device for number, candidate in choice.items()}
+    for groups in problem.sealed:
+        for device, count in channels_of(groups, device_of).items():
+            used[Limit("channels", device)] += count
     for flow in problem.flows:
         if flow.source in choice and flow.destination in choice:
             ends = choice[flow.source].device, choice[flow.destination].device

@@ -295,7 +295,6 @@ def _placement(
     from partitioner.report.written import to_json
 
     placement, weighted = _planned(settings, objective, lexicographic)
-    _check_channels(settings, placement)
     placement = replace(placement, stand_ins=dict(settings.stand_ins))
     workflows = [settings.workflow]
     comparison = compare(before, placement) if before is not None else None
@@ -319,29 +318,6 @@ def _placement(
             render_comparison(comparison, console)
 
     return _shown(render, to_file=to_file)
-
-
-def _check_channels(settings: _Settings, placement: Placement) -> None:
-    """Refuse a plan that no deployment would take: a device cannot hold its channels, or their records.
-
-    Raises:
-        PlacementError: with the device or channel, and both numbers.
-    """
-    from aif.errors import PlacementError, StartFailed
-    from aif.protocol.numbers import limits_of
-    from aif.runtime.mapping.channel_limits import check_numbers, check_sizes
-    from aif.runtime.mapping.channels import remote_channels
-
-    workflow = settings.workflow
-    aims = {leaf.id for leaf in workflow.aims}
-    device_of = {a.aim: a.device for a in placement.assignments if a.aim in aims}
-    limits = {device.id: limits_of(device.device_class) for device in settings.inventory.devices}
-    channels = remote_channels(workflow.name, workflow, device_of, limits)
-    try:
-        check_sizes(workflow, channels)
-        check_numbers(channels, limits)
-    except StartFailed as error:
-        raise PlacementError(f"the plan cannot be deployed: {error}", hint=error.hint) from error
 
 
 def _planned(

@@ -6,7 +6,7 @@ broken and what the placement costs; ``checker`` says what to do about it.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import replace
 from math import ceil
 
@@ -14,8 +14,10 @@ from aif.model.aim import AIMMetadata, Implementation, SecurityNeed
 from aif.model.aiw import LeafAIM, PathLimit, Workflow
 from aif.model.inventory import Device, DeviceClass
 from aif.model.ports import ChannelSpec, PortRef
+from aif.protocol.numbers import ChannelLimits
 from partitioner.checker.facts import Audit, Facts, Violation, Where
 from partitioner.checker.recount import Way, Ways, invocation, rounded_up, storage_unit
+from partitioner.checker.sealed import between_aims, kept_by, sealed_channels, shortest_bytes
 from partitioner.policy import ModelFacts
 
 WEIGHTED = ("latency", "energy", "traffic", "exposure", "migration")
@@ -36,6 +38,7 @@ class Tally:
         self.parts: dict[tuple[str, str, str], int] = {}
         self.link_bps = dict.fromkeys(facts.links, 0)
         self.battery_uw = dict.fromkeys(self.devices, 0)
+        self.channels: Counter[str] = Counter()
         self.times: dict[str, tuple[int, int]] = {}
         self.bound: set[str] = set()
         """Boundary Ports; no AIM runs for them."""
@@ -60,6 +63,7 @@ class Tally:
         for number, workflow in enumerate(self.facts.workflows):
             for channel in workflow.channels:
                 self._channel(number, workflow, channel)
+            self._sealed(number, workflow)
             self._affinity(number, workflow)
             self._latencies(number, workflow)
         self._capacities()
@@ -95,6 +99,7 @@ class Tally:
         self._pinned(key, leaf, device)
         self._suits(key, leaf, code, device)
         self._memory(key, leaf.metadata, code, device)
+        self.ram[device.id] += kept_by(self.facts.workflows[number], leaf.id)
         self._moved(number, key, code, device)
         cost = self._cost(number, key, leaf, code, device)
         if cost is None:
@@ -120,6 +125,7 @@ class Tally:
             self._pinned(key, replace(leaf, placement=replace(leaf.placement, device=None)), device)
         self._suits(key, leaf, code, device)
         self._memory(key, leaf.metadata, code, device)
+        self.ram[device.id] += kept_by(self.facts.workflows[number], leaf.id)
         self._moved(number, key, code, device)
         cost = self._cost(number, key, leaf, code, device)
         if cost is not None:
@@ -313,6 +319,25 @@ class Tally:
         if self.devices[source].zone != self.devices[destination].zone:
             self.terms["exposure"] += weights.exposure * rate
 
+    def _sealed(self, number: int, workflow: Workflow) -> None:
+        def device_of(ref: PortRef) -> str | None:
+            end = self._end(number, ref)
+            return None if end is None else end[1]
+
+        self.channels.update(sealed_channels(workflow, device_of))
+        for channel in between_aims(workflow):
+            ends = device_of(channel.destination), device_of(channel.source)
+            if None in ends or ends[0] == ends[1]:
+                continue
+            for device, least in zip(ends, shortest_bytes(workflow, channel), strict=True):
+                most = self._held(self.devices[device or ""]).max_message_bytes
+                if least > most:
+                    self._bad("message", str(channel), f"{least:,} B at least, {device} takes {most:,} B")
+
+    def _held(self, device: Device) -> ChannelLimits:
+        small = device.device_class is DeviceClass.MCU
+        return self.policy.mcu_channels if small else self.policy.host_channels
+
     def _radio(self, route: Way, bytes_per_s: float) -> None:
         """Power of every sender and receiver on the way, rounded up once per device."""
         power_uw: dict[str, float] = {}
@@ -414,6 +439,9 @@ class Tally:
                 share = self.cpu[device.id] / 1e6 / device.cores
                 self._bad("cpu", device.id, f"{share:.3f} of {device.cpu_limit:g}")
             self._battery(device)
+            held = self._held(device).max_channels
+            if self.channels[device.id] > held:
+                self._bad("channels", device.id, f"{self.channels[device.id]:,} of {held:,}")
         for (device_id, position), used in self.storage.items():
             unit = self.devices[device_id].storage[position]
             if used > unit.bytes_:

@@ -35,9 +35,11 @@ from aif.model.aiw import (
     Workflow,
 )
 from aif.model.inventory import Device, DeviceClass, Energy, Inventory, Link, Sensor, StorageUnit
-from aif.model.ports import ChannelSpec, Direction, Port, PortRef
-from aif.model.records import PortType, RecordType
+from aif.model.ports import AuthMode, ChannelSpec, Delivery, Direction, LocalPolicy, Port, PortRef
+from aif.model.records import PortType, RecordType, min_size
 from aif.model.standby import kept_ready, standby_hint, standby_of
+from aif.protocol.message import HEADER
+from aif.protocol.numbers import HOST_LIMITS, MCU_LIMITS, ChannelLimits
 from partitioner.policy import ModelFacts, PlanPolicy, RuntimeCost
 from partitioner.problem.build import build_problem
 from partitioner.problem.parts import PlacementProblem
@@ -223,6 +225,45 @@ def _wanting(workflow: Workflow, standby: tuple[str, ...]) -> Workflow:
     )
     availability = replace(workflow.metadata.availability, standby=standby)
     return replace(workflow, aims=aims, metadata=replace(workflow.metadata, availability=availability))
+
+
+def sealed_instance(seed: int) -> Instance:
+    """The tiny instance of ``seed`` on devices that hold few channels and short messages.
+
+    Some Channels are acknowledged, sealed everywhere, or have keys of their own.
+    """
+    rng = random.Random(f"sealed {VERSION} {seed}")  # noqa: S311  seeded instances, nothing secret
+    instance = tiny_instance(seed)
+    least = HEADER.size + min_size(BYTES.record)
+    policy = replace(
+        instance.policy,
+        mcu_channels=_holding(rng, MCU_LIMITS, least),
+        host_channels=_holding(rng, HOST_LIMITS, least),
+    )
+    workflows = []
+    for w in instance.workflows:
+        channels = tuple(_sealing(rng, channel) for channel in w.channels)
+        workflows.append(replace(w, channels=channels))
+    return replace(instance, policy=policy, workflows=tuple(workflows))
+
+
+def _holding(rng: random.Random, limits: ChannelLimits, least_bytes: int) -> ChannelLimits:
+    longest = rng.choice((limits.max_message_bytes, limits.max_message_bytes, least_bytes, least_bytes - 1))
+    return replace(limits, max_channels=rng.choice((1, 2, 3, 32)), max_message_bytes=longest)
+
+
+def _sealing(rng: random.Random, channel: ChannelSpec) -> ChannelSpec:
+    if channel.source.at_boundary or channel.destination.at_boundary:
+        return channel
+    return rng.choice(
+        (
+            channel,
+            channel,
+            replace(channel, delivery=Delivery.ACKNOWLEDGED),
+            replace(channel, local=LocalPolicy.SEALED),
+            replace(channel, auth=AuthMode.AEAD),
+        )
+    )
 
 
 def _weighing(workflows: Sequence[Workflow], **weights: float) -> tuple[Workflow, ...]:

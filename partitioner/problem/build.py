@@ -26,6 +26,7 @@ from partitioner.policy import (
     ModelFacts,
     PlanPolicy,
 )
+from partitioner.problem.channels import Sealed, kept_bytes, least_bytes, sealed
 from partitioner.problem.costs import (
     battery_limit_uw,
     flash_is_limited,
@@ -144,6 +145,10 @@ class _Builder:
         self.flows: list[Flow] = []
         self.paths: list[Path] = []
         self.affinities: list[Affinity] = []
+        self.sealed: list[tuple[Sealed, ...]] = []
+        self.most_bytes = min(
+            (policy.channels(device).max_message_bytes for device in inventory.devices), default=0
+        )
 
     def build(self) -> PlacementProblem:
         for number, workflow in enumerate(self.workflows):
@@ -164,6 +169,7 @@ class _Builder:
             devices_weight=max((w.metadata.objectives.devices for w in self.workflows), default=0.0),
             routes=self.routes,
             taken=self.taken,
+            sealed=tuple(self.sealed),
         )
 
     def _add(self, number: int, workflow: Workflow) -> None:
@@ -176,26 +182,33 @@ class _Builder:
         per_second = invocation_rates(contracts, workflow.channels, rates)
         prefix = "" if len(self.workflows) == 1 else f"{workflow.name}/"
         positions: dict[str, int] = {}
+        kept = kept_bytes(workflow)
         for bound in (*workflow.metadata.inputs, *workflow.metadata.outputs):
             if bound.bind is not None:
                 positions[f"{BOUNDARY}.{bound.port.name}"] = len(self.items)
                 self.items.append(self._boundary_item(number, prefix, bound))
         for leaf in workflow.aims:
             positions[leaf.id] = len(self.items)
-            self.items.append(self._aim_item(number, prefix, leaf, per_second[leaf.id]))
-        standbys = self._standbys_of(number, prefix, workflow, per_second)
+            self.items.append(self._aim_item(number, prefix, leaf, per_second[leaf.id], kept.get(leaf.id, 0)))
+        standbys = self._standbys_of(number, prefix, workflow, per_second, kept)
         graph = self._flows_of(number, workflow, positions, rates)
         self.paths += workflow_paths(graph, workflow.metadata.objectives.latency / LATENCY_SCALE_US)
         self._affinities_of(workflow, positions, standbys)
 
     def _standbys_of(
-        self, number: int, prefix: str, workflow: Workflow, per_second: Mapping[str, float]
+        self,
+        number: int,
+        prefix: str,
+        workflow: Workflow,
+        per_second: Mapping[str, float],
+        kept: Mapping[str, int],
     ) -> dict[str, int]:
         """Adds the standbys of a workflow; returns their positions by the AIM that they stand by for."""
         positions: dict[str, int] = {}
         for leaf in kept_ready(workflow):
             positions[leaf.id] = len(self.items)
-            item = self._aim_item(number, prefix, leaf, per_second[leaf.id], standby=True)
+            room = kept.get(leaf.id, 0)
+            item = self._aim_item(number, prefix, leaf, per_second[leaf.id], room, standby=True)
             self.items.append(item)
         return positions
 
@@ -234,7 +247,14 @@ class _Builder:
         return Item(key, number, None, kinds, tuple(offers), self.inventory)
 
     def _aim_item(
-        self, number: int, prefix: str, leaf: LeafAIM, rate_hz: float, *, standby: bool = False
+        self,
+        number: int,
+        prefix: str,
+        leaf: LeafAIM,
+        rate_hz: float,
+        kept_bytes: int,
+        *,
+        standby: bool = False,
     ) -> Item:
         codes = leaf.metadata.implementations
         weights = self.workflows[number].metadata.objectives
@@ -248,7 +268,8 @@ class _Builder:
         offers = []
         for device in kinds.samples:
             migrates = weights.migration if present not in ("", device.id) else 0.0
-            offer = self.offering.offer(leaf, device, rate_hz, replace(weights, migration=migrates))
+            wanted = replace(weights, migration=migrates)
+            offer = self.offering.offer(leaf, device, rate_hz, wanted, kept_bytes)
             offers.append(idle(offer, device) if standby else offer)
         hint = standby_hint(leaf.placement) if standby else leaf.placement
         return Item(key, number, replace(leaf, placement=hint), kinds, tuple(offers), self.inventory)
@@ -261,6 +282,7 @@ class _Builder:
         rates: Mapping[PortRef, float],
     ) -> Graph:
         numbered: dict[int, ChannelSpec] = {}
+        first, least = len(self.flows), least_bytes(workflow)
         graph = Graph(workflow, number, positions, numbered)
         for channel in workflow.channels:
             source, destination = graph.item(channel.source), graph.item(channel.destination)
@@ -268,17 +290,32 @@ class _Builder:
                 continue  # the user's end of an unbound boundary Port is wherever the User Agent is
             numbered[len(self.flows)] = channel
             rate_hz, payload_bytes = rates[channel.source], _payload_bytes(workflow, channel)
-            between = partial(self._crossing, workflow.metadata.objectives, payload_bytes, rate_hz)
+            shortest = least.get(channel, (0, 0))
+            between = partial(self._crossing, workflow.metadata.objectives, payload_bytes, rate_hz, shortest)
             crossings = Crossings(self.items[source], self.items[destination], between)
-            flow = Flow(channel, number, source, destination, payload_bytes, rate_hz, crossings)
+            long = max(shortest) > self.most_bytes
+            flow = Flow(
+                channel, number, source, destination, payload_bytes, rate_hz, crossings, shortest, long
+            )
             self.flows.append(flow)
+        made = enumerate(self.flows[first:], start=first)
+        self.sealed.append(tuple(sealed((n, f.channel, (f.source, f.destination)) for n, f in made)))
         return graph
 
     def _crossing(
-        self, weights: Objectives, payload_bytes: int, rate_hz: float, a: str, b: str
+        self,
+        weights: Objectives,
+        payload_bytes: int,
+        rate_hz: float,
+        least: tuple[int, int],
+        a: str,
+        b: str,
     ) -> PricedCrossing | None:
         if a == b:
             return PricedCrossing(LOCAL, (), ())
+        for end, shortest in zip((b, a), least, strict=True):
+            if shortest > self.policy.channels(self.devices[end]).max_message_bytes:
+                return None
         route = self.routes.between(a, b)
         if route is None:
             return None
@@ -351,6 +388,7 @@ class _Builder:
                     yield Limit("deadline", prefix + path.id), path.deadline_us
 
     def _device_limits(self, device: Device) -> Iterator[tuple[Limit, int]]:
+        yield Limit("channels", device.id), self.policy.channels(device).max_channels
         yield Limit("ram", device.id), max(0, device.ram_bytes - self.policy.reserve_ram_bytes)
         yield Limit("cpu", device.id), cpu_limit_us(device)
         if flash_is_limited(device):

@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from partitioner.problem.channels import channels_of
 from partitioner.problem.parts import Candidate, Demand, Limit, PlacementProblem, Terms, price
 from partitioner.problem.paths import Path
 
@@ -33,6 +34,7 @@ def evaluate(problem: PlacementProblem, choice: Choice) -> Evaluation:
     account = _Account(problem, choice)
     account.add_candidates()
     delays = account.add_flows()
+    account.add_channels()
     account.add_affinities()
     latencies = account.add_paths(delays)
     account.add_balance()
@@ -75,6 +77,13 @@ class _Account:
             self._pay(crossed.terms)
             delays[number] = crossed.crossing.delay_us
         return delays
+
+    def add_channels(self) -> None:
+        """Sealed channels that each device holds."""
+        device_of = {item: candidate.device for item, candidate in self.choice.items()}
+        for groups in self.problem.sealed:
+            for device, count in channels_of(groups, device_of).items():
+                self.used[Limit("channels", device)] += count
 
     def add_affinities(self) -> None:
         for affinity in self.problem.affinities:

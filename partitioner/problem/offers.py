@@ -34,7 +34,10 @@ class Offering:
     policy: PlanPolicy
     releases: Mapping[str, ModelFacts]
 
-    def offer(self, leaf: LeafAIM, device: Device, rate_hz: float, weights: Objectives) -> Offer:
+    def offer(
+        self, leaf: LeafAIM, device: Device, rate_hz: float, weights: Objectives, kept_bytes: int = 0
+    ) -> Offer:
+        """All of it; ``kept_bytes`` of records are kept until they are acknowledged."""
         candidates: list[Candidate] = []
         refusals: list[Refusal] = []
         costs: list[Refusal] = []
@@ -42,7 +45,7 @@ class Offering:
             found = list(implementation_refusals(leaf, implementation, device, self.policy))
             refusals += found
             if not found:
-                made = self._candidate(leaf, implementation, device, rate_hz, weights)
+                made = self._candidate(leaf, implementation, device, rate_hz, weights, kept_bytes)
                 if isinstance(made, Candidate):
                     candidates.append(made)
                 else:
@@ -50,7 +53,13 @@ class Offering:
         return Offer(tuple(candidates), tuple(refusals), tuple(costs))
 
     def _candidate(
-        self, leaf: LeafAIM, code: Implementation, device: Device, rate_hz: float, weights: Objectives
+        self,
+        leaf: LeafAIM,
+        code: Implementation,
+        device: Device,
+        rate_hz: float,
+        weights: Objectives,
+        kept_bytes: int,
     ) -> Candidate | Refusal:
         facts = model_facts(code, self.releases)
         home = model_home(code, facts.bytes_, device, self.policy)
@@ -69,7 +78,7 @@ class Offering:
             return slow
         queues = sum(port.queue_depth * port.payload_bytes for port in leaf.metadata.inputs)
         arena = code.arena_bytes if facts.arena_bytes is None else facts.arena_bytes
-        ram_bytes = code.ram_bytes - code.arena_bytes + arena + queues
+        ram_bytes = code.ram_bytes - code.arena_bytes + arena + queues + kept_bytes
         cpu_us_per_s = whole(rate_hz * cost.latency_us)
         power_mw = rate_hz * cost.energy_uj / 1000.0
         on_battery = device.energy.price * power_mw if device.energy.source == "battery" else 0.0

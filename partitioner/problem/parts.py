@@ -4,8 +4,9 @@ Values only: what may be chosen and what each choice takes. All amounts are inte
 of processor per s) and every price is non-negative, on which the solver's formulation relies.
 
 Limits: ``ram``, ``flash``, ``cpu``, ``battery`` (uW) per device; ``storage`` per unit; ``sensor`` and
-``actuator`` per kind and device; ``link`` per link; ``deadline`` per path; ``colocate``, ``separate`` per
-pair; ``reach`` per Channel.
+``actuator`` per kind and device; ``channels`` per device; ``link`` per link; ``deadline`` per path;
+``colocate``, ``separate`` per pair; ``reach`` per Channel, or ``message`` where its records are too long for
+some devices.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from aif.model.aiw import LeafAIM, Workflow
 from aif.model.inventory import Device, Inventory
 from aif.model.ports import ChannelSpec
 from partitioner.policy import ModelFacts, PlanPolicy
+from partitioner.problem.channels import Sealed
 from partitioner.problem.filters import Refusal, device_refusals
 from partitioner.problem.paths import Path
 from partitioner.problem.routes import Crossing, RouteTable
@@ -208,6 +210,8 @@ class Flow:
         payload_bytes: its largest record.
         rate_hz: records per second.
         crossings: what it takes, by pair of devices.
+        least_bytes: the shortest message to its reader, and back to its writer.
+        long: whether that is more than some class of device takes.
     """
 
     channel: ChannelSpec
@@ -217,6 +221,8 @@ class Flow:
     payload_bytes: int
     rate_hz: float
     crossings: Mapping[tuple[str, str], PricedCrossing]
+    least_bytes: tuple[int, int] = (0, 0)
+    long: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +259,8 @@ class Load:
 class PlacementProblem:
     """Everything a solver needs, and the values it was made from.
 
-    ``limits`` and ``runtime_demand`` are what is left beside the load that is ``taken``.
+    ``limits`` and ``runtime_demand`` are what is left beside the load that is ``taken``; ``sealed`` says, by
+    workflow, which flows share sealed channels.
     """
 
     workflows: tuple[Workflow, ...]
@@ -271,6 +278,7 @@ class PlacementProblem:
     devices_weight: float
     routes: RouteTable
     taken: Load = Load()
+    sealed: tuple[tuple[Sealed, ...], ...] = ()
 
     @property
     def pairs(self) -> int:
@@ -285,7 +293,7 @@ class PlacementProblem:
         return Limit(kind, f"{self.items[affinity.first].key} {self.items[affinity.second].key}")
 
     def reach_limit(self, flow: Flow) -> Limit:
-        return Limit("reach", self._named(flow.workflow, str(flow.channel)))
+        return Limit("message" if flow.long else "reach", self._named(flow.workflow, str(flow.channel)))
 
     def _named(self, workflow: int, name: str) -> str:
         return name if len(self.workflows) == 1 else f"{self.workflows[workflow].name}/{name}"

@@ -18,6 +18,7 @@ WORDS = {
     "actuator": "actuator",
     "battery": "battery power",
     "link": "bandwidth",
+    "channels": "sealed channels",
     "deadline": "latency",
 }
 CAPACITIES = frozenset(WORDS)
@@ -105,6 +106,11 @@ def relation(limit: Limit) -> str:
             return f"{first} and {second} must share a device"
         case "separate":
             return f"{first} and {second} must be on different devices"
+        case "message":
+            return (
+                f"both ends of channel {limit.subject} must share a device, or be on devices "
+                "that take messages as long as its shortest"
+            )
         case _:
             return f"channel {limit.subject} needs a route between its devices"
 

@@ -11,13 +11,14 @@ question is asked of the model is up to ``solver`` and ``cores``, the only other
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ortools.sat.python import cp_model
 
 from aif.errors import PlacementError
+from partitioner.problem.channels import Sealed
 from partitioner.problem.evaluate import Choice
 from partitioner.problem.parts import OBJECTIVE_SCALE, Flow, Item, Limit, PlacementProblem, price
 from partitioner.problem.paths import Path
@@ -138,6 +139,7 @@ class Formulation:
         self.fineness = 1
         self._place()
         self.pairs = [self._pair(flow) for flow in problem.flows]
+        self._channels()
         self._affinities()
         self.waits = self._waits()
         self.paths = [self._path(path) for path in problem.paths]
@@ -282,6 +284,35 @@ class Formulation:
         for a, at_a in self.at[flow.source].items():
             leaving = total_of(y for (first, _), y in pairs.items() if first == a)
             self.model.add(leaving + destination.get(a, self.zero) >= at_a)
+
+    def _channels(self) -> None:
+        """Sealed channels of each device that could have too many."""
+        groups = [group for some in self.problem.sealed for group in some]
+        most: Counter[str] = Counter()
+        for group in groups:
+            for device in {device: None for pair in group.ends for end in pair for device in self.at[end]}:
+                most[device] += group.ways
+        for device, count in most.items():
+            limit = Limit("channels", device)
+            if count > self.problem.limits[limit]:
+                self.loads[limit] += [group.ways * self._sealed_on(device, group) for group in groups]
+
+    def _sealed_on(self, device: str, group: Sealed) -> cp_model.LinearExpr:
+        """How often the flows of a group take sealed channels on a device."""
+        crossing = [y for flow in group.flows for ends, y in self.pairs[flow].items() if device in ends]
+        taken = list[cp_model.LinearExpr](crossing)
+        if len(group.flows) > 1:
+            any_crossing = self.model.new_bool_var("")
+            for y in crossing:
+                self.model.add_implication(y, any_crossing)
+            taken = [any_crossing]
+        for (source, destination), local in zip(group.ends, group.local, strict=True):
+            here = self.at[source].get(device), self.at[destination].get(device)
+            if local and here[0] is not None and here[1] is not None:
+                together = self.model.new_bool_var("")
+                self.model.add(together >= here[0] + here[1] - 1)
+                taken.append(together)
+        return total_of(taken)
 
     def _affinities(self) -> None:
         for affinity in self.problem.affinities:

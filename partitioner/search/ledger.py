@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from aif.model.aim import Runtime
+from partitioner.problem.channels import channels_of
 from partitioner.problem.evaluate import Choice, highest_share_ppm, path_latency_us
 from partitioner.problem.parts import OBJECTIVE_SCALE, Candidate, Limit, price
 from partitioner.search.pace import ENTRY_S
@@ -121,6 +122,9 @@ class Ledger:
             delays[number] = crossed.crossing.delay_us
             for limit, amount in crossed.demand:
                 demand[limit] += amount
+        device_of = {item: candidate.device for item, candidate in chosen.items()}
+        for device, count in channels_of(problem.sealed[workflow], device_of).items():
+            demand[Limit("channels", device)] += count
         for number in self.star.affinities_of[workflow]:
             affinity = problem.affinities[number]
             if affinity.broken(chosen[affinity.first].device, chosen[affinity.second].device):

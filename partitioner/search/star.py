@@ -58,6 +58,7 @@ class Transfer:
     energy: float
     traffic: float
     exposure: float
+    least_bytes: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,9 @@ class Star:
             )
         ]
         self.single_core = np.array([device.id in problem.single_core for device in self.devices])
+        self.message_bytes = np.array(
+            [problem.policy.channels(device).max_message_bytes for device in self.devices]
+        )
         self._groups()
         self._access()
         self._resources()
@@ -213,6 +217,7 @@ class Star:
             weights.energy * bytes_per_s / 1000.0 / POWER_SCALE_MW,
             weights.traffic * bytes_per_s / TRAFFIC_SCALE_BYTES_PER_S,
             weights.exposure * flow.rate_hz,
+            flow.least_bytes,
         )
 
     # --- the devices ---

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from partitioner.search.charges import Charges, parts_taken
 from partitioner.search.pace import CALL_S, CELL_S
-from partitioner.search.star import Floats, Ints, Star
+from partitioner.search.star import Floats, Ints, Star, Transfer
 from partitioner.search.views import View
 
 FORBIDDEN = 1e15
@@ -200,7 +200,7 @@ class Table:
             if transfer.exposure:
                 whole = whole + transfer.exposure * leaving
             delay = times[transfer.frame_bytes][between]
-            reached = np.isfinite(delay)
+            reached = np.isfinite(delay) & self._takes(transfer)[between]
             delay = np.where(reached, delay, 0.0)
             self.delay_us[number] = delay
             price = np.where(reached, np.where(reached, whole[between], 0.0), FORBIDDEN)
@@ -226,6 +226,13 @@ class Table:
             wire_bytes, bits_per_s = sum(t.wire_bytes for t in channels), sum(t.bits_per_s for t in channels)
             edges.append(Edge(a, b, price, wire_bytes, bits_per_s, price))
         return edges
+
+    def _takes(self, transfer: Transfer) -> npt.NDArray[np.bool_]:
+        """Whether each two devices, or one alone, take the messages of a Channel."""
+        held = self.star.message_bytes[self.view.devices]
+        there, back = transfer.least_bytes
+        fits: npt.NDArray[np.bool_] = (held[None, :] >= there) & (held[:, None] >= back)
+        return fits | np.eye(len(held), dtype=bool)
 
     def _ways(self, workflow: int) -> list[Way]:
         ways, place = [], self.place

@@ -16,6 +16,7 @@ from partitioner.instances.generate import (
     SELDOM,
     Instance,
     measured_instance,
+    sealed_instance,
     tiny_instance,
     weighed_instance,
 )
@@ -72,6 +73,11 @@ def test_equals_the_oracle_whichever_objectives_count() -> None:
 
 def test_equals_the_oracle_with_measured_delays_and_low_batteries() -> None:
     kinds = Counter(agree(seed, measured_instance) for seed in range(400))
+    assert min(kinds["impossible"], kinds["together"], kinds["spread"]) > 30, kinds
+
+
+def test_equals_the_oracle_where_devices_hold_few_channels_and_short_messages() -> None:
+    kinds = Counter(agree(seed, sealed_instance) for seed in range(800))
     assert min(kinds["impossible"], kinds["together"], kinds["spread"]) > 30, kinds
 
 
