@@ -77,6 +77,7 @@ class ChannelSender:
         max_frames: int = DEFAULT_MAX_FRAMES,
         max_frame_bytes: int = HOST_LIMITS.max_frame_bytes,
         max_message_bytes: int = HOST_LIMITS.max_message_bytes,
+        first_interval: int = 0,
     ) -> None:
         """Bind the sender.
 
@@ -90,6 +91,7 @@ class ChannelSender:
             max_frames: of the grant.
             max_frame_bytes: of the grant, the minimum over the receivers.
             max_message_bytes: longest message the receivers reassemble.
+            first_interval: frames before the first watermark; 0 for as many as between others, which is most.
         """
         if mode is not AuthMode.AEAD and sign_key is None:
             raise LocalProtocolError(f"a sender in {mode} mode needs a frame-sign key")
@@ -115,8 +117,7 @@ class ChannelSender:
         """Messages sealed in this epoch."""
         self.frames = 0
         """Frames sealed, of every type; also the next counter. Written here alone, as the two others."""
-        # the first comes earlier, on every channel elsewhere: channels of one rate shall not sign all at once
-        self.watermark_at = 1 + channel[0] % self._interval
+        self.watermark_at = min(first_interval or self._interval, self._interval)
         """The count of frames with which a watermark is due, before the next frame at the latest."""
 
     @property

@@ -21,6 +21,7 @@ from aif.protocol.channel_sender import ChannelSender
 from aif.protocol.frame import Buffer, sender_key
 from aif.protocol.grant import Grant, Role, RosterRow
 from aif.protocol.numbers import (
+    CHECKPOINT_FRAMES,
     FRAGMENT_HEADER_BYTES,
     FRAGMENT_LIMIT,
     HOST_LIMITS,
@@ -335,9 +336,12 @@ class _SendingEpoch:
             raise LocalProtocolError(f"the grant for {channel.topic} holds no key")
         key = key_of(grant.k_epoch, row)
         seed = None if grant.auth_mode is AuthMode.AEAD else frame_sign_seed
+        # channels that work at one rate, such as question and answer, shall not sign in the same turn
+        checkpoint = grant.auth_mode is AuthMode.CHECKPOINT
+        first = 1 + grant.channel_id[0] % CHECKPOINT_FRAMES if checkpoint else 0
         self.sender = ChannelSender(
-            grant.channel_id, grant.epoch, row.index, key, grant.auth_mode,
-            sign_key=seed, max_frames=grant.max_frames, max_frame_bytes=grant.max_frame_bytes,
+            grant.channel_id, grant.epoch, row.index, key, grant.auth_mode, sign_key=seed,
+            max_frames=grant.max_frames, max_frame_bytes=grant.max_frame_bytes, first_interval=first,
         )  # fmt: skip
         self.max_frames, self.max_frame_bytes = grant.max_frames, grant.max_frame_bytes
         self.one_frame_bytes = grant.max_frame_bytes - SIGNED_OVERHEAD_BYTES - FRAGMENT_HEADER_BYTES

@@ -335,10 +335,43 @@ def test_a_burst_on_a_checkpoint_channel_is_verified_without_a_poll() -> None:
     wire.key(mode=mode)
     for payload in payloads(5_000):
         wire.sender.send(payload)
-    assert len(wire.frames) == 5_000 + 5_000 // 32
+    kinds = bytes(frame[0] & 15 for frame, _ in wire.frames)
+    between = kinds.split(bytes([FrameType.WATERMARK_SIGNED]))
+    assert {len(frames) for frames in between[1:-1]} == {32}
+    assert max(len(between[0]), len(between[-1])) <= 32
     wire.wait(10_000)
     assert wire.received == payloads(5_000)
     assert not any(isinstance(event, AuthFailure) for event in wire.events)
+
+
+@pytest.mark.parametrize("bundling", [BundlePolicy(), BundlePolicy(max_messages=1)])
+def test_a_message_never_waits_for_the_watermark_that_it_makes_due(bundling: BundlePolicy) -> None:
+    mode = AuthMode.CHECKPOINT
+    wire = Wire(channel(mode, policy=bundling))
+    wire.key(mode=mode)
+    kinds = list[int]()
+    for payload in payloads(100):
+        wire.sender.send(payload)
+        (frame, _), wire.frames = wire.frames[0], wire.frames[1:]
+        assert frame[0] & 15 == FrameType.DATA
+        assert wire.frames == []
+        wire.idle(1)
+        kinds += [later[0] & 15 for later, _ in wire.frames]
+        wire.frames = []
+    assert kinds == [FrameType.WATERMARK_SIGNED] * 4  # 32 messages apart, the first where the channel id says
+
+
+def test_a_watermark_that_is_due_waits_for_no_turn_that_does_not_end() -> None:
+    mode = AuthMode.CHECKPOINT
+    wire = Wire(channel(mode, policy=BundlePolicy(max_messages=1)))
+    wire.key(mode=mode)
+    while not wire.timers:
+        wire.sender.send(b"makes it due")
+    sent = len(wire.frames)
+    wire.sender.send(b"the next")
+    wire.end_turn()
+    kinds = [frame[0] & 15 for frame, _ in wire.frames[sent:]]
+    assert kinds == [FrameType.WATERMARK_SIGNED, FrameType.DATA], "before the next frame, and not once more"
 
 
 def test_closing_a_channel_reports_what_is_missing_there() -> None:
