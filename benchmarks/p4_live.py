@@ -102,6 +102,11 @@ class Case:
             + (STANDBY if self.standby else "")
         )
 
+    @property
+    def goal_ms(self) -> float | None:
+        """None where the time holds the transfer of a model."""
+        return None if self.model and not self.standby else GOAL_MS
+
 
 CASES = (
     Case("killed", signal.SIGKILL),
@@ -128,7 +133,7 @@ def measure_live(*, quick: bool) -> tuple[list[Metric], dict[str, Any]]:
             void[f"p4 live {case.name}"] = str(error) or "nothing came in time"
             continue
         total = Spread.of([loss.total_ms for loss in losses])
-        metrics.append(judged(f"p4.live_{case.name}", total, "ms", GOAL_MS, "lower"))
+        metrics.append(judged(f"p4.live_{case.name}", total, "ms", case.goal_ms, "lower"))
         if case.acknowledged:
             lost = Spread.of([float(loss.numbers_lost) for loss in losses])
             metrics.append(judged("p4.live_acknowledged_lost", lost, "messages", 0.0, "lower"))

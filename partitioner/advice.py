@@ -47,9 +47,13 @@ def suggestions(
     changes = (
         _unpaired(problem, limits), alone, freed, _linked(problem, limits), _equipped(problem, concerned)
     )  # fmt: skip
+    tried: set[str] = set()
     for text, changed in chain.from_iterable(changes):
         if prover.exhausted():
             return
+        if text in tried:  # an AIM and its standby have the same pins
+            continue
+        tried.add(text)
         if prover.feasible(changed):
             helped = True
             yield text

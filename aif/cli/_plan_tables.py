@@ -7,6 +7,7 @@ from io import StringIO
 from typing import TYPE_CHECKING
 
 from aif.gateway.cells import WIDE_COLUMNS
+from aif.model.standby import in_words
 from partitioner.problem.sentences import data_rate, power, size
 from partitioner.report.drawing import FULL, shares
 from partitioner.report.page import verdict
@@ -69,7 +70,7 @@ def render_comparison(comparison: Comparison, console: Console) -> None:
         moved = _table("AIM", "from", "to")
         for move in comparison.moves:
             ends = (str(end) if end is not None else "not placed" for end in (move.before, move.after))
-            moved.add_row(escape(move.aim), *(escape(end) for end in ends))
+            moved.add_row(escape(in_words(move.aim)), *(escape(end) for end in ends))
         console.print(moved)
     changed = _table("figure", "before", "now", "difference")
     for change in comparison.changes:

@@ -89,9 +89,10 @@ class AvailabilityEntry(Table):
 
     target: Annotated[Share | None, Field(description="share of time, 0..1")] = None
     remap_within_ms: Annotated[Ms | None, Field(description="time to re-map after a loss (ms)")] = None
-    standby: Annotated[list[AimId], Field(description="AIMs kept ready on a second device")] = Field(
-        default_factory=list
-    )
+    standby: Annotated[
+        list[AimId],
+        Field(description="AIMs kept ready on a second device, which takes over when the first is lost"),
+    ] = Field(default_factory=list)
     on_degraded: Literal["stop", "continue"] = "stop"
     optional: Annotated[
         list[AimId],

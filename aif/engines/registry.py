@@ -76,6 +76,22 @@ def open_engine(
     raise EngineUnavailable(f"no inference runtime is called {runtime!r}", hint=f"known runtimes: {known}")
 
 
+def load_runtime(runtime: str) -> None:
+    """Load the code of an inference runtime into this process, without a model.
+
+    Raises:
+        EngineUnavailable: this runtime is unknown or not installed.
+    """
+    if runtime not in _PACKAGES:
+        known = ", ".join(Runtime)
+        text = f"no inference runtime is called {runtime!r}"
+        raise EngineUnavailable(text, hint=f"known runtimes: {known}")
+    if runtime == Runtime.TFLITE:  # models of the other one run in processes of their own
+        from aif.engines.tflite import load_package
+
+        load_package()
+
+
 def installed_versions() -> dict[str, str]:
     """The version of each inference runtime that is installed here, by its name; nothing is loaded."""
     found: dict[str, str] = {}

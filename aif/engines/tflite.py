@@ -41,7 +41,7 @@ class LiteRTEngine:
     """
 
     def __init__(self, model: bytes, config: EngineConfig = DEFAULT_CONFIG) -> None:
-        package = _load_package()
+        package = load_package()
         kernels = package.OpResolverType
         try:
             self._interpreter: Any = package.Interpreter(
@@ -104,7 +104,12 @@ class LiteRTEngine:
         return self._interpreter
 
 
-def _load_package() -> Any:
+def load_package() -> Any:
+    """The first of the packages that can be loaded.
+
+    Raises:
+        EngineUnavailable: none can.
+    """
     failures = []
     for name in _PACKAGES:
         try:

@@ -280,8 +280,8 @@ def _check_measurements(
         if component.type in known_types and component not in reference.components:
             raise NotAuthorised(
                 f"component {component.type!r} version {component.version!r} is not a reference value",
-                hint="publish what the device runs (`aif store publish`), or install there what was published; a "
-                "file that was edited since counts too, so start its process again afterwards",
+                hint="publish what the device runs (`aif store publish`), or install there what was "
+                "published; a file that was edited since counts too, so start its process again afterwards",
             )
         minimum = reference.minimum_counters.get(component.type, 0)
         if component in reference.components and reference.counters.get(component, 0) < minimum:

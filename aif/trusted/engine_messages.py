@@ -112,6 +112,7 @@ ENGINE_OPERATIONS: Final[Mapping[str, Signature]] = MappingProxyType(
         "floors": (),
         "lift_floors": (list,),
         "selftest": (),
+        "load_runtime": (str,),
         "model_begin": (bytes, bytes, str),
         "model_chunks": (int, int, list),
         "model_finish": (int,),

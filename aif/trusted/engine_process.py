@@ -19,7 +19,7 @@ import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, cast
 
 from aif.errors import AIFError, EngineUnavailable, RemoteProtocolError
 from aif.trusted.engine_messages import (
@@ -64,7 +64,13 @@ def protect_process() -> None:
 class Dispatcher:
     """Finds what a request asks for, checks its arguments, and calls it."""
 
-    def __init__(self, core: SecurityCore) -> None:
+    def __init__(self, core: SecurityCore, load_runtime: Callable[[str], None]) -> None:
+        """Take what was configured.
+
+        Args:
+            core: everything but the messages.
+            load_runtime: loads an inference runtime by its name, without a model.
+        """
         models = core.models
         self._core = core
         self._own: Mapping[str, Callable[..., object]] = {
@@ -77,6 +83,7 @@ class Dispatcher:
             "floors": lambda: [[name, value] for name, value in core.floors.read().items()],
             "lift_floors": lambda rows: core.floors.lift(_floors(rows)),
             "selftest": self._selftest,
+            "load_runtime": load_runtime,
             "model_begin": models.begin,
             "model_chunks": models.add_chunks,
             "model_finish": lambda handle: [_descriptions(side) for side in models.finish(handle)],
@@ -129,8 +136,8 @@ def serve(connection: socket.socket) -> NoReturn:
             request = decode_request(_receive(connection))
             try:
                 if dispatcher is None:
-                    core = _configure(request)
-                    dispatcher = Dispatcher(core)
+                    core, load_runtime = _configure(request)
+                    dispatcher = Dispatcher(core, load_runtime)
                     result: object = [core.identity_pk, core.exchange_pk, core.session_pk]
                 else:
                     result = dispatcher.answer(request)
@@ -147,7 +154,8 @@ def serve(connection: socket.socket) -> NoReturn:
             dispatcher.close()
 
 
-def _configure(request: Request) -> SecurityCore:
+def _configure(request: Request) -> tuple[SecurityCore, Callable[[str], None]]:
+    """The engine that the first message describes, and what loads an inference runtime beside it."""
     if request.operation != "configure":
         raise PSAError(PSAStatus.BAD_STATE, "the first operation is configure")
     folder, hw_class, ids, anchors, opener, create, remote = check_arguments(request.arguments, _CONFIGURE)
@@ -157,17 +165,22 @@ def _configure(request: Request) -> SecurityCore:
     settings = CoreSettings(
         Path(folder), hw_class, facts, grant_pk or None, create, Path(remote) if remote else None
     )
-    return SecurityCore(settings, random=os.urandom, open_model=lambda: _opener(opener))
+    core = SecurityCore(settings, random=os.urandom, open_model=lambda: cast("OpenModel", _named(opener)))
+
+    def load_runtime(runtime: str) -> None:
+        load: Callable[[str], None] = _named(f"{opener.partition(':')[0]}:load_runtime")
+        load(runtime)
+
+    return core, load_runtime
 
 
-def _opener(path: str) -> OpenModel:
-    """The inference engine that the host named, as ``package.module:function``; loaded when it is needed."""
+def _named(path: str) -> Any:
+    """What the host named, as ``package.module:function``; loaded when it is needed."""
     module, _, name = path.partition(":")
     try:
-        found: OpenModel = getattr(importlib.import_module(module), name)
+        return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise EngineUnavailable(f"{path!r} cannot be loaded as an inference engine") from error
-    return found
 
 
 def _receive(connection: socket.socket) -> bytes:

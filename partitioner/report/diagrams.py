@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from aif.model.aiw import Workflow
 from aif.model.placement import Placement, Usage
+from aif.model.standby import served_by
 from partitioner.problem.sentences import data_rate
 from partitioner.report.drawing import drawing_of, shares
 
@@ -55,7 +56,8 @@ def dot(workflows: Sequence[Workflow], placement: Placement) -> str:
         lines += [f"  subgraph cluster_{number} {{", f"    graph [label={_quoted(label)}{colour}];"]
         for block in lane.blocks:
             code = f"\n{block.implementation}" if block.implementation else ""
-            lines.append(f"    {names[block.key]} [label={_quoted(block.key + code)}];")
+            dashed = ', style="rounded,dashed"' if served_by(block.key) else ""
+            lines.append(f"    {names[block.key]} [label={_quoted(block.key + code)}{dashed}];")
         lines.append("  }")
     for wire in drawing.wires:
         style = ", penwidth=2.5" if wire.remote else ""

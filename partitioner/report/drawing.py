@@ -14,6 +14,7 @@ from graphlib import TopologicalSorter
 from aif.model.aiw import Workflow
 from aif.model.placement import Placement, Usage
 from aif.model.ports import PortRef
+from aif.model.standby import served_by
 
 FULL = 0.8
 """Share of a limit above which a device or link is drawn as full."""
@@ -113,4 +114,4 @@ def _columns(keys: Sequence[str], wires: Sequence[Wire]) -> dict[str, int]:
     column: dict[str, int] = {}
     for key in TopologicalSorter(before).static_order():
         column[key] = max((column[source] + 1 for source in before[key]), default=0)
-    return column
+    return {key: column.get(served_by(key), own) for key, own in column.items()}  # a standby: as its AIM

@@ -16,6 +16,7 @@ from typing import Final
 from aif.config.svg import SMALL, cut
 from aif.model.aiw import Workflow
 from aif.model.placement import LinkUsage, Placement, Usage
+from aif.model.standby import in_words, served_by
 from partitioner.problem.sentences import data_rate, listed, power, size
 from partitioner.report.drawing import FULL, Block, Drawing, Lane, Wire, drawing_of, shares
 
@@ -230,14 +231,15 @@ def _blocks(drawing: Drawing, corners: Mapping[str, Corner]) -> list[str]:
     for lane in drawing.lanes:
         for block in lane.blocks:
             x, y = corners[block.key]
-            tip = f"{block.key} on {lane.device}" + (
+            dashed = ' stroke-dasharray="5 4"' if served_by(block.key) else ""
+            tip = f"{in_words(block.key)} on {lane.device}" + (
                 f", {block.implementation}" if block.implementation else ""
             )
             room = BLOCK[0] - 18
             middle = 24 if not block.implementation else 17
             parts.append(
                 f'<g><title>{safe(tip)}</title><rect class="block" x="{x:.1f}" y="{y:.1f}" '
-                f'width="{BLOCK[0]}" height="{BLOCK[1]}" rx="6"/>'
+                f'width="{BLOCK[0]}" height="{BLOCK[1]}" rx="6"{dashed}/>'
                 + text_at(x + 10, y + middle, block.key, (room, 7.8), "b")
                 + (
                     text_at(x + 10, y + 32, block.implementation, (room, SMALL), "s")

@@ -11,6 +11,7 @@ from typing import Final
 
 from aif.model.aiw import Workflow
 from aif.model.placement import Placement
+from aif.model.standby import in_words
 from partitioner.pareto import Front
 from partitioner.problem.sentences import data_rate, power
 from partitioner.report.compare import Comparison
@@ -147,7 +148,10 @@ def _devices(placement: Placement) -> str:
 
 
 def _comparison(comparison: Comparison) -> list[str]:
-    moved = ([m.aim, str(m.before or "not placed"), str(m.after or "not placed")] for m in comparison.moves)
+    moved = (
+        [in_words(m.aim), str(m.before or "not placed"), str(m.after or "not placed")]
+        for m in comparison.moves
+    )
     changed = (
         [c.name, f"{c.before:,.4g} {c.unit}", f"{c.after:,.4g} {c.unit}", f"{c.more:+,.4g} {c.unit}"]
         for c in comparison.changes

@@ -11,6 +11,7 @@ import pytest
 from aif.errors import Infeasible, PlacementError
 from aif.model.aim import Implementation, ModelRef, PlacementHint, Requirements, Runtime, SecurityNeed
 from aif.model.aiw import Objectives, Workflow
+from aif.model.degrading import WHOLE
 from aif.model.inventory import Device, DeviceClass, Inventory, Link, Sensor
 from aif.model.placement import PlacedWorkflow, Placement
 from aif.model.standby import keeping_ready, kept_ready, standby_of
@@ -330,8 +331,8 @@ def test_a_lost_aim_goes_where_its_standby_is_and_gets_another_later() -> None:
     )
     old = where(placed_now.placement)
     mended = planner.mend(placed_now, lost=[old["a"]])
+    assert mended.service == WHOLE
     after = mended.placement
-    assert not mended.service.left_out
     assert where(after) == {"a": old["a~standby"], "b": old["b"]}
     assert after.assignment("a").reason == f"taken over from {old['a']}"
     later = planner.mend(replace(placed_now, placement=after), lost=[old["a"]]).placement
@@ -370,8 +371,9 @@ def test_what_runs_comes_before_what_stands_ready() -> None:
     now = running(planner, chain("a", "b"), sites(3))
     left = next(d for d in ("one", "two", "three") if d != now.placement.device_of("a"))
     mended = planner.mend(now, lost=[d for d in ("one", "two", "three") if d != left])
-    assert not mended.service.left_out
-    assert where(mended.placement) == {"a": left, "b": left}
+    assert mended.service == WHOLE
+    after = mended.placement
+    assert where(after) == {"a": left, "b": left}
 
 
 def test_a_drained_device_hands_over_to_the_standby() -> None:

@@ -774,3 +774,10 @@ def test_persistent_keys_and_a_real_clock(tmp_path: Path) -> None:
         os.kill(engine.pid, signal.SIGKILL)
         engine.restart()
         assert engine.owner(OWNER).psa_export_public_key(1) == public
+
+
+def test_an_inference_runtime_is_loaded_before_there_is_a_model(engine: SecurityEngine) -> None:
+    engine.load_runtime("tflite")
+    with pytest.raises(EngineUnavailable, match="no inference runtime is called 'abacus'"):
+        engine.load_runtime("abacus")
+    assert not engine.lost

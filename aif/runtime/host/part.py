@@ -105,7 +105,7 @@ class Part:
         for aim in self.deployment.aims:
             makers[aim.id] = await self._prepare_aim(aim, has)
         for aim in self.deployment.standbys:
-            await self._make_ready(aim, self._owner(standby_of(aim.id)), has)
+            await self._stand_by(aim, has)
         self.workflow = HostedWorkflow(
             self.deployment,
             has.library,
@@ -168,7 +168,7 @@ class Part:
             for aim in aims:
                 makers[aim.id] = await self._prepare_aim(aim, has)
             for aim in standbys:
-                await self._make_ready(aim, self._owner(standby_of(aim.id)), has)
+                await self._stand_by(aim, has)
         except BaseException:
             for name in (*(aim.id for aim in aims), *(standby_of(aim.id) for aim in standbys)):
                 self._give_back(name, has)
@@ -203,10 +203,18 @@ class Part:
         services = has.engine.owner(storage_owner(self.deployment.workflow, aim, contract))
         return await _in_thread(lambda: has.factory.maker(owner, aim, contract, implementation, services))
 
+    async def _stand_by(self, aim: DeployedAIM, has: Resources) -> None:
+        """Have everything ready that an AIM needs but its keys: also its code, and what runs its model."""
+        _, implementation = await self._make_ready(aim, self._owner(standby_of(aim.id)), has)
+        if implementation.entry:
+            await _in_thread(lambda: has.library.load_class(aim.use, implementation))
+        if implementation.runtime is Runtime.TFLITE:
+            await _in_thread(lambda: has.engine.load_runtime(Runtime.TFLITE))
+
     async def _make_ready(
         self, aim: DeployedAIM, owner: str, has: Resources
     ) -> tuple[AIMMetadata, Implementation]:
-        """Check the code, take the room and install the model: all that a standby needs to take over."""
+        """Check the code, take the room and install the model."""
         contract = await _in_thread(lambda: has.library.verified(aim.use, aim.package_sha256))
         implementation = contract.implementation(aim.implementation)
         if implementation is None:

@@ -1,8 +1,8 @@
 """From a Placement to READY on every device: documents, evidence, keys, in this order.
 
-Wait for trusted devices, send signed documents, wait until all have prepared, attest again under the new
-mapping, grant channel keys, wait until all are READY. Nothing is started here, and nothing is taken back:
-whoever called does that when a step fails.
+Wait for trusted devices (for those that would only stand by not long), send signed documents, wait until all
+have prepared, attest again under the new mapping, grant channel keys, wait until all are READY. Nothing is
+started here, and nothing is taken back: whoever called does that when a step fails.
 
 Invariants: one workflow at a time passes from documents to evidence, because mapping versions only grow on a
 device; a device that starts anew in the middle gets its document again or ends the attempt.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 
 from aif.errors import AIFError, StartFailed
@@ -85,11 +86,10 @@ class BringUp:
         """
         running, means, patience = self._running, self._means, self._means.patience
         admission, until = means.admission, means.changes.until
-        await until(
-            lambda: all(admission.trusted(device) for device in running.devices),
-            patience.connect_s, self._missing,
-            act=lambda: self._on_waiting(self._away()), repeat_s=patience.repeat_s,
-        )  # fmt: skip
+        await self._wait_for(running.working, patience.connect_s)
+        with suppress(StartFailed):
+            await self._wait_for(running.devices, patience.degraded_s)
+        running.without_standbys_on({d for d in running.devices if not admission.trusted(d)})
         self._on_waiting("")
         async with turn:
             plan = running.plan = await asyncio.to_thread(self._plan)
@@ -110,6 +110,14 @@ class BringUp:
             patience.trust_s, lambda: self._behind("take its channel keys", Phase.READY),
             act=lambda: self._send_keys(plan), repeat_s=patience.repeat_s,
             check=self._check_boots,
+        )  # fmt: skip
+
+    async def _wait_for(self, devices: Collection[str], timeout_s: float) -> None:
+        """Until all of these are trusted."""
+        await self._means.changes.until(
+            lambda: all(self._means.admission.trusted(device) for device in devices),
+            timeout_s, self._missing,
+            act=lambda: self._on_waiting(self._away()), repeat_s=self._means.patience.repeat_s,
         )  # fmt: skip
 
     # --- steps -------------------------------------------------------------------------------------

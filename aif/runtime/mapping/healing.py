@@ -122,8 +122,9 @@ class Healing:
             return False
         moves = moves_between(self._running, mended.placement, change.anew)
         before = self._running.service
-        more = mended.service.better_than(before, self._running.whole.metadata) or any(
-            served_by(move.aim) and not move.source for move in moves
+        readied = any(served_by(move.aim) and not move.source for move in moves)
+        more = mended.service.better_than(before, self._running.whole.metadata) or (
+            readied and mended.service == before
         )
         if not (more or (pressing and (moves or mended.service != before or unheard(self._running)))):
             self._answered = question

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +180,11 @@ class RunningWorkflow:
         """Devices that run an AIM, and do not only hold standbys."""
         aims = {leaf.id for leaf in self.workflow.aims} - self.over
         return {a.device for a in self.placement.assignments if a.aim in aims}
+
+    def without_standbys_on(self, devices: Collection[str]) -> None:
+        """It starts without standbys whose devices did not come; they are added when there is time."""
+        kept = (a for a in self.placement.assignments if not (served_by(a.aim) and a.device in devices))
+        self.placement = replace(self.placement, assignments=tuple(kept))
 
     @property
     def unready(self) -> set[str]:

@@ -12,9 +12,11 @@ import pytest
 
 from aif.model.aiw import Workflow
 from aif.model.placement import Assignment, LinkUsage, Placement, Usage
+from aif.model.standby import served_by
 from partitioner.checker.exhaustive import best_placement
+from partitioner.instances.families import instance, keeping_standbys
 from partitioner.instances.generate import tiny_instance
-from partitioner.planner import place
+from partitioner.planner import place, plan
 from partitioner.report import lanes_svg as lanes
 from partitioner.report import page
 from partitioner.report.compare import compare
@@ -261,3 +263,15 @@ def test_names_that_are_cut_keep_both_ends() -> None:
     root = parsed(lanes_svg([], placed))
     tips = [node.find(f"{SVG}title") for node in root.iter(f"{SVG}text")]
     assert [tip.tail for tip in tips if tip is not None and tip.text == name] == ["machine-hall-no…ateway-07"]
+
+
+def test_a_standby_stands_in_the_column_of_its_aim_and_is_drawn_dashed() -> None:
+    given = keeping_standbys(instance("base", 12, 10, 0), share=1.0)
+    placement = plan(given.problem(), time_limit_s=10.0).placement()
+    drawing = drawing_of(given.workflows, placement)
+    columns = {block.key: block.column for lane in drawing.lanes for block in lane.blocks}
+    standbys = [key for key in columns if served_by(key)]
+    assert standbys
+    assert all(columns[key] == columns[served_by(key)] for key in standbys)
+    assert dot(given.workflows, placement).count('style="rounded,dashed"') == len(standbys)
+    assert lanes_svg(given.workflows, placement).count("stroke-dasharray") >= len(standbys)

@@ -13,8 +13,8 @@ from aif.cli._publishing import hand_over_here
 from aif.model.standby import standby_of
 from aif.protocol.lifecycle import WorkflowState
 from aif.runtime.controller.controller import RunningWorkflow
-from tests.runtime.mapping.test_remapping import all_up, place_of, three
-from tests.runtime.site import BenchSite
+from tests.runtime.mapping.test_remapping import QUICK, THREE, all_up, place_of, three
+from tests.runtime.site import BenchSite, bench_site
 from tests.runtime.test_sealed_models import AIMS, answer, publish
 
 READY = standby_of("think")
@@ -166,6 +166,38 @@ def test_a_workflow_that_ends_does_not_wait_for_its_standbys(tmp_path: Path) -> 
             running = await site.deploy(WORKFLOW)
             await site.run_to_end(running)
             assert running.state is WorkflowState.COMPLETED
+            site.check_nothing_is_left()
+
+    asyncio.run(journey())
+
+
+@pytest.mark.integration
+def test_a_workflow_does_not_wait_long_for_a_device_that_would_only_stand_by(tmp_path: Path) -> None:
+    """The way to ``spare`` is longer, so that it is chosen for the standby."""
+    far = THREE.replace(
+        "lan2, between: [left, spare], bandwidth_bps: 100000000, latency_ms: 1",
+        "lan2, between: [left, spare], bandwidth_bps: 100000000, latency_ms: 20",
+    ).replace(
+        "lan3, between: [right, spare], bandwidth_bps: 100000000, latency_ms: 1",
+        "lan3, between: [right, spare], bandwidth_bps: 100000000, latency_ms: 20",
+    )
+
+    async def journey() -> None:
+        async with bench_site(
+            tmp_path, devices=("left", "right"), aims=AIMS, inventory=far, patience=QUICK, speed=3.0
+        ) as site:
+            await site.until_trusted("left", "right")
+            publish(site)
+            hand_over_here(site.home)
+            running = await site.deploy(WORKFLOW)
+            assert [list(value) for value in await site.outputs(running, 3)] == [answer()] * 3
+            assert place_of(running, "think") == "right"
+            assert running.unready == {"think"}
+            site.add_device("spare")
+            await site.start_device("spare")
+            await site.until_logged("workflow re-mapped", moves="standby of think: nowhere -> spare")
+            assert not running.unready
+            await site.controller.stop(running.aiw_id)
             site.check_nothing_is_left()
 
     asyncio.run(journey())
