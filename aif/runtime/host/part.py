@@ -204,7 +204,7 @@ class Part:
         return await _in_thread(lambda: has.factory.maker(owner, aim, contract, implementation, services))
 
     async def _stand_by(self, aim: DeployedAIM, has: Resources) -> None:
-        """Have everything ready that an AIM needs but its keys: also its code, and what runs its model."""
+        """Have everything ready that an AIM needs but its channels: also its code, and what runs its model."""
         _, implementation = await self._make_ready(aim, self._owner(standby_of(aim.id)), has)
         if implementation.entry:
             await _in_thread(lambda: has.library.load_class(aim.use, implementation))
@@ -227,11 +227,17 @@ class Part:
         )
         if aim.model is not None:
             async with has.installing:
-                await self._install(aim, aim.model, implementation, has)
+                await self._install(aim.model, implementation, has, owner=owner, package=aim.package_sha256)
         return contract, implementation
 
     async def _install(
-        self, aim: DeployedAIM, release: ModelRelease, implementation: Implementation, has: Resources
+        self,
+        release: ModelRelease,
+        implementation: Implementation,
+        has: Resources,
+        *,
+        owner: str,
+        package: bytes,
     ) -> None:
         def progress(done: int, total: int) -> None:
             if self.unwanted:
@@ -241,7 +247,7 @@ class Part:
 
         loop = asyncio.get_running_loop()
         limits = SlotLimits(has.platform.usage().flash_limit_bytes, _arena_limit(implementation))
-        fetch, deployment, owner = has.fetch, self.deployment, self._owner(aim.id)
+        fetch, deployment = has.fetch, self.deployment
         await _in_thread(
             lambda: has.models.install(
                 release,
@@ -250,7 +256,7 @@ class Part:
                 wrapped_key=has.opened.key(release.component),
                 plain_models=deployment.plain_models,
                 prove=lambda slot: has.opened.prove(owner, implementation, release, slot),
-                package=aim.package_sha256,
+                package=package,
             )
         )
 

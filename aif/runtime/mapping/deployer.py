@@ -17,7 +17,7 @@ from aif.model.placement import Assignment, Placement
 from aif.model.ports import PortRef
 from aif.model.standby import served_by
 from aif.protocol import deployment
-from aif.protocol.content_keys import KeyUse, wrap_content_key
+from aif.protocol.content_keys import wrap_content_key
 from aif.protocol.control import ModelKey
 from aif.protocol.deployment import DeployedAIM, Deployment, RemoteChannel
 from aif.protocol.limits import KEY_BYTES
@@ -190,7 +190,7 @@ class Deployer:
     def content_keys(self, plan: Plan, device: str, session_pk: bytes) -> tuple[ModelKey, ...]:
         """Keys of the models that a plan puts on a device, for one boot of it.
 
-        A standby needs none before it takes over, unless its model is to rest there as plaintext.
+        Standbys too: a release counts as installed only after it has run.
 
         Args:
             plan: made by ``plan``.
@@ -207,11 +207,7 @@ class Deployer:
                     self._vault.key(model.path), session_pk, self._random(KEY_BYTES), model.ticket_digest, use
                 ),
             )
-            for component, model in {
-                m.component: m
-                for m in plan.models
-                if m.device == device and (m.key_use is KeyUse.IN_PLACE or not served_by(m.aim))
-            }.items()
+            for component, model in {m.component: m for m in plan.models if m.device == device}.items()
             if (use := model.key_use) is not None
         )
 
