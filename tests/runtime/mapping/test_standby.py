@@ -16,6 +16,7 @@ from aif.runtime.controller.controller import RunningWorkflow
 from tests.runtime.mapping.test_remapping import QUICK, THREE, all_up, place_of, three
 from tests.runtime.site import BenchSite, bench_site
 from tests.runtime.test_sealed_models import AIMS, answer, publish
+from tests.runtime.test_site_failures import SMALL_INVENTORY, THINKING, built, publish_model, thinker
 
 READY = standby_of("think")
 WORKFLOW = """
@@ -196,6 +197,40 @@ def test_a_workflow_does_not_wait_long_for_a_device_that_would_only_stand_by(tmp
             await site.start_device("spare")
             await site.until_logged("workflow re-mapped", moves="standby of think: nowhere -> spare")
             assert not running.unready
+            await site.controller.stop(running.aiw_id)
+            site.check_nothing_is_left()
+
+    asyncio.run(journey())
+
+
+@pytest.mark.integration
+def test_a_microcontroller_takes_over_from_another(tmp_path: Path) -> None:
+    """Its slot holds the model in plain; nothing is fetched."""
+    start = SMALL_INVENTORY.index("  - {id: right")
+    twin = SMALL_INVENTORY[start : SMALL_INVENTORY.index("links:")].replace("right", "spare")
+    link = "  - {id: lan2, between: [left, spare], bandwidth_bps: 100000000, latency_ms: 1}\n"
+    inventory = SMALL_INVENTORY.replace("links:\n", f"{twin}links:\n{link}")
+    workflow = THINKING.replace("on_degraded: continue", "on_degraded: continue, standby: [think]")
+
+    async def journey() -> None:
+        async with bench_site(
+            tmp_path, devices=("left", "right", "spare"), aims=thinker(4_096), inventory=inventory,
+            patience=QUICK, speed=3.0,
+        ) as site:  # fmt: skip
+            await all_up(site)
+            publish_model(site, built(1), 4_096)
+            running = await site.deploy(workflow)
+            before = await site.outputs(running, 2)
+            first, second = place_of(running, "think"), place_of(running, READY)
+            assert {first, second} == {"right", "spare"}
+            usage = site.hosts[second]._platform.usage()
+            assert usage.ram_bytes > 0
+            assert usage.flash_bytes > 0
+            site.store.stop()
+            await site.kill(first)
+            await site.until_logged("workflow re-mapped")
+            assert place_of(running, "think") == second
+            assert await site.outputs(running, 2) == before
             await site.controller.stop(running.aiw_id)
             site.check_nothing_is_left()
 
