@@ -227,11 +227,16 @@ class Part:
         )
         if aim.model is not None:
             async with has.installing:
-                await self._install(aim, aim.model, implementation, has)
+                await self._install(aim, aim.model, implementation, owner, has)
         return contract, implementation
 
     async def _install(
-        self, aim: DeployedAIM, release: ModelRelease, implementation: Implementation, has: Resources
+        self,
+        aim: DeployedAIM,
+        release: ModelRelease,
+        implementation: Implementation,
+        owner: str,
+        has: Resources,
     ) -> None:
         def progress(done: int, total: int) -> None:
             if self.unwanted:
@@ -241,7 +246,7 @@ class Part:
 
         loop = asyncio.get_running_loop()
         limits = SlotLimits(has.platform.usage().flash_limit_bytes, _arena_limit(implementation))
-        fetch, deployment, owner = has.fetch, self.deployment, self._owner(aim.id)
+        fetch, deployment = has.fetch, self.deployment
         await _in_thread(
             lambda: has.models.install(
                 release,
