@@ -147,7 +147,6 @@ NOT_OUTSIDE: Final[Mapping[str, str]] = {
     "aif.runtime.devices.registry.Site.certify": "CertificateAuthority.certify, which is fed",
     "aif.runtime.devices.registry.Site.open": "a folder of the site itself; its documents are fed",
     "aif.runtime.devices.registry.Site.open_or_create": "a folder of the site itself; its documents are fed",
-    "aif.runtime.devices.registry.Site.open": "a folder of the site itself; its documents are fed",
     "aif.runtime.devices.registry.Site.open_window": "read_pairing_code, which is fed",
     "aif.runtime.devices.grants.GrantOffice.open_epoch": "makes the grants of an epoch; reads nothing",
     "aif.runtime.library.AIMLibrary.load_class": "sources whose digest was verified",
