@@ -11,7 +11,7 @@ import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -103,8 +103,8 @@ def show(device: DeviceArgument, home: HomeOption = Path(".aif"), as_json: JSONO
         print(json.dumps(record, indent=1))
         return
     for name, value in record.items():
-        if value not in (None, ""):
-            print(f"{name.replace('_', ' '):<16} {value}")
+        if value:  # what did not happen needs no line
+            print(f"{name.replace('_', ' '):<16} {'yes' if value is True else value}")
 
 
 @app.command()
@@ -245,7 +245,9 @@ def list_devices(home: HomeOption = Path(".aif"), as_json: JSONOption = False) -
     if not records:
         print("no device; `aif device add` brings one in")
     for record in records:
-        print(f"{record.device:<16} {record.hw_class:<28} {_described(record)['state']}")
+        known = _described(record)
+        drained = ", drained" if record.drained else ""
+        print(f"{record.device:<16} {record.hw_class:<28} {known['state']}{drained}")
 
 
 @app.command()
@@ -322,18 +324,29 @@ def _now_s() -> int:
     return int(wiring.now().timestamp())
 
 
+_NOT_ENROLLED: Final = {
+    "created": "not enrolled: no window is open",
+    "open": "may enrol until {closes}",
+    "used": "not enrolled: it needs a new code",
+    "expired": "not enrolled: its window is over",
+    "burned": "not enrolled: its code was burned by wrong attempts",
+}
+"""State in the life of a pairing code, of a device that has not enrolled."""
+
+
 def _described(record: DeviceRecord) -> dict[str, Any]:
     """What anybody may know of a device; its code is not among it."""
     from aif.runtime.devices.registry import secret_of
 
     secret = secret_of(record).at(_now_s())
-    state = "enrolled" if record.enrolled_s else f"secret {secret.state}"
+    closes = _time(secret.closes_s)
+    state = "enrolled" if record.enrolled_s else _NOT_ENROLLED[secret.state].format(closes=closes)
     return {
         "device": record.device,
         "hardware": record.hw_class,
         "state": "lost" if record.lost else "revoked" if record.revoked else state,
         "pairing_code": str(secret.state),
-        "window_closes": _time(secret.closes_s) if secret.state == "open" else None,
+        "window_closes": closes if secret.state == "open" else None,
         "drained": record.drained,
         "wrong_attempts": record.wrong_macs,
         "enrolled": _time(record.enrolled_s),

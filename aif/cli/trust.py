@@ -45,7 +45,7 @@ def show(
     home: HomeOption = Path(".aif"),
     as_json: JSONOption = False,
 ) -> None:
-    """Show each device's last verdict: when, every step in words, and what it runs."""
+    """Show each device's last verdict; of one device when, every step in words, and what it runs."""
     import asyncio
 
     from aif.cli import _wiring as wiring
@@ -56,7 +56,10 @@ def show(
         print(json.dumps(known, indent=1))
         return
     for entry in known:
-        _print(entry)
+        if device:
+            _print(entry)
+        else:
+            print(_line(entry))
     if not known:
         print("no device has said hello")
 
@@ -127,13 +130,30 @@ def _read_audit(home: Path) -> tuple[list[Entry], int]:
     return AuditLog(place.site, SystemClock().time_us).verify()
 
 
+def _headline(entry: Mapping[str, Any]) -> str:
+    return f"{entry['device']}: {entry['trust']}" + (f", {entry['reason']}" if entry["reason"] else "")
+
+
+def _line(entry: Mapping[str, Any]) -> str:
+    """One device among all."""
+    appraisal = entry["appraisal"]
+    if appraisal is None:
+        return f"{_headline(entry)}; not appraised since the Controller started"
+    steps, when = appraisal["steps"], _when(appraisal["time_us"])
+    failed = next((step for step in steps if not step.endswith(": ok")), "")
+    verdict = f"passed all {len(steps)} steps" if appraisal["passed"] else f"failed at {failed}"
+    return f"{_headline(entry)}; {verdict} at {when}, runs {len(appraisal['components'])} measured parts"
+
+
 def _print(entry: Mapping[str, Any]) -> None:
-    print(f"{entry['device']}: {entry['trust']}" + (f", {entry['reason']}" if entry["reason"] else ""))
+    print(_headline(entry))
     appraisal = entry["appraisal"]
     if appraisal is None:
         print("  it has not been appraised since the Controller started")
         return
     verdict = "passed" if appraisal["passed"] else "did not pass"
+    if appraisal["passed"] and entry["trust"] in {"rejected", "lost"}:
+        verdict = "before that, its last evidence passed"
     print(f"  {verdict} at {_when(appraisal['time_us'])}")
     for line in appraisal["steps"]:
         step, _, outcome = line.partition(": ")
@@ -144,4 +164,4 @@ def _print(entry: Mapping[str, Any]) -> None:
 
 
 def _when(time_us: int) -> str:
-    return datetime.fromtimestamp(time_us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return datetime.fromtimestamp(time_us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

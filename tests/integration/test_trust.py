@@ -15,7 +15,7 @@ from aif.cli import _wiring as wiring
 from aif.protocol import cose
 from aif.runtime.devices.registry import Site
 from tests.docs.console import ROOT, run_page
-from tests.integration.terminals import GESTURE, INVENTORY, desk
+from tests.integration.terminals import DEVICES, GESTURE, INVENTORY, desk
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -37,6 +37,9 @@ def test_trust_is_explained_and_taken_back(home: Path) -> None:
             assert shown.startswith("mcu-1: trusted\n  passed at ")
             assert "  ok   signature       this device signed it" in shown
             assert re.search(r"^  runs runtime:aif ", shown, re.MULTILINE)
+            lines = (await terminals.ok("trust", "show")).splitlines()
+            assert [line.split("; ")[0] for line in lines] == [f"{name}: trusted" for name in DEVICES]
+            assert all("passed all 12 steps at 20" in line for line in lines)
             assert (await terminals.ok("trust", "verify", "gw-1")).startswith("gw-1: trusted\n")
             (known,) = json.loads(await terminals.ok("trust", "show", "gw-1", "--json"))
             result = base64.b64decode(known["appraisal"]["result"])
@@ -53,6 +56,8 @@ def test_trust_is_explained_and_taken_back(home: Path) -> None:
             assert "it was revoked: stolen" in refused.err
             shown = await terminals.ok("status")
             assert re.search(r"GestureRecognition-1 +degraded +device edge-1 is not trusted", shown), shown
+            after = await terminals.ok("trust", "show", "edge-1")
+            assert "before that, its last evidence passed at" in after
             listed = await terminals.ok("device", "list")
             assert re.search(r"^edge-1 .* revoked$", listed, re.MULTILINE)
             status = json.loads(await terminals.ok("status", "--json"))

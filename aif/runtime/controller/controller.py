@@ -245,7 +245,7 @@ class Controller:
         if link is None or link.hello is None:
             raise NotFound(
                 f"{device} has no session with this Controller" + (f": {link.reason}" if link else ""),
-                hint=f"is it running? see `aif trust show {device}`",
+                hint=f"`aif device show {device}` says whether it was revoked; else see that its host runs",
             )
         before = link.verdict
         await self._changes.until(

@@ -43,7 +43,7 @@ def _known(links: Mapping[str, DeviceLink], device: str) -> list[dict[str, Any]]
     if device and device not in links:
         raise NotFound(
             f"{device[:40]} has not said hello since the Controller started",
-            hint="start its host; `aif device list` shows the devices of the site",
+            hint="`aif device list` shows the devices of the site; if it is one of them, start its host",
         )
     return [_in_words(link) for name, link in sorted(links.items()) if device in ("", name)]
 

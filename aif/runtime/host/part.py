@@ -227,17 +227,16 @@ class Part:
         )
         if aim.model is not None:
             async with has.installing:
-                await self._install(aim.model, implementation, has, owner=owner, package=aim.package_sha256)
+                await self._install(aim, aim.model, implementation, owner, has)
         return contract, implementation
 
     async def _install(
         self,
+        aim: DeployedAIM,
         release: ModelRelease,
         implementation: Implementation,
-        has: Resources,
-        *,
         owner: str,
-        package: bytes,
+        has: Resources,
     ) -> None:
         def progress(done: int, total: int) -> None:
             if self.unwanted:
