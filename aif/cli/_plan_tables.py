@@ -74,8 +74,7 @@ def render_comparison(comparison: Comparison, console: Console) -> None:
         console.print(moved)
     changed = _table("figure", "before", "now", "difference")
     for change in comparison.changes:
-        values = (f"{change.before:,.4g}", f"{change.after:,.4g}", f"{change.more:+,.4g}")
-        changed.add_row(escape(change.name), *(f"{value} {change.unit}".rstrip() for value in values))
+        changed.add_row(escape(change.name), *(f"{value} {change.unit}".rstrip() for value in change.told))
     console.print(changed if comparison.changes else "no figure changed")
 
 

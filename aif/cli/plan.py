@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from enum import StrEnum
-from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,15 +19,10 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from aif.config import Catalogue
-    from aif.model.aiw import Workflow
-    from aif.model.inventory import Inventory
+    from aif.cli._plan_settings import PlanSettings
     from aif.model.placement import Placement
-    from partitioner.alternatives import Chosen
-    from partitioner.objectives import Solve, Weighted
-    from partitioner.planner import Plan
+    from partitioner.objectives import Weighted
     from partitioner.policy import ModelFacts
-    from partitioner.problem.build import PlacementProblem
 
 app = typer.Typer(add_completion=False)
 
@@ -128,6 +121,7 @@ def plan(
 ) -> None:
     """Load, plan, print."""
     from aif.cli._plan_file import read_plan
+    from aif.cli._plan_settings import PlanSettings
     from aif.config import load_catalogue, load_workflow
     from aif.config.whatif import supposed_inventory
     from aif.config.workflow import workflow_file
@@ -144,7 +138,7 @@ def plan(
         announced=_announced(announced) if announced is not None else None,
     )  # fmt: skip
     before = read_plan(compare) if compare is not None else None
-    settings = _Settings(
+    settings = PlanSettings(
         loaded.workflow,
         contracts,
         devices,
@@ -169,84 +163,6 @@ def plan(
         print(f"wrote {output}", file=sys.stderr)
     else:
         print(text, end="")
-
-
-class _Settings:
-    """Everything that stays the same when plans differ only in their weights."""
-
-    def __init__(
-        self,
-        workflow: Workflow,
-        contracts: Catalogue,
-        inventory: Inventory,
-        *,
-        broker: str | None,
-        releases: Mapping[str, ModelFacts],
-        current: Mapping[str, str],
-        time_limit_s: float,
-        seed: int,
-        reproducible: bool,
-    ) -> None:
-        from aif.model.stand_ins import stand_ins_of
-        from partitioner.policy import PlanPolicy
-        from partitioner.search.pace import Clock, Work
-
-        self._written, self._contracts = workflow, contracts
-        self._has_chains = bool(stand_ins_of(workflow, contracts))
-        self.inventory, self.policy = inventory, PlanPolicy(broker_device=broker)
-        self.releases, self.current = releases, current
-        self.time_limit_s, self.seed = time_limit_s, seed
-        self.pace = Work() if reproducible else Clock()
-
-    @cached_property
-    def chosen(self) -> Chosen:
-        """The plan by the file's own weights; which chains stand for AIMs is decided by them."""
-        from partitioner.alternatives import choose
-
-        return choose(
-            [self._written], self._contracts, self.inventory, self.policy,
-            lambda problem, limit_s: self._find(problem, limit_s).placement(),
-            releases=self.releases, current=self.current, time_limit_s=self.time_limit_s,
-            pace=self.pace,
-        )  # fmt: skip
-
-    @property
-    def workflow(self) -> Workflow:
-        """As it is placed; where no chain can stand for an AIM, that needs no plan."""
-        return self.chosen.workflows[0] if self._has_chains else self._written
-
-    @property
-    def stand_ins(self) -> Mapping[str, str]:
-        return self.chosen.stand_ins[0] if self._has_chains else {}
-
-    def _find(self, problem: PlacementProblem, time_limit_s: float, *, in_full: bool = True) -> Plan:
-        from partitioner.planner import plan as find
-
-        return find(problem, time_limit_s=time_limit_s, seed=self.seed, in_full=in_full, pace=self.pace)
-
-    def solve(self, workflow: Workflow, *, in_full: bool = True) -> Plan:
-        from partitioner.problem.build import build_problem
-
-        problem = build_problem(
-            [workflow], self.inventory, self.policy, releases=self.releases, current=self.current
-        )
-        return self._find(problem, self.time_limit_s, in_full=in_full)
-
-    def slower(self) -> str:
-        """At which lower rate the workflow would have room, if it accepts one; else nothing."""
-        from aif.model.degrading import rates_of, slowed
-
-        for rate in rates_of(self._written.metadata)[1:]:
-            with suppress(PlacementError):
-                self.solve(slowed(self._written, rate), in_full=False)
-                return f"there is room for {rate:.0%} of its rate, which it accepts when a device is lost"
-        return ""
-
-    @property
-    def by_weights(self) -> Solve:
-        from partitioner.objectives import weighing
-
-        return lambda weights: self.solve(weighing([self.workflow], weights)[0])
 
 
 def _check_options(
@@ -278,7 +194,7 @@ def _check_options(
 
 
 def _placement(
-    settings: _Settings,
+    settings: PlanSettings,
     form: Format,
     objective: str | None,
     lexicographic: str | None,
@@ -321,7 +237,7 @@ def _placement(
 
 
 def _planned(
-    settings: _Settings, objective: str | None, lexicographic: str | None
+    settings: PlanSettings, objective: str | None, lexicographic: str | None
 ) -> tuple[Placement, Weighted | None]:
     """The plan, and its weights where an order was asked for."""
     from partitioner.objectives import in_order, read_order, read_weights
@@ -334,7 +250,7 @@ def _planned(
     return settings.chosen.placement, None
 
 
-def _front(settings: _Settings, form: Format, points: int) -> str:
+def _front(settings: PlanSettings, form: Format, points: int) -> str:
     from aif.cli._plan_tables import render_front
     from partitioner.pareto import front, front_json
     from partitioner.report.front_svg import front_svg

@@ -73,8 +73,11 @@ def svg(graph: Graph) -> str:
         (top[box.id] + _height(box) for column in layout.columns for box in column), default=MARGIN
     )
     colours = {device: PALETTE[number % len(PALETTE)] for number, device in enumerate(graph.devices)}
+    # where colours have to be used again, a number in the box and in the legend tells the devices apart
+    numbers = {device: n for n, device in enumerate(graph.devices, 1)} if len(colours) > len(PALETTE) else {}
     for box in graph.boxes.values():
-        canvas.boxes.append(_drawn(box, left[box.id], top[box.id], colours.get(box.device, NEUTRAL)))
+        number = numbers.get(box.device)
+        canvas.boxes.append(_drawn(box, left[box.id], top[box.id], colours.get(box.device, NEUTRAL), number))
     labelled: set[tuple[str, str]] = set()
     for line, bends in layout.routes:
         _route(canvas, graph, line, bends, left, top)
@@ -88,7 +91,7 @@ def svg(graph: Graph) -> str:
     )
     if any(left[line.source] == max(left.values()) for line in layout.feedback):
         width += LABEL_ZONE + BEND_ZONE
-    legend = _legend(canvas, colours, width)
+    legend = _legend(canvas, colours, numbers, width)
     size = f'width="{width}" height="{canvas.height:.0f}"'
     view = f'viewBox="0 0 {width} {canvas.height:.0f}" role="img" aria-label="{escape(graph.name)}"'
     return "\n".join(
@@ -150,7 +153,7 @@ def _port_y(box: Box, top: float, name: str, *, out: bool) -> float:
     return top + HEADER + ROW * row + ROW / 2
 
 
-def _drawn(box: Box, x: float, y: float, colours: tuple[str, str]) -> str:
+def _drawn(box: Box, x: float, y: float, colours: tuple[str, str], number: int | None) -> str:
     fill, stroke = colours
     height = _height(box)
     boundary = box.id in (INPUTS, OUTPUTS)
@@ -164,10 +167,12 @@ def _drawn(box: Box, x: float, y: float, colours: tuple[str, str]) -> str:
     parts = [
         f"<g><title>{escape(f'{name}: {box.title}{place}')}</title>",
         shape,
-        _text("id", x + 12, y + 19, cut(name, BOX_WIDTH - 24, BOLD)),
+        _text("id", x + 12, y + 19, cut(name, BOX_WIDTH - (24 if number is None else 54), BOLD)),
         _text("use", x + 12, y + 34, cut(box.title, BOX_WIDTH - 24, SMALL)),
         "</g>",
     ]
+    if number is not None:
+        parts.append(_text("port", x + BOX_WIDTH - 10, y + 19, f"{number}", more=' text-anchor="end"'))
     for names, others, out in ((box.inputs, box.outputs, False), (box.outputs, box.inputs, True)):
         for row, port in enumerate(names):
             opposite = len(others[row]) * SMALL if row < len(others) else 0.0
@@ -274,11 +279,15 @@ def _label(
     canvas.labels.append(_text("type", x, y, shown, line.type_text))
 
 
-def _legend(canvas: _Canvas, colours: Mapping[str, tuple[str, str]], width: float) -> list[str]:
+def _legend(
+    canvas: _Canvas, colours: Mapping[str, tuple[str, str]], numbers: Mapping[str, int], width: float
+) -> list[str]:
     """Which colour is which device, in as many rows as needed."""
     x, parts = float(MARGIN), []
     for device, (fill, stroke) in colours.items():
         name = cut(device, 180, CHARACTER)
+        if device in numbers:
+            name = f"{numbers[device]} {name}"
         space = 28 + len(name) * CHARACTER + 20
         if x > MARGIN and x + space > width - MARGIN:
             x = float(MARGIN)

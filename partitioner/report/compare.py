@@ -50,6 +50,11 @@ class Change:
     def more(self) -> float:
         return self.after - self.before
 
+    @property
+    def told(self) -> tuple[str, str, str]:
+        """Before, after and the difference, without the unit."""
+        return figure(self.before), figure(self.after), figure(self.more, signed=True)
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
@@ -70,6 +75,12 @@ class Comparison:
     stayed: int
     changes: tuple[Change, ...]
     remarks: tuple[str, ...]
+
+
+def figure(value: float, *, signed: bool = False) -> str:
+    """A figure as people write it: whole with its thousands where it is large, else four digits."""
+    sign = "+" if signed else ""
+    return f"{value:{sign},.0f}" if abs(value) >= 1_000 else f"{value:{sign}.4g}"
 
 
 def compare(before: Placement, after: Placement) -> Comparison:

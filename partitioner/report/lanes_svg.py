@@ -70,8 +70,8 @@ def lanes_svg(workflows: Sequence[Workflow], placement: Placement) -> str:
     """
     drawing = drawing_of(workflows, placement)
     width = max(2 * MARGIN + HEAD + drawing.columns * (BLOCK[0] + GAP) + GAP, 2 * MARGIN + LINKS_WIDTH)
-    lanes, corners, y = _lanes(drawing, width)
-    wires = [_wire(wire, corners) for wire in drawing.wires]
+    lanes, corners, gutters, y = _lanes(drawing, width)
+    wires = [_wire(wire, corners, gutters[wire.source]) for wire in drawing.wires]
     links, height = _links(placement.links, y + 12)
     return document(
         drawing.title, summary(drawing), width, height, [*lanes, *wires, *_blocks(drawing, corners), *links]
@@ -127,10 +127,13 @@ def _shares_text(usage: Usage) -> str:
 # --- lanes ---
 
 
-def _lanes(drawing: Drawing, width: float) -> tuple[list[str], dict[str, Corner], float]:
-    """Background and device of each lane, the corner of every block, and where the lanes end."""
+def _lanes(
+    drawing: Drawing, width: float
+) -> tuple[list[str], dict[str, Corner], dict[str, tuple[float, float]], float]:
+    """Background and device of each lane, each block's corner and the free lines beside its lane, the end."""
     parts: list[str] = []
     corners: dict[str, Corner] = {}
+    gutters: dict[str, tuple[float, float]] = {}
     y = float(TOP)
     idle = 0
     for lane in drawing.lanes:
@@ -142,13 +145,15 @@ def _lanes(drawing: Drawing, width: float) -> tuple[list[str], dict[str, Corner]
         box = f'x="{MARGIN}" y="{y:.1f}" width="{width - 2 * MARGIN}" height="{height}" rx="8"'
         parts += [f'<rect class="lane" {box}/>', *_device(lane, y)]
         _stack(lane, y, height, corners)
+        around = (y - BETWEEN / 2, y + height + BETWEEN / 2)
+        gutters |= dict.fromkeys((block.key for block in lane.blocks), around)
         y += height + BETWEEN
     if idle > MAX_IDLE:
         parts.append(
             text_at(MARGIN + 12, y + 14, f"and {idle - MAX_IDLE} more devices that run nothing", css="s")
         )
         y += ROW
-    return parts, corners, y
+    return parts, corners, gutters, y
 
 
 def _height(lane: Lane) -> int:
@@ -254,8 +259,14 @@ def _blocks(drawing: Drawing, corners: Mapping[str, Corner]) -> list[str]:
 # --- wires and links ---
 
 
-def _wire(wire: Wire, corners: Mapping[str, Corner]) -> str:
-    """From the right edge to the left one; over other AIMs in the gap, back under both."""
+def _wire(wire: Wire, corners: Mapping[str, Corner], gutter: tuple[float, float]) -> str:
+    """From the right edge to the left one; past other columns beside the lane, back under both.
+
+    Args:
+        wire: what to draw.
+        corners: of all blocks.
+        gutter: where nothing stands above and below the lane of its source.
+    """
     (x1, y1), (x2, y2) = corners[wire.source], corners[wire.destination]
     x1, y1, y2 = x1 + BLOCK[0], y1 + BLOCK[1] / 2, y2 + BLOCK[1] / 2
     x2 -= 3
@@ -265,8 +276,8 @@ def _wire(wire: Wire, corners: Mapping[str, Corner]) -> str:
     elif x2 - x1 <= GAP:
         bend = (x2 - x1) / 2
         path = f"M{x1:.1f} {y1:.1f}C{x1 + bend:.1f} {y1:.1f} {x2 - bend:.1f} {y2:.1f} {x2:.1f} {y2:.1f}"
-    else:  # past other columns: along the edge between two rows of blocks, where nothing stands
-        edge = y1 + (BLOCK[1] / 2 + STACK / 2) * (1 if y2 >= y1 else -1)
+    else:
+        edge = gutter[1] if y2 >= y1 else gutter[0]
         bend = GAP / 2
         path = (
             f"M{x1:.1f} {y1:.1f}C{x1 + bend:.1f} {y1:.1f} {x1:.1f} {edge:.1f} {x1 + bend:.1f} {edge:.1f}"

@@ -152,10 +152,7 @@ def _comparison(comparison: Comparison) -> list[str]:
         [in_words(m.aim), str(m.before or "not placed"), str(m.after or "not placed")]
         for m in comparison.moves
     )
-    changed = (
-        [c.name, f"{c.before:,.4g} {c.unit}", f"{c.after:,.4g} {c.unit}", f"{c.more:+,.4g} {c.unit}"]
-        for c in comparison.changes
-    )
+    changed = ([c.name, *(f"{told} {c.unit}" for told in c.told)] for c in comparison.changes)
     remarks = [f"<p>{safe(remark)}</p>" for remark in comparison.remarks]
     return [
         f"<h2>Compared with {safe(comparison.before)}</h2>",

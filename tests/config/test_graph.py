@@ -174,3 +174,15 @@ channels: [{output: b.y, input: a.x, delay: 3}]
     assert all(y + height < lane for _, y, _, height in boxes(drawn))
     assert "delay 3" in [text.text for text in drawn.iter(f"{SVG}text")]
     assert "-.->|" in mermaid(graph)
+
+
+def test_devices_beyond_the_colours_are_told_apart_by_numbers(tmp_path: Path, catalogue: Catalogue) -> None:
+    aims = "".join(f"  - {{id: imu_{n}, use: IMUSource@1.0}}\n" for n in range(12))
+    file = tmp_path / "many.aiw.yaml"
+    file.write_text(f'schema: 1\naiw: {{name: Many, version: "1.0", implementer: demo}}\naims:\n{aims}')
+    workflow = load_workflow(file, catalogue).workflow
+    few, many = (
+        svg(graph_of(workflow, placed(workflow, *(f"gw-{n}" for n in range(count))))) for count in (8, 12)
+    )
+    assert all(f">gw-{n}<" in few for n in range(8))
+    assert all(f">{n + 1} gw-{n}<" in many and f">{n + 1}<" in many for n in range(12))

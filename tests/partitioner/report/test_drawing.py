@@ -15,7 +15,7 @@ from aif.model.placement import Assignment, LinkUsage, Placement, Usage
 from aif.model.standby import served_by
 from partitioner.checker.exhaustive import best_placement
 from partitioner.instances.families import instance, keeping_standbys
-from partitioner.instances.generate import tiny_instance
+from partitioner.instances.generate import tiny_instance, workflow
 from partitioner.planner import place, plan
 from partitioner.report import lanes_svg as lanes
 from partitioner.report import page
@@ -112,6 +112,29 @@ def test_svg_boxes_do_not_overlap_and_stay_inside(plans: list[Plan]) -> None:
         for rect in root.iter(f"{SVG}rect"):
             assert float(rect.get("x", "0")) + float(rect.get("width", "")) <= width
             assert float(rect.get("y", "0")) + float(rect.get("height", "")) <= height
+
+
+@pytest.mark.parametrize("devices", [("up", "down"), ("down", "up")])
+def test_no_wire_runs_through_a_block(devices: tuple[str, str]) -> None:
+    """One AIM feeds two that stand above each other, and one far behind them, in the same lane or another."""
+    ways = [("imu", "extract"), ("extract", "a"), ("extract", "b"), ("a", "join"), ("b", "join")]
+    ways += [("imu", "join"), ("imu", "sink"), ("join", "sink")]
+    aims = ("sink", "imu", "extract", "a", "b", "join")  # the sink's lane is drawn first
+    placed = tuple(Assignment(aim, devices[aim == "sink"], "c") for aim in aims)
+    flow = workflow("W", [], [(f"{source}.y", f"{reader}.x") for source, reader in ways])
+    root = parsed(lanes_svg([flow], Placement("W", "1.0", "lab", 1, placed)))
+    blocks = [
+        (float(r.get("x", "")), float(r.get("y", ""))) for r in root.iter(f"{SVG}rect") if r.get("rx") == "6"
+    ]
+    level = re.compile(r"([\d.]+) ([\d.]+)H([\d.]+)")
+    runs = [run for path in root.iter(f"{SVG}path") for run in level.findall(path.get("d", ""))]
+    assert len(runs) == 2
+    for start, y, end in runs:
+        assert not [
+            (left, top)
+            for left, top in blocks
+            if top <= float(y) <= top + BLOCK[1] and left < float(end) and float(start) < left + BLOCK[0]
+        ]
 
 
 def test_svg_wires_lead_from_their_writer_to_their_reader(plans: list[Plan]) -> None:
