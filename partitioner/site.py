@@ -93,13 +93,14 @@ class SitePlanner:
         (planned,) = chosen.workflows
         placement = _of_aims(chosen.placement, planned)
         self._load_of(PlacedWorkflow(planned, inventory, placement))  # before anybody is in a hurry
-        standing = {served_by(a.aim) for a in placement.assignments}
-        self._prepare(keeping_ready(planned, standing), inventory)
+        self.prepare(PlacedWorkflow(planned, inventory, placement))
         return planned, placement
 
-    def _prepare(self, workflow: Workflow, inventory: Inventory) -> None:
-        """Build what a loss will need."""
-        prepared = Prepared(workflow, inventory, self._policy, self._releases)
+    def prepare(self, placed: PlacedWorkflow) -> None:
+        """Build what mending a workflow needs, before anybody is in a hurry."""
+        standing = {served_by(a.aim) for a in placed.placement.assignments}
+        workflow = keeping_ready(placed.workflow, standing)
+        prepared = Prepared(workflow, placed.inventory, self._policy, self._releases)
         with self._lock:
             self._prepared.pop(workflow.name, None)
             self._prepared[workflow.name] = prepared
