@@ -148,9 +148,24 @@ def _too_large(problem: PlacementProblem, item: Item) -> str:
     return f"{_name(item)} fits nowhere even alone: {'; '.join(clauses)}"
 
 
+def _too_long(problem: PlacementProblem, limit: Limit) -> str:
+    """Which devices take no message of a Channel, and by how much it is too long for the largest of them."""
+    flow = next(flow for flow in problem.flows if problem.reach_limit(flow) == limit)
+    least = max(flow.least_bytes)
+    takes = {d.id: problem.policy.channels(d).max_message_bytes for d in problem.inventory.devices}
+    short = [device for device, most in takes.items() if most < least]
+    most = max(takes[device] for device in short)
+    return (
+        f"between devices every message of {limit.subject} has at least {least:,} B, "
+        f"{listed(short)} takes at most {most:,} B"
+    )
+
+
 def _limit_sentence(
     problem: PlacementProblem, limit: Limit, concerned: list[Item], missing: int | None
 ) -> str:
+    if limit.kind == "message":
+        return _too_long(problem, limit)
     most = problem.limits.get(limit)
     if most is None or limit.kind not in CAPACITIES:
         return relation(limit)

@@ -11,6 +11,7 @@ Times are seconds of a ``Pace``: by the clock, or by counted work for plans that
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -172,6 +173,10 @@ class _Planning:
         if warm_start is not None:
             search.enter_spots(spots_of_choice(search.star, warm_start))
         missing = search.insert_all()
+        if missing and self.problem.pairs <= TINY_PAIRS and search.out_of_time():
+            search.end_s = math.inf  # of some milliseconds
+            missing = search.insert_all()
+            search.end_s = self.end_s
         small = self.problem.pairs <= EXACT_PAIRS
         hopeless = [w for w in missing if search.impossible_alone(w)]
         if hopeless and not small:

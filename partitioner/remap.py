@@ -136,10 +136,19 @@ class Replanner:
         plan: Plan,
         *,
         problem: PlacementProblem | None = None,
+        star: Star | None = None,
         now: Callable[[], float] = time.perf_counter,
     ) -> None:
+        """Take over a running plan.
+
+        Args:
+            plan: what runs.
+            problem: what is to be answered, if that is not the plan's own problem any more.
+            star: its arrays, if they are ready; devices that they rule out run nothing.
+            now: the clock, in seconds.
+        """
         self.problem, self.seed, self.now = problem or plan.problem, plan.seed, now
-        self.star = Star(self.problem)
+        self.star = star or Star(self.problem)
         self.ledger = Ledger(self.star)
         self.lost: list[str] = []
         self.before = {plan.problem.items[n].key: c for n, c in plan.choice.items()}

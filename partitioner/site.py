@@ -29,6 +29,7 @@ from aif.model.standby import keeping_ready, kept_ready, served_by, standby_of
 from partitioner.alternatives import choose
 from partitioner.planner import DEFAULT_TIME_LIMIT_S, Plan, place, plan
 from partitioner.policy import ModelFacts, PlanPolicy
+from partitioner.prepared import Prepared
 from partitioner.problem.build import build_problem
 from partitioner.problem.channels import channels_of
 from partitioner.problem.costs import model_facts
@@ -36,6 +37,7 @@ from partitioner.problem.evaluate import evaluate
 from partitioner.problem.parts import OBJECTIVE_SCALE, Candidate, Limit, Load, PlacementProblem
 from partitioner.reasons import describe
 from partitioner.remap import Replanner
+from partitioner.search.star import Star
 
 MENDING_S = 2.0
 """For the search after the quick answer has failed; a workflow stands still meanwhile."""
@@ -43,7 +45,7 @@ MENDING_S = 2.0
 EXPLAINED = 100
 """AIMs times devices up to which it is worked out in full, in some 10 ms, why there is no room."""
 
-LOADS_KEPT = 1_000
+LOADS_KEPT, PREPARED_KEPT = 1_000, 100
 
 RESTART_S = 1.0
 """Assumed: documents, evidence and keys of a device that takes up an AIM. Measured: 0.1 to 0.5 s."""
@@ -66,6 +68,7 @@ class SitePlanner:
         self._ask, self._releases = releases, dict[str, ModelFacts]()
         self._lock = threading.Lock()
         self._loads: dict[int, tuple[Placement, int, Load]] = {}
+        self._prepared: dict[str, Prepared] = {}
 
     def place(
         self,
@@ -90,7 +93,34 @@ class SitePlanner:
         (planned,) = chosen.workflows
         placement = _of_aims(chosen.placement, planned)
         self._load_of(PlacedWorkflow(planned, inventory, placement))  # before anybody is in a hurry
+        self.prepare(PlacedWorkflow(planned, inventory, placement))
         return planned, placement
+
+    def prepare(self, placed: PlacedWorkflow) -> None:
+        """Build what mending a workflow needs, before anybody is in a hurry."""
+        standing = {served_by(a.aim) for a in placed.placement.assignments}
+        workflow = keeping_ready(placed.workflow, standing)
+        prepared = Prepared(workflow, placed.inventory, self._policy, self._releases)
+        with self._lock:
+            self._prepared.pop(workflow.name, None)
+            self._prepared[workflow.name] = prepared
+            if len(self._prepared) > PREPARED_KEPT:
+                del self._prepared[next(iter(self._prepared))]
+
+    def _ready_star(
+        self,
+        workflow: Workflow,
+        inventory: Inventory,
+        lost: Collection[str],
+        away: Collection[str],
+        taken: Load,
+    ) -> Star | None:
+        """The arrays of a workflow without some devices, if they were prepared; ready for the next time."""
+        with self._lock:
+            prepared = self._prepared.get(workflow.name)
+        if prepared is None or not prepared.fits(workflow, inventory, self._policy, self._releases, lost):
+            return None
+        return prepared.star(taken, away)
 
     def mend(
         self,
@@ -129,10 +159,18 @@ class SitePlanner:
         for service in services(placed.workflow, most_rate):
             workflow = service.of(placed.workflow)
             stated = partial(self._stated, workflow, present, load)
-            problem = stated(standing)
-            found = self._mended(workflow, problem, before, spared) if spared else None
+            kept = keeping_ready(workflow, standing)
+            star = self._ready_star(kept, placed.inventory, lost, gone, load)
+            found = None
+            if star is not None and not spared:
+                quick = self._mended(workflow, star.problem, before, star=star)
+                found = None if quick is None else _on(quick, present)
+            problem = stated(standing) if found is None else None
+            if problem is not None and spared:
+                found = self._mended(workflow, problem, before, spared)
             try:
-                found = found or self._mended(workflow, problem, before)
+                if problem is not None and found is None:
+                    found = self._mended(workflow, problem, before)
                 found = found or _anyhow(stated(()), workflow, explain=failure is None)
             except PlacementError as error:
                 failure = failure or error
@@ -234,10 +272,15 @@ class SitePlanner:
         return RESTART_S + max(link.transfer_ms(bytes_) for link in links) / 1000.0
 
     def _mended(
-        self, workflow: Workflow, problem: PlacementProblem, before: Placement, spared: Collection[str] = ()
+        self,
+        workflow: Workflow,
+        problem: PlacementProblem,
+        before: Placement,
+        spared: Collection[str] = (),
+        star: Star | None = None,
     ) -> Placement | None:
         """A placement with few moves, None where none was found."""
-        replanner = Replanner(_running(problem, before))
+        replanner = Replanner(_running(problem, before), star=star)
         answer = replanner.spare(spared) if spared else replanner.settle(0.0)
         if answer.unserved:
             return None
@@ -287,6 +330,17 @@ def load_of(placed: PlacedWorkflow, policy: PlanPolicy, releases: Releases) -> L
             crossed = flow.crossings.get(ends) if ends[0] != ends[1] else None
             used.update(dict(crossed.demand) if crossed is not None else {})
     return Load(used, frozenset(runtimes))
+
+
+def _on(placement: Placement, inventory: Inventory) -> Placement:
+    """The same placement without figures of devices and links that are not there any more."""
+    devices = {device.id for device in inventory.devices}
+    links = {link.id for link in inventory.links}
+    return replace(
+        placement,
+        usage=tuple(u for u in placement.usage if u.device in devices),
+        links=tuple(one for one in placement.links if one.link in links),
+    )
 
 
 def _holding(workflow: Workflow, places: Places) -> Workflow:

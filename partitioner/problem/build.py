@@ -102,6 +102,21 @@ def rebuilt(
     )  # fmt: skip
 
 
+def beside(problem: PlacementProblem, taken: Load) -> PlacementProblem:
+    """The same problem, of which nothing was taken, beside others that take a load."""
+    used = Counter(taken.used)
+    for key in taken.runtimes:
+        used.update(dict(problem.runtime_demand.get(key, ())))
+    return replace(
+        problem,
+        limits={limit: max(0, most - used[limit]) for limit, most in problem.limits.items()},
+        runtime_demand={
+            key: () if key in taken.runtimes else demand for key, demand in problem.runtime_demand.items()
+        },
+        taken=taken,
+    )
+
+
 def _check(workflows: Sequence[Workflow], inventory: Inventory, policy: PlanPolicy) -> None:
     if policy.broker_device is not None:
         inventory.device(policy.broker_device)

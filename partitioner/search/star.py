@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Collection
+from copy import copy
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -97,6 +99,7 @@ class Star:
         self._groups()
         self._access()
         self._resources()
+        self._rooms()
         self._kind_rows: dict[int, Ints] = {}
         self.options = [self._options(item) for item in problem.items]
         self.transfers = [self._transfer(n) for n in range(len(problem.flows))]
@@ -230,7 +233,24 @@ class Star:
                     for limit, _ in candidate.demand:
                         names.setdefault((limit.kind, limit.subject[len(sample.id) :]), len(names))
         self.resources = names
-        limits = self.problem.limits
+
+    def beside(self, problem: PlacementProblem, away: Collection[str]) -> Star:
+        """The arrays of a problem that differs in what is left only, with devices that are ruled out."""
+        other = copy(self)
+        other.problem = problem
+        other._access()  # noqa: SLF001  a copy of this
+        other._rooms()  # noqa: SLF001  a copy of this
+        rows = [self.position[device] for device in away if device in self.position]
+        other.options = []
+        for options in self.options:
+            allowed = options.allowed.copy()
+            allowed[rows] = False
+            other.options.append(replace(options, allowed=allowed))
+        return other
+
+    def _rooms(self) -> None:
+        """What devices have, and what is left of it."""
+        names, limits = self.resources, self.problem.limits
         self.capacity = np.array(
             [
                 [limits.get(Limit(kind, device.id + rest), np.inf) for kind, rest in names]

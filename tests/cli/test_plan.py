@@ -251,7 +251,6 @@ def test_a_plan_whose_records_do_not_fit_their_receiver_is_refused(
     )
     assert run(lab) == 4
     told = capsys.readouterr().err
-    assert told.startswith(
-        "error[AIF-E0300]: the plan cannot be deployed: extract.features -> classifier.feat"
-    )
-    assert "every message has at least 17,012 B, and wrist takes at most 16,384 B" in told
+    assert told.startswith("error[AIF-E0301]: no placement exists")
+    assert "every message of extract.features -> classifier.features has at least 17,012 B" in told
+    assert "takes at most 16,384 B" in told
