@@ -16,7 +16,7 @@ from benchmarks.p1_throughput import CLIENTS, MODES, raw
 from benchmarks.report import Goal, Metric, judged, print_table, rows
 
 FIGURE = "p50_us"
-COLUMNS = ("p50_us", "p95_us", "p99_us", "trips", "signature_lag_ms")
+COLUMNS = ("p50_us", "p95_us", "p99_us", "cpu_us", "trips", "signature_lag_ms")
 SIZE_BYTES = 100
 PEERS = ("paho_plain", "paho_typed", "paho_waiting", "obvious", "gmqtt", "zenoh", "dora")
 BUNDLES = (1, ADAPTIVE)

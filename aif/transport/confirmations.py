@@ -40,6 +40,8 @@ class Confirmations:
     def __init__(self) -> None:
         self.waiting_bytes = 0
         """Payload bytes of all of them."""
+        self.newest_id = 0
+        """Packet id of the message that left last."""
         self._packet_id = 0
         self._in_flight: dict[int, Unconfirmed] = {}  # by packet id, oldest first
         self._queued: deque[Unconfirmed] = deque()
@@ -95,4 +97,5 @@ class Confirmations:
             message.topic, message.payload, qos=1, retain=message.retain, packet_id=packet_id
         )
         self._in_flight[packet_id] = message
+        self.newest_id = packet_id
         return message.packet

@@ -262,7 +262,15 @@ class FastTransport(BrokerClient[FastLink]):
 
     @property
     def patient(self) -> bool:
-        return bool(self._unconfirmed) and not (self._awaited or self._replies or self._room_wanted)
+        return not (self._awaited or self._replies or self._room_wanted)
+
+    @property
+    def unconfirmed(self) -> int:
+        return len(self._unconfirmed)
+
+    @property
+    def newest_id(self) -> int:
+        return self._unconfirmed.newest_id
 
     def written(self) -> None:
         """Messages left the link's queue."""

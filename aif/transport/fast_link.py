@@ -49,8 +49,18 @@ class LinkOwner(Protocol):
         """Messages that waited here were given to the socket."""
 
     @property
+    def unconfirmed(self) -> int:
+        """QoS 1 messages whose acknowledgements are due."""
+        ...
+
+    @property
+    def newest_id(self) -> int:
+        """Packet id of the message at QoS 1 that was written last."""
+        ...
+
+    @property
     def patient(self) -> bool:
-        """Acknowledgements are due and nobody waits for them; when that changes, ``listen`` is called."""
+        """Nobody waits for an acknowledgement now; when that changes, ``listen`` is called."""
         ...
 
 
@@ -81,7 +91,7 @@ class FastLink(asyncio.BufferedProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._lying: asyncio.TimerHandle | None = None
         self._wakeups = Wakeups(None)
-        self._read_bytes = 0
+        self._read_bytes = self._written_id = 0
 
     @property
     def socket(self) -> socket.socket | None:
@@ -122,14 +132,16 @@ class FastLink(asyncio.BufferedProtocol):
         One buffer for the life of the link: `asyncio.Protocol` makes a new one of 256 KiB for every read, and
         the allocator maps and unmaps it: half the time between a message and its answer (45 us, now 22).
         """
-        self._wakeups.reading()
+        if self._wakeups.watching:
+            self._wakeups.reading()
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         """So many bytes were read."""
         self._silent_looks = 0
         self._read_bytes = nbytes
-        self._wakeups.read(nbytes)
+        if self._wakeups.watching:
+            self._wakeups.read(nbytes)
         self._arrivals = self._reader.feed(bytes(self._buffer[:nbytes]))
         self._handle()
 
@@ -179,16 +191,22 @@ class FastLink(asyncio.BufferedProtocol):
             self.waiting_bytes += packets.PUBACK_BYTES * len(self._acknowledgements)
             self._acknowledgements.clear()
         if not self._flush():
-            self._wakeups.answer_nothing(self._read_bytes)
+            self._wakeups.answer_nothing(alone=self._wakeups.watching and self._newest_confirmed())
         if self._wakeups.prompt:
             self._choose_wakeups()
+
+    def _newest_confirmed(self) -> bool:
+        """Whether the PUBACK of the newest message was read, and nothing else."""
+        if self._read_bytes != packets.PUBACK_BYTES:
+            return False
+        return bytes(self._buffer[: self._read_bytes]) == packets.puback(self._written_id)
 
     def _choose_wakeups(self) -> None:
         """Let a lone acknowledgement lie for a while, unless somebody waits for one or for a packet's end."""
         if self._wakeups.rare:
             if self._reader.within_packet:
                 self._wakeups.often()
-        elif self._owner.patient and not self._reader.within_packet:
+        elif self._owner.unconfirmed and self._owner.patient and not self._reader.within_packet:
             self._wakeups.seldom()
             if self._lying is None:
                 self._lying = self._loop.call_later(LIES_S, self._look_for_lying)
@@ -247,6 +265,9 @@ class FastLink(asyncio.BufferedProtocol):
         if self._transport is None or not waiting:
             return False
         written = not self._paused
+        if self._wakeups.watching:
+            self._wakeups.writing(newest=self._owner.newest_id != self._written_id)
+            self._written_id = self._owner.newest_id
         while waiting and not self._paused:
             if self.waiting_bytes <= CHUNK_BYTES:
                 chunk = b"".join(waiting)
@@ -256,7 +277,6 @@ class FastLink(asyncio.BufferedProtocol):
                 chunk = self._next_chunk()
             self.waiting_bytes -= len(chunk)
             self._transport.write(chunk)
-        self._wakeups.wrote()
         self._owner.written()
         if self._leaving and not waiting:
             self._transport.close()

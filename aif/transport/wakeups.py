@@ -7,8 +7,8 @@ Linux lets few bytes lie until more have come (SO_RCVLOWAT, socket(7)).
 Decides whether it may, and whether what was read must be acknowledged to the broker's kernel at once. Both
 hang on one thing: a broker with Nagle's algorithm (RFC 896) sends nothing small while something small of it
 is unacknowledged, and this side acknowledges late (RFC 1122 §4.2.3.2). That it has none is never assumed but
-shown: two packets came, each read by itself, while this side sent no segment that could have acknowledged
-the first.
+shown: a message left in one segment; its PUBACK came and was read by itself, then another packet; and no
+segment that could have acknowledged the PUBACK was sent meanwhile.
 
 Does not read or write, and knows nobody who waits: the link says ``often`` for them, and in any case before
 long.
@@ -35,7 +35,7 @@ SMALL_BYTES = 536
 """Nagle's algorithm lets whole segments pass; the smallest default of their size (RFC 1122 §4.2.2.6)."""
 
 _SEGMENTS_SENT = struct.Struct("=136xI")
-"""``tcpi_segs_out`` of ``struct tcp_info`` (linux/tcp.h), all segments sent, acknowledgements among them."""
+"""``tcpi_segs_out`` of ``struct tcp_info`` (linux/tcp.h): all that were sent, acknowledgements among them."""
 
 
 class Options(Protocol):
@@ -49,7 +49,17 @@ class Options(Protocol):
 class Wakeups:
     """One connection. ``None`` for a socket: every byte wakes, as with TLS, whose records are all longer."""
 
-    __slots__ = ("_at_write", "_lone", "_options", "_quick_ack", "_tries", "_unanswered", "prompt", "rare")
+    __slots__ = (
+        "_lone",
+        "_options",
+        "_quick_ack",
+        "_sent",
+        "_tries",
+        "_two_came",
+        "prompt",
+        "rare",
+        "watching",
+    )
 
     def __init__(self, options: Options | None) -> None:
         self._options = options
@@ -58,36 +68,46 @@ class Wakeups:
         """It was shown that the broker does not delay."""
         self.rare = False
         """Something short may lie unread now."""
-        self._tries = TRIES if self._segments() is not None else 0
-        self._at_write: int | None = None  # segments sent when something was written last
-        self._lone = False  # since then one short packet was read, and nothing was sent on purpose
-        self._unanswered = False  # and no segment has left when the next one was there
+        self.watching = self._segments_sent() is not None
+        """It is still to be shown: ``writing``, ``reading`` and ``read`` are worth their calls."""
+        self._tries = TRIES
+        self._sent: int | None = None  # segments, before the newest message was written
+        self._lone = False  # its PUBACK was read, and nothing was written after it
+        self._two_came = False  # and there is more to read, though no other segment was sent
 
-    def wrote(self) -> None:
-        """Bytes were given to the socket: they acknowledge what was read."""
-        self._lone = False
-        if self._tries:
-            self._at_write = self._segments()
+    def writing(self, *, newest: bool) -> None:
+        """Packets will be given to the socket.
+
+        Args:
+            newest: a message at QoS 1 is among them, newer than all that were written before.
+        """
+        self._lone, self._sent = False, self._segments_sent() if newest else None
 
     def reading(self) -> None:
         """Bytes are there and will be read now."""
-        self._unanswered = self._lone and self._segments() == self._at_write
+        self._two_came = (
+            self._lone and self._sent is not None and self._segments_sent() == (self._sent + 1) % (1 << 32)
+        )
 
     def read(self, size_bytes: int) -> None:
         """So many were."""
-        if self._unanswered and size_bytes < SMALL_BYTES:
-            self.prompt, self._tries = True, 0
-        self._lone = self._unanswered = False
+        if self._two_came and size_bytes < SMALL_BYTES:
+            self.prompt = True
+        self._lone = False
+        self.watching = self._tries > 0 and not self.prompt
 
-    def answer_nothing(self, size_bytes: int) -> None:
-        """Nothing was written in answer to a read of so many bytes.
+    def answer_nothing(self, *, alone: bool) -> None:
+        """Nothing was written in answer to what was read.
 
-        Let the kernel acknowledge them at once, for a broker that may wait for it. The option does not last
+        Let the kernel acknowledge it at once, for a broker that may wait for it. The option does not last
         (tcp(7)), and costs a system call and a packet.
+
+        Args:
+            alone: it was the PUBACK of the newest message at QoS 1, and nothing else.
         """
         if self.prompt or self._options is None or self._quick_ack is None:
             return
-        if self._tries and size_bytes < SMALL_BYTES and self._at_write is not None:
+        if alone and self.watching and self._tries:
             self._tries -= 1
             self._lone = True
         else:
@@ -106,8 +126,8 @@ class Wakeups:
             self._options.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size_bytes)
             self.rare = size_bytes > 1
 
-    def _segments(self) -> int | None:
-        """Segments sent on this connection; None where the system does not say."""
+    def _segments_sent(self) -> int | None:
+        """On this connection; None where the system does not say."""
         name: int | None = getattr(socket, "TCP_INFO", None)
         if self._options is None or name is None:
             return None
