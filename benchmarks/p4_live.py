@@ -43,9 +43,6 @@ from benchmarks.report import Metric, judged
 
 GOAL_MS = 500.0
 LOSSES, QUICK_LOSSES = 5, 1
-FROZEN_HEARTBEAT_MS = 50.0
-"""The pace that notices a frozen device within the goal; what it costs is in the table."""
-
 AIMS = Path(__file__).with_name("live_aims")
 STEADY_RESULTS = 200
 """Results before the next device is lost: one second of them."""
@@ -89,13 +86,12 @@ class Loss:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """How devices are lost, and how closely they are watched (None: as the Controller comes)."""
+    """How devices are lost."""
 
     name: str
     signal: signal.Signals
-    heartbeat_ms: float | None
-    goal_ms: float | None
     acknowledged: bool = False
+    goal_ms: float | None = GOAL_MS
     model: bool = False
     standby: bool = False
 
@@ -109,12 +105,11 @@ class Case:
 
 
 CASES = (
-    Case("killed", signal.SIGKILL, None, GOAL_MS),
-    Case("killed_acknowledged", signal.SIGKILL, None, GOAL_MS, acknowledged=True),
-    Case("frozen", signal.SIGSTOP, None, None),
-    Case("frozen_50ms_heartbeat", signal.SIGSTOP, FROZEN_HEARTBEAT_MS, GOAL_MS),
-    Case("killed_with_model", signal.SIGKILL, None, None, model=True),
-    Case("killed_with_standby", signal.SIGKILL, None, GOAL_MS, model=True, standby=True),
+    Case("killed", signal.SIGKILL),
+    Case("killed_acknowledged", signal.SIGKILL, acknowledged=True),
+    Case("frozen", signal.SIGSTOP),
+    Case("killed_with_model", signal.SIGKILL, model=True, goal_ms=None),
+    Case("killed_with_standby", signal.SIGKILL, model=True, standby=True),
 )
 
 
@@ -162,9 +157,8 @@ async def _measure(case: Case, losses: int) -> tuple[list[Loss], float]:
         broker = stack.enter_context(running_broker(folder))
         processes = await stack.enter_async_context(ProcessGroup(home.logs))
         options = LocalSiteOptions(
-            home.root, folder / "inventory.yaml", (AIMS,), f"mqtt://127.0.0.1:{broker.port}",
-            heartbeat_ms=case.heartbeat_ms,
-        )  # fmt: skip
+            home.root, folder / "inventory.yaml", (AIMS,), f"mqtt://127.0.0.1:{broker.port}"
+        )
         site = LocalSite(processes, options)
         await site.start_services()
         await site.start_devices(inventory)

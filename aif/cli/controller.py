@@ -24,7 +24,8 @@ def controller(
             min=20.0,
             max=10_000.0,
             help="Time between two questions to each device; one that has left four of them without a word "
-            "is lost. A device whose connection ends is asked at once, whatever this says.",
+            "is lost. Devices at work are asked five times as often, but for microcontrollers and those on "
+            "batteries or slow links. One whose connection ends is asked at once, whatever this says.",
         ),
     ] = 500.0,
     mdns: Annotated[

@@ -27,8 +27,6 @@ class LocalSiteOptions:
     follow: bool = False
     speed: float | None = None
     client: Client = DEFAULT_CLIENT
-    heartbeat_ms: float | None = None
-    """Between two questions to each device; the Controller's own default when None."""
 
 
 class LocalSite:
@@ -51,8 +49,6 @@ class LocalSite:
         ready = await self._processes.start("store", ["store", "serve", "--port", "0", *home], wait=True)
         arguments = ["controller", "--broker", self.broker_url, "--store", str(ready["url"]), *home]
         arguments += ["--client", self._options.client]
-        if self._options.heartbeat_ms is not None:
-            arguments += ["--heartbeat-ms", str(self._options.heartbeat_ms)]
         await self._processes.start("controller", arguments, wait=True)
 
     async def start_devices(self, inventory: Inventory) -> None:

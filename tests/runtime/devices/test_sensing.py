@@ -6,6 +6,7 @@ import io
 import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -194,3 +195,17 @@ def test_lost_answers_take_time() -> None:
     assert answer_ms(5.0, 0.0) == 5.0
     assert answer_ms(5.0, 0.5) == 105.0
     assert answer_ms(5.0, 1.0) == float("inf")
+
+
+def test_devices_that_a_question_costs_much_are_left_in_peace() -> None:
+    devices = (
+        device("left"), device("spare", BATTERY), replace(device("small"), device_class=DeviceClass.MCU),
+        device("far"), device("right"),
+    )  # fmt: skip
+    links = (Link("lan", ("left", "spare", "small", "right"), 1e8, 1.0, shared=True),
+             Link("wan", ("left", "far"), 1e8, 40.0))  # fmt: skip
+    bench = Bench(Inventory("bench", 1, devices, links))
+    assert [one.id for one in devices if not bench.sensing.calm(one.id)] == ["left", "right"]
+    assert bench.sensing.calm("stranger")
+    bench.ask(WINDOWS + 1, lambda name: 400.0 if name == "right" else 2.0)
+    assert bench.sensing.calm("right")
