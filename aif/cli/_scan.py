@@ -86,6 +86,11 @@ def _of(free: int, total: int) -> str:
     return f"{cells.size(free)}/{cells.size(total)}"
 
 
+def said_by(found: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What the usable devices of a site say of themselves, by the keys of an inventory file."""
+    return {one["device"]: _said(one["announced"]) for one in found["devices"] if one["usable"]}
+
+
 def write_inventory(file: Path, found: Mapping[str, Any]) -> Update:
     """Bring an inventory file up to date with usable devices, or make one.
 
@@ -97,7 +102,7 @@ def write_inventory(file: Path, found: Mapping[str, Any]) -> Update:
     from aif.config.inventory_update import EMPTY, updated_inventory
 
     before = load_document(file).text if file.exists() else EMPTY
-    said = {one["device"]: _said(one["announced"]) for one in found["devices"] if one["usable"]}
+    said = said_by(found)
     if not said and before == EMPTY:
         hint = "see `aif device scan`; devices announce themselves when they are trusted"
         raise ConfigError([Diagnostic("AIF-E0100", "no usable device has announced itself", hint=hint)])

@@ -10,7 +10,7 @@ from enum import StrEnum
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -120,6 +120,10 @@ def plan(
     pareto: Annotated[
         bool, typer.Option("--pareto", help="plans between lowest latency and lowest energy: table or plot")
     ] = False,
+    announced: Annotated[
+        Path | None,
+        typer.Option(help="home of a running Controller: what devices announced to it comes before the file"),
+    ] = None,
     points: Annotated[int, typer.Option(min=2, max=100, help="plans that --pareto shows at most")] = 8,
 ) -> None:
     """Load, plan, print."""
@@ -135,7 +139,10 @@ def plan(
     loaded = load_workflow(file, contracts)
     for warning in loaded.warnings:
         print(warning.render(), file=sys.stderr)
-    devices = supposed_inventory(inventory or file.parent / INVENTORY_NAME, what_if or (), without or ())
+    devices = supposed_inventory(
+        inventory or file.parent / INVENTORY_NAME, what_if or (), without or (),
+        announced=_announced(announced) if announced is not None else None,
+    )  # fmt: skip
     before = read_plan(compare) if compare is not None else None
     settings = _Settings(
         loaded.workflow,
@@ -384,6 +391,21 @@ def _shown(render: Callable[[Console], None], *, to_file: bool) -> str:
 def _installed_aims() -> Sequence[Path]:
     spec = find_spec("aims")
     return [Path(place) for place in (spec.submodule_search_locations or ())] if spec is not None else []
+
+
+def _announced(home: Path) -> Mapping[str, Mapping[str, Any]]:
+    """What the devices of a running site say of themselves.
+
+    Raises:
+        NotConnected: no Controller runs there.
+    """
+    import asyncio
+
+    from aif.cli import _wiring as wiring
+    from aif.cli._scan import said_by
+    from aif.transport import local
+
+    return said_by(asyncio.run(local.call(wiring.Home(home).socket, "scan")))
 
 
 def _model_facts(folder: Path | None) -> Mapping[str, ModelFacts]:

@@ -17,11 +17,12 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from aif.config.codes import Code
-from aif.config.document import Document, load_document
+from aif.config.document import Document, load_document, parse_document
 from aif.config.fields import Table, inner, keys_of, table_of
 from aif.config.findings import Findings
 from aif.config.inventory import INVENTORY_FILE, read_inventory, taken
 from aif.config.inventory_file import InventoryFile
+from aif.config.inventory_update import Said, updated_inventory
 from aif.config.yaml_reader import MapNode, read_yaml
 from aif.errors import ConfigError, Diagnostic
 from aif.model.check import nearest
@@ -49,7 +50,13 @@ class _Refused(Exception):  # noqa: N818  # not an error yet: the caller adds wh
     hint: str = ""
 
 
-def supposed_inventory(path: Path, changes: Sequence[str] = (), without: Sequence[str] = ()) -> Inventory:
+def supposed_inventory(
+    path: Path,
+    changes: Sequence[str] = (),
+    without: Sequence[str] = (),
+    *,
+    announced: Mapping[str, Said] | None = None,
+) -> Inventory:
     """The inventory of a file (or of a folder's ``inventory.yaml``), changed.
 
     Args:
@@ -57,11 +64,15 @@ def supposed_inventory(path: Path, changes: Sequence[str] = (), without: Sequenc
         changes: ``DEVICE.FIELD=VALUE`` or ``link(ID).FIELD=VALUE`` or ``link(DEVICE,DEVICE).FIELD=VALUE``;
             ``+=`` and ``-=`` add to lists and take from them. Applied in their order.
         without: devices and ``link(...)`` that are left out, after the changes.
+        announced: what devices say of themselves; it comes before the file and after the changes.
 
     Raises:
         ConfigError: the file is wrong, or a change is; says which one.
     """
     document = load_document(path / INVENTORY_FILE if path.is_dir() else path)
+    if announced:
+        updated = updated_inventory(document.text, document.path, announced)
+        document = parse_document(updated.text, document.path)
     plain = copy.deepcopy(document.plain())
     findings = Findings(document)
     inventory = read_inventory(findings)

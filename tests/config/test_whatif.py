@@ -48,6 +48,15 @@ def test_without_changes_it_is_the_file(lab: Path) -> None:
     assert supposed_inventory(lab) == load_inventory(lab) == supposed_inventory(lab.parent)
 
 
+def test_what_devices_say_comes_before_the_file_and_after_what_is_supposed(lab: Path) -> None:
+    said = {"mcu-2": {"ram_bytes": 50_000, "flash_bytes": 1_000, "runtimes": ["tflm"], "zone": "mine"}}
+    found = supposed_inventory(lab, ["mcu-2.flash=2KiB"], announced=said)
+    device = found.device("mcu-2")
+    assert (device.ram_bytes, device.flash_bytes, device.zone) == (50_000, 2_048, "")
+    assert found.device("mcu-1") == load_inventory(lab).device("mcu-1")
+    assert supposed_inventory(lab, announced={}) == load_inventory(lab)
+
+
 @pytest.mark.parametrize(
     ("change", "read", "value"),
     [

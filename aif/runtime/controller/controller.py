@@ -99,7 +99,7 @@ class Controller:
         )
         self._grants = grants
         self._kept = KeptWorkflows(workflows_folder, load, grants.senders, log)
-        self._planning = Planning(planner, self.workflows.values, admission.sensing)
+        self._planning = Planning(planner, self.workflows.values, admission.sensing, discovery.applied)
         self.draining = Draining(site, self._planning, self._changes, self._reasons, self.workflows.values)
         self.moving = Moving(self._planning, self._changes, self._reasons)
         self._drained: frozenset[str] = frozenset()
@@ -164,8 +164,7 @@ class Controller:
             PlacementError: it does not fit.
         """
         self._note_drained()
-        inventory = self.discovery.applied(inventory)
-        free = inventory.resting(self._drained)
+        free = self._planning.announced(inventory).resting(self._drained)
         workflow, placement = await self._planning.place(workflow, free, library.contracts)
         self._number += 1
         aiw_id = f"{workflow.name}-{self._number}"

@@ -162,12 +162,15 @@ class Discovery:
     # --- what is known -------------------------------------------------------------------------------
 
     def applied(self, inventory: Inventory) -> Inventory:
-        """The inventory with what fresh announcements say of capacity and speed; its names are expected."""
+        """The inventory with what fresh announcements say of capacity and speed; its names are expected.
+
+        Those that an earlier Controller kept count too: they carry this site's signature and their time.
+        """
         devices = []
         self._expected = frozenset(device.id for device in inventory.devices)
         for device in inventory.devices:
             heard = self._heard.get(device.id)
-            fresh = heard is not None and not heard.retained and self._age_s(heard.heard_us) <= FRESH_S
+            fresh = heard is not None and self._age_s(heard.heard_us) <= FRESH_S
             devices.append(with_announced(device, heard.announcement) if heard and fresh else device)
         return replace(inventory, devices=tuple(devices))
 

@@ -1,7 +1,8 @@
 """What the Controller asks its planner: where a workflow goes, beside the others that run.
 
-Decides what the planner is told: which devices are lost, which shall run nothing, what else runs, and what
-was measured of devices, unless with that no plan is left: a slow device is better than none.
+Decides what the planner is told: which devices are lost, which shall run nothing, what else runs, what
+devices say of themselves, and what was measured of them, unless with that no plan is left: a slow device is
+better than none.
 Planning itself is done by whoever implements ``Planner``, in a thread.
 """
 
@@ -80,6 +81,8 @@ class Planning:
     planner: Planner
     workflows: Callable[[], Iterable[RunningWorkflow]]
     sensing: Sensing
+    announced: Callable[[Inventory], Inventory]
+    """An inventory with what its devices say of themselves now."""
 
     async def place(
         self, workflow: Workflow, inventory: Inventory, contracts: Mapping[str, AIMMetadata]
@@ -105,13 +108,13 @@ class Planning:
         Raises:
             PlacementError: there is no room for what it cannot do without.
         """
-        working = replace(_placed(running), workflow=running.whole.without(running.over))
+        working = replace(self._placed(running), workflow=running.whole.without(running.over))
         question = partial(
             self.planner.mend, lost=frozenset(lost), resting=frozenset(resting),
             spared=self.sensing.spent() - {*lost}, most_rate=most_rate, beside=self._beside(running),
         )  # fmt: skip
         mended = await self._as_measured(
-            running.inventory, lambda inventory: question(replace(working, inventory=inventory))
+            working.inventory, lambda inventory: question(replace(working, inventory=inventory))
         )
         return replace(mended, placement=_with_ended(mended.placement, running))
 
@@ -130,7 +133,8 @@ class Planning:
         Raises:
             PlacementError: there is none, as devices are measured to be.
         """
-        working = replace(_placed(running), inventory=self.sensing.measured(running.inventory))
+        working = self._placed(running)
+        working = replace(working, inventory=self.sensing.measured(working.inventory))
         better = await asyncio.to_thread(
             self.planner.improve, working, places=places, held=held, lost=frozenset(lost),
             resting=frozenset(resting), beside=self._beside(running), time_limit_s=time_limit_s,
@@ -156,13 +160,14 @@ class Planning:
         ]
 
     def _beside(self, running: RunningWorkflow | None) -> tuple[PlacedWorkflow, ...]:
-        return tuple(_placed(other) for other in self.neighbours(running))
+        return tuple(self._placed(other) for other in self.neighbours(running))
+
+    def _placed(self, running: RunningWorkflow) -> PlacedWorkflow:
+        return PlacedWorkflow(
+            running.workflow.without(running.over), self.announced(running.inventory), running.placement
+        )
 
 
 def _with_ended(placement: Placement, running: RunningWorkflow) -> Placement:
     ended = tuple(a for a in running.placement.assignments if a.aim in running.over)
     return replace(placement, assignments=(*placement.assignments, *ended))
-
-
-def _placed(running: RunningWorkflow) -> PlacedWorkflow:
-    return PlacedWorkflow(running.workflow.without(running.over), running.inventory, running.placement)

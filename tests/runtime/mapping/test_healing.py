@@ -129,6 +129,27 @@ def test_a_workflow_slows_down_where_there_is_no_room_and_is_fast_again_later(tm
     asyncio.run(journey())
 
 
+def test_a_controller_that_follows_another_plans_with_what_devices_announce(tmp_path: Path) -> None:
+    """Not with the file that the workflow was deployed with: there the last device has no room for all."""
+    workflow = STOPS.replace("{on_degraded: stop}", "{on_degraded: stop, least_rate: 0.2}")
+
+    async def journey() -> None:
+        async with three(tmp_path, speed=SPEED) as site:
+            await all_up(site)
+            site.inventory_file.write_text(THREE.replace(SPARE, SPARE.replace("1000000000", "150000")))
+            running = await site.deploy(workflow)
+            await site.outputs(running, 5)
+            await site.kill_controller()
+            await site.start_controller()
+            again = site.controller.workflow(running.aiw_id)
+            await site.until(again, WorkflowState.RUNNING)
+            await site.kill(place_of(again, "double"))
+            await site.until_logged("workflow re-mapped")
+            assert again.service == Service()
+
+    asyncio.run(journey())
+
+
 def test_the_stages_of_a_recovery_are_told_until_the_first_output(tmp_path: Path) -> None:
     async def journey() -> None:
         async with three(tmp_path, speed=1.0) as site:

@@ -47,7 +47,7 @@ class Bench:
         )
         self.absent = self.closed = frozenset[str]()
         self.improving = Improving(
-            self.running, Planning(PLANNER, list, self.sensing),
+            self.running, Planning(PLANNER, list, self.sensing, lambda inventory: inventory),
             absent=lambda: self.absent, closed=lambda: self.closed,
             dwell_s=DWELL_S, clock=self.clock, log=log,
         )  # fmt: skip
