@@ -191,10 +191,16 @@ class Outbox:
         while self._kept and self._kept[0].identity <= self._done:
             self.figures.acknowledged += self._drop() is Kind.RECORD
         self._gone = said.gone
-        while said.gone and self._kept:
-            self.figures.abandoned += self._drop() is Kind.RECORD
+        if said.gone:
+            self.give_up()
         if said.again:
             self._send_after(said.taken)
+
+    def give_up(self) -> None:
+        """The consumer is no more, and goes on nowhere."""
+        self._gone = True
+        while self._kept:
+            self.figures.abandoned += self._drop() is Kind.RECORD
 
     @property
     def state(self) -> tuple[int, bytes] | None:

@@ -248,6 +248,12 @@ class AcknowledgedOutput:
         self.outbox.add(Kept(identity, turn, Kind.END, 0, b""))
         self.pump()
 
+    def give_up(self) -> None:
+        """The consumer has come to its end, and was lost before it could say so."""
+        self.outbox.give_up()
+        self._room.set()
+        self.work.progress()
+
     def hear(self, payloads: Sequence[bytes]) -> None:
         """Acknowledgements have come."""
         for payload in payloads:

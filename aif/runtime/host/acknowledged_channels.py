@@ -134,6 +134,12 @@ class AcknowledgedChannels:
         for aim in aims:
             self._works.pop(aim, None)
 
+    def keep(self, deployment: Deployment) -> None:
+        """Of what stays here, only channels of this deployment still have a consumer."""
+        named = {channel.channel_id for channel in deployment.remote_channels}
+        for channel_id in self._outputs.keys() - named:
+            self._outputs.pop(channel_id).give_up()
+
     # --- life --------------------------------------------------------------------------------------
 
     def over(self, aim_id: str) -> None:

@@ -299,6 +299,7 @@ class HostedWorkflow:
             if deployed.id in fresh:
                 self._add_instance(deployed, make, blocks)
         self._connect(fresh)
+        self._channels.acknowledged.keep(deployment)
         self._keep_pace()
         for source, end in self._readers_of_ended(fresh):
             self._stream_over(source, end)

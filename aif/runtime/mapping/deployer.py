@@ -150,7 +150,7 @@ class Deployer:
         taking_part = {*(device_of[aim] for aim in working), *(a.device for a in ready)}
         facts = {device: device_facts(device) for device in sorted(taking_part)}
         limits = {device: known.limits for device, known in facts.items()}
-        remote = remote_channels(aiw_id, workflow, device_of, limits)
+        remote = [c for c in remote_channels(aiw_id, workflow, device_of, limits) if not _unheard(c, over)]
         check_sizes(workflow, remote)
         check_numbers(remote, limits)
         plain_models = self._vault.plain_models
@@ -248,3 +248,9 @@ class Deployer:
             leaf.id, leaf.metadata.reference, package_digest(leaf.metadata.reference), chosen,
             {**parameters, **leaf.parameters}, release,
         )  # fmt: skip
+
+
+def _unheard(channel: RemoteChannel, over: Collection[str]) -> bool:
+    """Whether messages would wait for the acknowledgement of an AIM that is over."""
+    consumer = channel.source if channel.returns else channel.destinations[0]
+    return channel.acknowledged is not None and PortRef.parse(consumer).aim in over

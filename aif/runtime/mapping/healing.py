@@ -38,6 +38,7 @@ from aif.runtime.mapping.remapping import (
     TargetFailed,
     moves_between,
     note_over,
+    unheard,
 )
 from aif.runtime.mapping.workflows import RunningWorkflow, WantedMapping
 from aif.runtime.mapping.worth import Gain
@@ -124,7 +125,7 @@ class Healing:
         more = mended.service.better_than(before, self._running.whole.metadata) or any(
             served_by(move.aim) and not move.source for move in moves
         )
-        if not (more or (pressing and (moves or mended.service != before))):
+        if not (more or (pressing and (moves or mended.service != before or unheard(self._running)))):
             self._answered = question
             if pressing:
                 self.failure = None

@@ -1,6 +1,7 @@
 """Why a running workflow may need another mapping: each source looks at one thing and gives reasons.
 
 * A device that is lost, or not trusted any more, or has dropped its part: its AIMs have to go elsewhere.
+* A device that is lost after its AIMs had ended, before their producers heard of it: they have to be told.
 * A device that has started anew: it has to get its AIMs again. So has one that is behind its mapping, because
   the Controller ended in the middle of a change.
 * A device that is drained: its AIMs have to leave it. One whose battery is nearly empty: those that can.
@@ -58,6 +59,7 @@ class Reasons:
         self._avoided_ms: dict[str, float] = {}
         self._sources = (
             self._lost,
+            self._unheard,
             self._unwilling,
             self._anew,
             self._behind,
@@ -118,6 +120,22 @@ class Reasons:
                     lost=frozenset({device}),
                     sign_ms=link(device).sign_ms if link(device).trust is Trust.LOST else None,
                 )
+
+    def _unheard(self) -> Iterator[Reason]:
+        """Devices that were lost after all their AIMs had ended, some of which producers still wait for."""
+        running, link = self._running, self._means.admission.link
+        for device in running.devices:
+            if link(device).trust is not Trust.LOST or self._works(device):
+                continue
+            here = {a.aim for a in running.placement.assignments if a.device == device}
+            waiting = {
+                c.source.aim
+                for c in running.workflow.channels
+                if c.acknowledged and c.destination.aim in here and not self._ended(c.source.aim)
+            }
+            if waiting:
+                names = ", ".join(sorted(waiting))
+                yield Reason(f"{device} is lost with the last word to {names}", lost=frozenset({device}))
 
     def _unwilling(self) -> Iterator[Reason]:
         """Devices that did not take up their part, or have dropped it by themselves."""
@@ -184,3 +202,10 @@ class Reasons:
             and (a.aim not in reports or reports[a.aim].state not in ENDED_STATES)
             for a in running.placement.assignments
         )
+
+    def _ended(self, aim: str) -> bool:
+        """Whether an AIM has come to its end where it was placed."""
+        running = self._running
+        status = running.status.get(running.placement.device_of(aim))
+        report = status.aims.get(aim) if status is not None else None
+        return aim in running.over or (report is not None and report.state in ENDED_STATES)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from aif.errors import AIFError, StartFailed
 from aif.model.aiw import Workflow
 from aif.model.placement import Mended, Placement
+from aif.model.ports import PortRef
 from aif.model.standby import in_words, served_by, standby_of
 from aif.protocol import control
 from aif.protocol.control import Phase
@@ -118,6 +119,13 @@ def note_over(running: RunningWorkflow, gone: Collection[str]) -> None:
         status = running.status.get(device)
         aims = status.aims.items() if status is not None else ()
         running.over |= {aim for aim, report in aims if report.state in ENDED_STATES}
+
+
+def unheard(running: RunningWorkflow) -> set[str]:
+    """AIMs that are over and that producers still wait for, because the last acknowledgement was lost."""
+    channels = running.plan.channels.values() if running.plan is not None else ()
+    ends = {PortRef.parse(c.destinations[0]).aim for c in channels if c.acknowledged and not c.returns}
+    return ends & running.over
 
 
 def outputs_behind(workflow: Workflow, aims: Collection[str]) -> set[str]:

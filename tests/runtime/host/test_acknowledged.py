@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
-from aif.protocol.lifecycle import WorkflowState
+from aif.protocol.lifecycle import State, WorkflowState
 from aif.runtime.mapping.workflows import RunningWorkflow
 from aif.transport.base import Received
+from aif.transport.faults import Delivery
 from aif.transport.memory import MemoryTransport
 from tests.runtime.mapping.test_remapping import all_up, other, place_of, three
 from tests.runtime.numbered import NUMBERED_AIMS, figures, numbered, numbered_until
@@ -203,6 +204,36 @@ def test_messages_to_an_aim_that_failed_for_good_are_abandoned_and_nobody_waits(
             seen = running.metrics["right"]["acknowledged"]["double.pair -> note.pair"]
             assert seen["acknowledged"] < 100
             assert seen["acknowledged"] + seen["abandoned"] == seen["written"]
+
+    asyncio.run(journey())
+
+
+def test_nobody_waits_for_the_last_word_of_an_aim_that_ended_and_was_lost(tmp_path: Path) -> None:
+    def unheard(delivery: Delivery) -> Iterable[Delivery]:
+        return () if delivery.message.topic.endswith("note.pair-ack") else (delivery,)
+
+    async def journey() -> None:
+        async with three(tmp_path, speed=3.0, aims=NUMBERED_AIMS) as site:
+            await all_up(site)
+            site.broker.faults.append(unheard)
+            running = await site.deploy(numbered(last=20, double=LEFT, note="{device: right}"))
+            await site.until_true(
+                lambda: (
+                    (status := running.status.get("right")) is not None
+                    and (report := status.aims.get("note")) is not None
+                    and report.state is State.STOPPED
+                )
+            )
+            assert running.state is WorkflowState.RUNNING
+            await site.kill("right")
+            await site.until(running, WorkflowState.COMPLETED)
+            seen = running.metrics["left"]["acknowledged"]["count.number -> double.number"]
+            assert seen["acknowledged"] == seen["written"] == 20
+            assert (
+                "right is lost with the last word to double"
+                in site.log.lines("workflow re-mapped")[0]["reason"]
+            )
+            await site.until_true(lambda: not site.hosts["left"]._parts)
 
     asyncio.run(journey())
 
