@@ -91,6 +91,7 @@ class Case:
     name: str
     signal: signal.Signals
     acknowledged: bool = False
+    goal_ms: float | None = GOAL_MS
     model: bool = False
     standby: bool = False
 
@@ -102,17 +103,12 @@ class Case:
             + (STANDBY if self.standby else "")
         )
 
-    @property
-    def goal_ms(self) -> float | None:
-        """None where the time holds the transfer of a model."""
-        return None if self.model and not self.standby else GOAL_MS
-
 
 CASES = (
     Case("killed", signal.SIGKILL),
     Case("killed_acknowledged", signal.SIGKILL, acknowledged=True),
     Case("frozen", signal.SIGSTOP),
-    Case("killed_with_model", signal.SIGKILL, model=True),
+    Case("killed_with_model", signal.SIGKILL, model=True, goal_ms=None),
     Case("killed_with_standby", signal.SIGKILL, model=True, standby=True),
 )
 

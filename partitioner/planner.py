@@ -178,25 +178,8 @@ class _Planning:
             missing = search.insert_all()
             search.end_s = self.end_s
         small = self.problem.pairs <= EXACT_PAIRS
-        hopeless = [w for w in missing if search.impossible_alone(w)]
-        if hopeless and not small:
-            stuck = [self.problem.workflows[w].name for w in hopeless]
-            raise Infeasible(
-                [f"{name} fits nowhere, not even alone on an empty inventory" for name in stuck],
-                hint=f"plan {stuck[0]} by itself to see what it lacks",
-            )
-        if missing and not small:
-            self._prove_shortage(search)
-            names = ", ".join(self.problem.workflows[w].name for w in missing[:5])
-            raise SolverTimeout(
-                f"no room was found for {len(missing)} of {len(self.problem.workflows)} workflows ({names}), "
-                "and that there is none is not proven",
-                hint="give more time: --time-limit; or plan fewer workflows together",
-            )
         if missing:
-            if len(self.problem.items) > CORE_ITEMS:
-                self._prove_shortage(search)
-            return self._exact(None, 0)
+            return self._without_room(search, missing, small=small)
         late_s = self.started_s + SEARCH_SHARE * self.time_limit_s
         if not search.out_of_time():
             search.improve(lambda: self.pace.now() >= late_s)
@@ -211,6 +194,30 @@ class _Planning:
         if objective - bound > self.rounding and small and not late:
             return self._exact(choice, bound)
         return self._plan(choice, objective, bound, "search by workflow")
+
+    def _without_room(self, search: Search, missing: list[int], *, small: bool) -> Plan:
+        """The exact solver's plan, where workflows found no room and the problem is small enough for it.
+
+        Raises:
+            Infeasible: there is none.
+            SolverTimeout: whether there is one is not known.
+        """
+        names = [self.problem.workflows[w].name for w in missing]
+        hopeless = [name for w, name in zip(missing, names, strict=True) if search.impossible_alone(w)]
+        if hopeless and not small:
+            raise Infeasible(
+                [f"{name} fits nowhere, not even alone on an empty inventory" for name in hopeless],
+                hint=f"plan {hopeless[0]} by itself to see what it lacks",
+            )
+        if not small or len(self.problem.items) > CORE_ITEMS:
+            self._prove_shortage(search)
+        if not small:
+            raise SolverTimeout(
+                f"no room was found for {len(missing)} of {len(self.problem.workflows)} workflows "
+                f"({', '.join(names[:5])}), and that there is none is not proven",
+                hint="give more time: --time-limit; or plan fewer workflows together",
+            )
+        return self._exact(None, 0)
 
     def _standbys_last(self, warm_start: Plan | None) -> Plan | None:
         """A plan without standbys and then room for them; its bound holds for the whole problem too.

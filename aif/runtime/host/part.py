@@ -204,7 +204,7 @@ class Part:
         return await _in_thread(lambda: has.factory.maker(owner, aim, contract, implementation, services))
 
     async def _stand_by(self, aim: DeployedAIM, has: Resources) -> None:
-        """Have everything ready that an AIM needs but its channels: also its code, and what runs its model."""
+        """Have ready all that an AIM needs but its channels: also its code, and what runs its model."""
         _, implementation = await self._make_ready(aim, self._owner(standby_of(aim.id)), has)
         if implementation.entry:
             await _in_thread(lambda: has.library.load_class(aim.use, implementation))
@@ -255,7 +255,7 @@ class Part:
                 wrapped_key=has.opened.key(release.component),
                 plain_models=deployment.plain_models,
                 prove=lambda slot: has.opened.prove(owner, implementation, release, slot),
-                package=package,
+                package=aim.package_sha256,
             )
         )
 

@@ -144,18 +144,11 @@ class Healing:
             better = await self._planning.improve(
                 running, places=wanted.places, lost=change.lost, resting=change.resting
             )
-            mended = Mended(better.placement, running.service)
-            done = await Remapping(running, self._means, change).run(self._turn, mended)
+            done = await self._carry_out(change, Mended(better.placement, running.service), in_haste=False)
         except AIFError as error:
-            if isinstance(error, TargetFailed):
-                self._reasons.avoid(error.device)
-            if not isinstance(error, PlacementError):
-                self._failed(error)
             if not wanted.done.done():
                 wanted.done.set_exception(error)
         else:
-            self._improving.moved((move.aim for move in done.moves), in_haste=False)
-            self._tell(done, None)
             if not wanted.done.done():
                 wanted.done.set_result(done)
 
@@ -188,26 +181,37 @@ class Healing:
     async def _remap(
         self, change: Change, mended: Mended, now_ms: float, *, gain: Gain | None = None
     ) -> None:
-        before = self._running.service
         self._log.warning("workflow is re-mapped", aiw=self._running.aiw_id, reason=change.reason)
         try:
-            done = await Remapping(self._running, self._means, change).run(self._turn, mended)
+            await self._carry_out(change, mended, in_haste=gain is None, gain=gain)
         except PutOff as error:
             self._answered = None
             self._log.info("re-mapping put off", aiw=self._running.aiw_id, reason=str(error))
         except TargetFailed as error:
-            self._reasons.avoid(error.device)
             if gain is not None:
                 self._improving.refused(error.device)
-            self._failed(error)
-        except AIFError as error:
+        except AIFError:
             self._retry_ms = now_ms + RETRY_S * 1000
-            self._failed(error)
         else:
             self._answered, self.failure = None, None
-            self._improving.moved((move.aim for move in done.moves), in_haste=gain is None)
-            self._tell(done, gain)
-            self._tell_rate(before, mended)
+
+    async def _carry_out(
+        self, change: Change, mended: Mended, *, in_haste: bool, gain: Gain | None = None
+    ) -> Remapped:
+        """Make a change, and tell of it. Whatever goes wrong is raised, after it was noted and told."""
+        before = self._running.service
+        try:
+            done = await Remapping(self._running, self._means, change).run(self._turn, mended)
+        except AIFError as error:
+            if isinstance(error, TargetFailed):
+                self._reasons.avoid(error.device)
+            if not isinstance(error, PutOff):
+                self._failed(error)
+            raise
+        self._improving.moved((move.aim for move in done.moves), in_haste=in_haste)
+        self._tell(done, gain)
+        self._tell_rate(before, mended)
+        return done
 
     # --- what is told ------------------------------------------------------------------------------
 
