@@ -230,9 +230,8 @@ async def _lose(case: Case, home: wiring.Home, pids: dict[str, int], watch: Watc
     async with asyncio.timeout(PATIENCE_S):
         for _ in range(STEADY_RESULTS):
             last, _ = await watch.result()
-        while standby_of("doubler") not in (where := await _where(home)) and case.standby:
+        while (device := await _device_of_doubler(home, standby=case.standby)) is None:
             await watch.event()
-        device = where["doubler"]
         watch.stages_ms = {}
         lost_us, began_s = time.time_ns() // 1000, time.monotonic()
         os.kill(pids[device], case.signal)
@@ -247,10 +246,12 @@ async def _lose(case: Case, home: wiring.Home, pids: dict[str, int], watch: Watc
     return Loss(device, round(total_ms, 1), number - last - 1, watch.stages_ms)
 
 
-async def _where(home: wiring.Home) -> dict[str, str]:
-    """Device by AIM and standby."""
+async def _device_of_doubler(home: wiring.Home, *, standby: bool) -> str | None:
+    """Where ``doubler`` runs; None while a ``standby`` that is wanted is not ready."""
     (workflow,) = (await local.call(home.socket, "status"))["workflows"]
-    return {a["aim"]: a["device"] for a in workflow["placement"]["assignments"]}
+    where = {a["aim"]: a["device"] for a in workflow["placement"]["assignments"]}
+    ready = workflow["devices"].get(where.get(standby_of("doubler")), {}).get("phase") == "running"
+    return where["doubler"] if ready or not standby else None
 
 
 def _publish_model(home: wiring.Home) -> None:

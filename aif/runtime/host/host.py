@@ -183,6 +183,8 @@ class Host:
             return
         if known is None or known.phase in (Phase.PREPARING, Phase.FAILED):
             self._interrupt(deployed.aiw_id)
+        else:
+            known.make_way(deployed.mapping_version)
         async with self._turn(deployed.aiw_id):
             known = self._parts.get(deployed.aiw_id)
             if known is not None and known.workflow is not None and not known.unwanted:
@@ -227,8 +229,8 @@ class Host:
         """
         if deployed.mapping_version <= current.deployment.mapping_version:
             return self._send_status(current)
-        current.preparing = asyncio.current_task()
-        current.failure = None
+        current.preparing, current.superseded = asyncio.current_task(), False
+        current.coming, current.failure = deployed.mapping_version, None
         try:
             self._check_room(deployed)
             await current.change(document, deployed, self._resources)
@@ -237,7 +239,7 @@ class Host:
             self._log.error("change failed", aiw=deployed.aiw_id, code=error.code, reason=str(error))
             current.failure = Failure(error.code, str(error), error.hint)
         except asyncio.CancelledError:
-            if not current.unwanted:  # the host itself ends
+            if not (current.unwanted or current.superseded):  # the host itself ends
                 raise
             return None
         else:

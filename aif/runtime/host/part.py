@@ -76,6 +76,10 @@ class Part:
     details: dict[str, str] = field(default_factory=dict)
     preparing: asyncio.Task[None] | None = None
     unwanted: bool = False
+    coming: int = 0
+    """Mapping version of the change that is, or was last, being made."""
+    superseded: bool = False
+    """Whether a newer document waits for the end of that change."""
     _subscriptions: dict[bytes, Subscription] = field(default_factory=dict)
     """By channel."""
     _heard: dict[bytes, SecureReceiver] = field(default_factory=dict)
@@ -93,6 +97,12 @@ class Part:
             self.unwanted = True
             if self.preparing is not None:
                 self.preparing.cancel()
+
+    def make_way(self, mapping_version: int) -> None:
+        """End a change, but not the part, when there is a newer document than it is made for."""
+        if self.preparing is not None and mapping_version > self.coming:
+            self.superseded = True
+            self.preparing.cancel()
 
     async def prepare(self, has: Resources, on_state: Callable[[AIMInstance, State, str], None]) -> None:
         """Take what the document names: everything but the keys. Call ``discard`` when it fails.
@@ -239,7 +249,7 @@ class Part:
         has: Resources,
     ) -> None:
         def progress(done: int, total: int) -> None:
-            if self.unwanted:
+            if self.unwanted or self.superseded:
                 raise DownloadInterrupted(f"{self.aiw_id} is not wanted any more")
             message = Progress(self.aiw_id, f"download {release.component}", done, total)
             loop.call_soon_threadsafe(has.session.send, message)

@@ -31,6 +31,7 @@ from aif.runtime.mapping.improving import Improving
 from aif.runtime.mapping.planning import Planning
 from aif.runtime.mapping.reasons import Reason, Reasons
 from aif.runtime.mapping.remapping import (
+    TAKEN,
     Change,
     PutOff,
     Remapped,
@@ -186,6 +187,8 @@ class Healing:
             await self._carry_out(change, mended, in_haste=gain is None, gain=gain)
         except PutOff as error:
             self._answered = None
+            running = self._running
+            running.without_standbys_on({d for d in running.devices if running.phase(d) not in TAKEN})
             self._log.info("re-mapping put off", aiw=self._running.aiw_id, reason=str(error))
         except TargetFailed as error:
             if gain is not None:

@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from aif.cli._publishing import hand_over_here
 from aif.model.standby import standby_of
+from aif.protocol.deployment import Deployment
 from aif.protocol.lifecycle import WorkflowState
 from aif.runtime.controller.controller import RunningWorkflow
+from aif.trusted.model_service import Download
 from tests.runtime.mapping.test_remapping import QUICK, THREE, all_up, place_of, three
 from tests.runtime.site import BenchSite, bench_site
 from tests.runtime.test_sealed_models import AIMS, answer, publish
 from tests.runtime.test_site_failures import SMALL_INVENTORY, THINKING, built, publish_model, thinker
 
 READY = standby_of("think")
+FAR = THREE.replace(
+    "lan2, between: [left, spare], bandwidth_bps: 100000000, latency_ms: 1",
+    "lan2, between: [left, spare], bandwidth_bps: 100000000, latency_ms: 20",
+).replace(
+    "lan3, between: [right, spare], bandwidth_bps: 100000000, latency_ms: 1",
+    "lan3, between: [right, spare], bandwidth_bps: 100000000, latency_ms: 20",
+)
+"""The way to ``spare`` is longer, so that it is chosen for the standby."""
+
 WORKFLOW = """
 schema: 1
 aiw: {name: Thinking, version: "1.0", implementer: tinyaif, description: "A model that is ready twice."}
@@ -173,18 +186,9 @@ def test_a_workflow_that_ends_does_not_wait_for_its_standbys(tmp_path: Path) -> 
 
 @pytest.mark.integration
 def test_a_workflow_does_not_wait_long_for_a_device_that_would_only_stand_by(tmp_path: Path) -> None:
-    """The way to ``spare`` is longer, so that it is chosen for the standby."""
-    far = THREE.replace(
-        "lan2, between: [left, spare], bandwidth_bps: 100000000, latency_ms: 1",
-        "lan2, between: [left, spare], bandwidth_bps: 100000000, latency_ms: 20",
-    ).replace(
-        "lan3, between: [right, spare], bandwidth_bps: 100000000, latency_ms: 1",
-        "lan3, between: [right, spare], bandwidth_bps: 100000000, latency_ms: 20",
-    )
-
     async def journey() -> None:
         async with bench_site(
-            tmp_path, devices=("left", "right"), aims=AIMS, inventory=far, patience=QUICK, speed=3.0
+            tmp_path, devices=("left", "right"), aims=AIMS, inventory=FAR, patience=QUICK, speed=3.0
         ) as site:
             await site.until_trusted("left", "right")
             publish(site)
@@ -231,6 +235,45 @@ def test_a_microcontroller_takes_over_from_another(tmp_path: Path) -> None:
             await site.until_logged("workflow re-mapped")
             assert place_of(running, "think") == second
             assert await site.outputs(running, 2) == before
+            await site.controller.stop(running.aiw_id)
+            site.check_nothing_is_left()
+
+    asyncio.run(journey())
+
+
+@pytest.mark.integration
+def test_a_loss_comes_before_a_standby_that_is_still_downloading(tmp_path: Path) -> None:
+    begun = threading.Event()
+
+    async def journey() -> None:
+        async with bench_site(
+            tmp_path, devices=("left", "right"), aims=AIMS, inventory=FAR, patience=QUICK, speed=3.0
+        ) as site:
+            await site.until_trusted("left", "right")
+            publish(site)
+            hand_over_here(site.home)
+            running = await site.deploy(WORKFLOW)
+            await site.outputs(running, 3)
+            site.add_device("spare")
+            await site.start_device("spare")
+            resources = site.hosts["spare"]._resources
+
+            def stuck(part: Deployment, wanted: Download, progress: Callable[[int, int], None]) -> bytes:
+                """The first download never ends by itself."""
+                if begun.is_set():
+                    return resources.fetch(part, wanted, progress)
+                begun.set()
+                while True:
+                    progress(0, 1)  # raises when nobody wants it any more
+                    threading.Event().wait(0.01)
+
+            site.hosts["spare"]._resources = replace(resources, fetch=stuck)
+            await site.until_true(begun.is_set)
+            await site.kill("right")
+            await site.until_logged("re-mapping put off")
+            await site.until_logged("workflow re-mapped", moves="think: right -> spare")
+            assert [list(value) for value in await site.outputs(running, 3)] == [answer()] * 3
+            assert not site.log.lines("re-mapping failed")
             await site.controller.stop(running.aiw_id)
             site.check_nothing_is_left()
 
