@@ -28,7 +28,7 @@ from aif.transport.packets import PUBACK_BYTES
 TRIES = 8
 """Attempts per connection to show that the broker does not delay."""
 
-LIES_S = 0.05
+LIES_S = 0.25
 """How long an acknowledgement may lie unread."""
 
 SMALL_BYTES = 536
