@@ -172,11 +172,7 @@ class _Planning:
         search = Search(star, end_s=self.end_s)
         if warm_start is not None:
             search.enter_spots(spots_of_choice(search.star, warm_start))
-        missing = search.insert_all()
-        if missing and self.problem.pairs <= TINY_PAIRS and search.out_of_time():
-            search.end_s = math.inf  # of some milliseconds
-            missing = search.insert_all()
-            search.end_s = self.end_s
+        missing = self._first(search)
         small = self.problem.pairs <= EXACT_PAIRS
         if missing:
             return self._without_room(search, missing, small=small)
@@ -240,6 +236,15 @@ class _Planning:
             return None
         objective = evaluate(self.problem, choice).objective
         return self._plan(choice, objective, self.floor, f"{alone.method}, standbys last")
+
+    def _first(self, search: Search) -> list[int]:
+        """Make a first plan; returns the workflows that found no room."""
+        missing = search.insert_all()
+        if missing and self.problem.pairs <= TINY_PAIRS and search.out_of_time():
+            search.end_s = math.inf  # which is some milliseconds
+            missing = search.insert_all()
+            search.end_s = self.end_s
+        return missing
 
     def _prove_shortage(self, search: Search) -> None:
         """Raises: Infeasible, if it is proven in time that there is not enough room."""

@@ -28,6 +28,9 @@ FINEST = 10**6
 LARGEST_COST = 2**60
 """The solver's integers end at 2^63; its sums need room."""
 
+DETERMINISTIC_S = 3.0
+"""Work of one unit of the solver's deterministic time, with several workers in turns."""
+
 LITERAL_S = 1e-5
 """Work of one literal of a pair, with its rows."""
 
@@ -39,7 +42,7 @@ def new_solver(pace: Pace, time_limit_s: float, seed: int, workers: int) -> cp_m
     """CP-SAT with the settings that placement needs."""
     solver = cp_model.CpSolver()
     if pace.counted:
-        solver.parameters.max_deterministic_time = time_limit_s
+        solver.parameters.max_deterministic_time = time_limit_s / DETERMINISTIC_S
         solver.parameters.interleave_search = workers > 1  # in turns, else the fastest worker wins
     else:
         solver.parameters.max_time_in_seconds = time_limit_s
@@ -55,7 +58,7 @@ def new_solver(pace: Pace, time_limit_s: float, seed: int, workers: int) -> cp_m
 def ran(solver: cp_model.CpSolver, model: cp_model.CpModel, pace: Pace) -> int:
     """Solve, and count the work."""
     status = int(solver.solve(model))
-    pace.spend(solver.deterministic_time)
+    pace.spend(DETERMINISTIC_S * solver.deterministic_time)
     return status
 
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from itertools import product
 
+import numpy as np
+import pytest
+
 from partitioner.instances.families import instance
 from partitioner.instances.generate import tiny_instance
 from partitioner.problem.parts import OBJECTIVE_SCALE
+from partitioner.search import branches as searching
 from partitioner.search.branches import Branches
 from partitioner.search.ledger import Ledger
 from partitioner.search.star import Star
@@ -61,3 +65,23 @@ def test_dropped_assignments_are_remembered_in_the_floor() -> None:
         cost for row, cost in zip(whole.device.tolist(), whole.cost, strict=True) if tuple(row) not in kept
     ]
     assert min(missed) >= few.floor - ROUNDING
+
+
+@pytest.mark.parametrize("family", ["tight", "fans", "diamonds", "battery"])
+def test_sharper_bounds_lose_no_assignment(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sharper = 0
+    star = Star(instance(family, 30, 20, 1).problem())
+    for workflow in range(len(star.items_of)):
+        plain, sharp = (Branches(star, workflow, relaxed_view(star, workflow)) for _ in range(2))
+        plain.prepare()
+        sharp.prepare()
+        within = plain.best * 1.03
+        monkeypatch.setattr(searching, "QUICK_LABELS", 10**6)
+        every = plain.all_within(within)
+        monkeypatch.setattr(searching, "QUICK_LABELS", 1)
+        found = sharp.all_within(within, proof=True)
+        sharper += sharp.root > plain.root
+        if every.floor >= within and found.floor >= within:
+            assert np.allclose(found.cost, every.cost)
+        assert sharp.root <= min(every.floor, every.cost.min(initial=np.inf)) + 1e-9
+    assert sharper
