@@ -193,7 +193,7 @@ class Closing:
             branches = Branches(self.star, w, view)
             spare = upper - self._others(w)
             if spare - self._alone(w) <= upper - self.pricing.bound:
-                branches.prepare()
+                branches.prepare(proof=True)
                 found = branches.all_within(spare, proof=True)
                 floors.append(upper if found.floor >= spare else upper - spare + found.floor)
             else:
@@ -231,7 +231,7 @@ class Closing:
         """The same without what costs more than ``spare``; listed again by cost alone if it was cut off."""
         if floor < upper:
             branches = Branches(self.star, pool.workflow, pool.table.view)
-            branches.prepare()
+            branches.prepare(proof=True)
             again = branches.all_within(spare, proof=True)
             if again.floor >= spare:
                 return Pool(pool.workflow, branches.table, again), upper

@@ -42,12 +42,14 @@ def new_solver(pace: Pace, time_limit_s: float, seed: int, workers: int) -> cp_m
     """CP-SAT with the settings that placement needs."""
     solver = cp_model.CpSolver()
     if pace.counted:
+        # Several workers in turns (interleave_search) would do too, but they abort the process where a model
+        # is found infeasible while it is loaded (OR-Tools 9.15: "Check failed: heuristics.fixed_search").
         solver.parameters.max_deterministic_time = time_limit_s / DETERMINISTIC_S
-        solver.parameters.interleave_search = workers > 1  # in turns, else the fastest worker wins
+        solver.parameters.num_workers = 1
     else:
         solver.parameters.max_time_in_seconds = time_limit_s
+        solver.parameters.num_workers = workers
     solver.parameters.random_seed = seed
-    solver.parameters.num_workers = workers
     solver.parameters.linearization_level = 2
     # In OR-Tools 9.15 the step of presolve that reads at-most-one rows into linear ones can cut off the
     # optimum (google/or-tools#5293); a limit of 0 leaves that step out, and the rest of presolve in.

@@ -33,7 +33,10 @@ GRAIN = 60
 
 MAX_CUTS = 60
 LEAST_S = 0.05
-"""A shorter search finds nothing, and one of no time at all has been seen to abort the process."""
+"""A shorter search finds nothing."""
+
+FEW = 2_000
+"""Variables up to which one worker is done before several have begun."""
 
 WORKERS = 8
 """Of the solver; more than there are processors, since some of them reason by linear programmes."""
@@ -129,8 +132,8 @@ class Packing:
             left_s = time_limit_s()
             if left_s <= LEAST_S:
                 break
-            solver = new_solver(pace, left_s, self.seed, WORKERS)
-            solver.parameters.interleave_search = True  # in turns, so that the same seed gives the same plan
+            workers = WORKERS if len(self.model.proto.variables) > FEW else 1
+            solver = new_solver(pace, left_s, self.seed, workers)
             status = ran(solver, self.model, pace)
             if status == cp_model.INFEASIBLE:
                 return Packed(best.bills, best.cost, best.cost)
