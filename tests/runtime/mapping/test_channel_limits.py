@@ -7,16 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from aif.errors import AIFError
+from aif.errors import AIFError, Infeasible
 from aif.model.ports import AuthMode
 from aif.protocol.deployment import RemoteChannel
 from aif.protocol.lifecycle import WorkflowState
 from aif.protocol.message import HEADER
 from aif.protocol.numbers import HOST_LIMITS, MCU_LIMITS
-from aif.runtime.controller.controller import RunningWorkflow
 from aif.runtime.mapping.channel_limits import check_numbers
 from aif.transport.memory import MemoryTransport
-from tests.runtime.site import INVENTORY, BenchSite, bench_site
+from tests.runtime.site import INVENTORY, bench_site
 
 SMALL = INVENTORY.replace("{id: right, class: gateway", "{id: right, class: mcu")
 LONGEST = MCU_LIMITS.max_message_bytes - HEADER.size - 4
@@ -100,10 +99,10 @@ def test_a_sender_cuts_for_its_receiver_and_refuses_what_that_cannot_hold(tmp_pa
 def test_a_channel_that_no_record_fits_is_refused_before_anything_is_prepared(tmp_path: Path) -> None:
     async def journey() -> None:
         async with bench_site(tmp_path, aims=sized("uint8[20000]"), inventory=SMALL) as site:
-            running = await site.deploy(measuring([20000]))
-            await ended(site, running)
-            assert "give.data -> take.data: every message has at least 20,012 B" in running.note
-            assert "right takes at most 16,384 B" in running.note
+            with pytest.raises(Infeasible) as refused:
+                await site.deploy(measuring([20000]))
+            assert "every message of give.data -> take.data has at least 20,012 B" in str(refused.value)
+            assert "right takes at most 16,384 B" in str(refused.value)
             site.check_nothing_is_left()
 
     asyncio.run(journey())
@@ -161,16 +160,11 @@ def test_the_channels_of_all_workflows_of_a_device_are_counted(tmp_path: Path) -
         async with bench_site(tmp_path, aims=wide(20), inventory=SMALL) as site:
             first = await site.deploy(reading(20))
             await site.until(first, WorkflowState.RUNNING)
-            second = await site.deploy(reading(20))
-            await ended(site, second)
-            assert "right: AIF-E0900: right would have 40 sealed channels, it holds 32" in second.note
+            with pytest.raises(Infeasible, match="right has 12 sealed channels, at least 8 missing"):
+                await site.deploy(reading(20))
             assert first.state is WorkflowState.RUNNING
 
     asyncio.run(journey())
-
-
-async def ended(site: BenchSite, running: RunningWorkflow) -> None:
-    await site.until(running, WorkflowState.FAILED)
 
 
 CHANNEL = RemoteChannel(
