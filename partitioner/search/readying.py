@@ -47,6 +47,10 @@ def without_standbys(problem: PlacementProblem) -> PlacementProblem:
             for affinity in problem.affinities
             if not gone & {affinity.first, affinity.second}
         ),
+        sealed=tuple(
+            tuple(replace(group, ends=tuple((now[a], now[b]) for a, b in group.ends)) for group in groups)
+            for groups in problem.sealed
+        ),
     )
 
 
